@@ -1,0 +1,58 @@
+# Everything a clone needs: `make demo` and `make test`. The environment lives in .venv and is made once.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+export RAY_USAGE_STATS_ENABLED := 0
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test check lint types layers policies format bench clean lock
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/.ready: constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"TrainGuard needs Python 3.11 to 3.13, but $(PYTHON) is {v[0]}.{v[1]}; run: make PYTHON=/path/to/python3.11")'
+	@echo "setting up $(VENV) (pinned and hashed packages; once, one to three minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --require-hashes -r constraints.txt
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(VENV)/.ready  ## create .venv with pinned packages
+
+demo: setup  ## run the main job end to end on embedded defaults
+	@$(BIN)/trainguard demo
+
+test: setup  ## run all tests
+	@$(BIN)/python -m pytest -q
+
+lint: setup  ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup  ## mypy --strict on src
+	@$(BIN)/mypy
+
+layers: setup  ## import-linter: the rings of ARCHITECTURE.md
+	@$(BIN)/lint-imports
+
+policies: setup  ## gate, schemas and tests of the shipped Rego
+	@$(BIN)/trainguard policy check
+	@$(BIN)/trainguard policy test
+
+check: lint types layers policies test  ## what CI runs
+
+format: setup  ## let ruff rewrite the code
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: setup  ## print the measures of benchmarks/ (minutes)
+	@for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+lock: setup  ## resolve the pins in constraints.txt anew (needs uv)
+	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o constraints.txt
+
+clean:  ## remove what make made
+	rm -rf $(VENV) .demo build dist .pytest_cache .mypy_cache .ruff_cache
