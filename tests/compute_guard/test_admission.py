@@ -1,0 +1,144 @@
+"""Queue order and assessments, on immutable snapshots."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compute_guard.admission import assess, heads_of_line, next_admissible
+from compute_guard.quota import Amounts, Queue, Quotas, ResourceQuota
+from compute_guard.snapshot import Snapshot
+from compute_guard.workload import Workload
+
+QUOTAS = Quotas(
+    {
+        "acme": Queue("acme", "acme", "pool", {"jobs": ResourceQuota(4), "cpu_milli": ResourceQuota(2000, 500)}),
+        "beta": Queue("beta", "beta", "pool", {"jobs": ResourceQuota(4), "cpu_milli": ResourceQuota(1000, 0, 0)}),
+    }
+)
+
+
+def job(name: str, queue: str = "acme", cpu: int = 1000, age: int = 0, priority: int = 0) -> Workload:
+    return Workload(
+        id=name,
+        tenant=queue,
+        user="u",
+        queue=queue,
+        requests=Amounts({"jobs": 1, "cpu_milli": cpu}),
+        entrypoint="x",
+        created_ns=100 - age,
+        priority=priority,
+    )
+
+
+def test_higher_priority_goes_first_and_then_the_older():
+    young, old, urgent = job("young", age=1), job("old", age=9), job("urgent", priority=5)
+    line = Snapshot(QUOTAS, pending=(young, old, urgent)).waiting_in("acme")
+    assert [w.id for w in line] == ["urgent", "old", "young"]
+
+
+def test_a_large_job_at_the_head_is_not_passed_by_a_small_one_behind_it():
+    big, small = job("big", cpu=2000, age=9), job("small", cpu=100)
+    snapshot = Snapshot(QUOTAS, usage={"acme": Amounts({"cpu_milli": 1000})}, pending=(big, small))
+    assert next_admissible(snapshot) is None
+    assert assess(snapshot, small).ahead == ("big",)
+
+
+def test_one_queue_that_waits_does_not_hold_another():
+    big, other = job("big", cpu=2000, age=9), job("other", queue="beta", cpu=500)
+    snapshot = Snapshot(QUOTAS, usage={"acme": Amounts({"cpu_milli": 1000})}, pending=(big, other))
+    assert next_admissible(snapshot) == other
+
+
+def test_a_queue_on_hold_admits_nothing_and_says_why():
+    waiting = job("waiting")
+    snapshot = Snapshot(QUOTAS, pending=(waiting,), holds={"acme": "incident inc-7"})
+    assert next_admissible(snapshot) is None
+    assert assess(snapshot, waiting).waits_for()[0] == (
+        "queue_on_hold",
+        "queue acme is on hold: incident inc-7",
+    )
+
+
+def test_who_stays_within_its_own_quota_goes_before_who_borrows():
+    lenders = Quotas(
+        {n: Queue(n, n, "pool", {"jobs": ResourceQuota(9), "cpu_milli": ResourceQuota(1000)}) for n in "ab"}
+    )
+    borrower, owner = job("borrower", queue="a", cpu=1500, age=9), job("owner", queue="b", cpu=1000)
+    assert heads_of_line(Snapshot(lenders, pending=(borrower, owner))) == (owner, borrower)
+
+
+def test_the_numbers_that_hold_a_job_are_told():
+    snapshot = Snapshot(QUOTAS, usage={"acme": Amounts({"cpu_milli": 1500, "jobs": 1})})
+    held = assess(snapshot, job("late", cpu=1500))
+    assert not held.fits
+    assert held.ever_fits
+    assert held.waits_for() == (
+        ("no_room_now", "cpu_milli: asks 1.5, queue acme has 0.5 free (1.5 of 2 in use)"),
+    )
+    assert held.to_input()["resources"]["cpu_milli"] == {
+        "nominal": 2000,
+        "used": 1500,
+        "borrowing_limit": 500,
+        "available": 500,
+        "requested": 1500,
+        "fits": False,
+        "ever_fits": True,
+        "potential": 2000,
+    }
+
+
+def test_a_job_that_can_never_fit_is_told_apart_from_one_that_waits():
+    assert not assess(Snapshot(QUOTAS), job("huge", cpu=9000)).ever_fits
+
+
+def test_a_request_of_nothing_fits_even_when_quota_was_cut_below_use():
+    snapshot = Snapshot(QUOTAS, usage={"acme": Amounts({"cpu_milli": 9000})})
+    assert assess(snapshot, job("tiny", cpu=0)).fits
+
+
+jobs = st.lists(
+    st.tuples(st.sampled_from(["acme", "beta"]), st.integers(0, 2500), st.integers(0, 5), st.integers(0, 2)),
+    max_size=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(jobs, st.randoms())
+def test_admission_does_not_depend_on_the_order_the_jobs_are_listed_in(specs, random):
+    pending = [job(f"j{i}", queue, cpu, age, prio) for i, (queue, cpu, age, prio) in enumerate(specs)]
+    shuffled = list(pending)
+    random.shuffle(shuffled)
+    assert admit_all(Snapshot(QUOTAS, pending=tuple(pending))) == admit_all(
+        Snapshot(QUOTAS, pending=tuple(shuffled))
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(jobs)
+def test_the_whole_line_runs_dry_when_reservations_are_given_back(specs):
+    """No starvation: with every job able to fit alone, and each running job ending some day, all get in."""
+    snapshot = Snapshot(QUOTAS, pending=tuple(job(f"j{i}", q, c, a, p) for i, (q, c, a, p) in enumerate(specs)))
+    possible = {w.id for w in snapshot.pending if assess(snapshot, w).ever_fits}
+    snapshot = Snapshot(QUOTAS, pending=tuple(w for w in snapshot.pending if w.id in possible))
+    admitted, running = set(), []
+    for _ in range(2 * len(specs) + 1):
+        while (head := next_admissible(snapshot)) is not None:
+            snapshot = snapshot.with_reserved(head)
+            admitted.add(head.id)
+            running.append(head)
+        if running:
+            snapshot = snapshot.with_released(running.pop(0))
+    assert admitted == possible
+
+
+def admit_all(snapshot: Snapshot) -> list[str]:
+    order = []
+    for _ in itertools.count():
+        head = next_admissible(snapshot)
+        if head is None:
+            return order
+        order.append(head.id)
+        snapshot = snapshot.with_reserved(head)
