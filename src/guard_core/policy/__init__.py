@@ -1,0 +1,1 @@
+"""Policy: Rego decisions, the same answer embedded or on an OPA server."""

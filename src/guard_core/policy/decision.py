@@ -37,6 +37,8 @@ class Answer:
     defined: bool = False
     error: str | None = None
     eval_ns: int = 0
+    revision: str = ""
+    """Revision that gave this very answer; with hot reload it may differ from the engine's a moment later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ class Decision:
         return self.error is not None or not self.defined or not isinstance(self.value, dict)
 
     def reasons_of(self, kind: str) -> tuple[Reason, ...]:
-        """The reasons in the policy's set ``kind`` (``deny``, ``hold`` or ``warn``), sorted by rule and message."""
+        """The reasons in the policy's set ``kind`` (``deny``, ``hold``, ``warn``), by rule and message."""
         if self.undecidable:
             if kind != "deny":
                 return ()
@@ -108,7 +110,7 @@ class Decision:
 
 @runtime_checkable
 class PolicyEngine(Protocol):
-    """Answers questions about one activated set of policies. Never raises for a policy fault: it answers with ``error``."""
+    """Answers questions about one set of policies. Never raises for a policy fault: it answers ``error``."""
 
     @property
     def name(self) -> str:
@@ -118,7 +120,7 @@ class PolicyEngine(Protocol):
     def revision(self) -> str:
         """Revision of the bundle in force."""
 
-    def evaluate(self, path: str, input: Mapping[str, Any]) -> Answer:
+    def evaluate(self, path: str, input: Mapping[str, Any]) -> Answer:  # noqa: A002  # OPA's word
         """Value of the rule at ``path`` (``guard/dataset/use/decision``) for ``input``."""
 
     def health(self) -> Sequence[str]:

@@ -1,0 +1,153 @@
+# METADATA
+# title: May this dataset be recorded, and for what may it be used?
+# description: |
+#   Turns findings into a verdict under the tenant's protection tier. A critical finding quarantines (or
+#   denies) the version; an unknown severity counts as critical. A waiver lowers one rule's findings to a
+#   warning until it expires; a tolerated share lowers them to a note.
+#   Input: principal, now_ns, dataset, findings, baseline.
+# custom:
+#   article: 4
+package guard.dataset.registration
+
+import data.guard.lib.caller
+
+default decision := {
+	"allow": false,
+	"verdict": "deny",
+	"deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}],
+	"warn": [],
+}
+
+# METADATA
+# entrypoint: true
+decision := {"allow": count(deny) == 0, "verdict": verdict, "deny": deny, "warn": warn}
+
+deny contains reason if some reason in caller.deny
+
+deny contains {"rule": "dataset-incomplete", "msg": msg} if {
+	not complete
+	msg := "the request does not describe the dataset (tenant, name, rows, columns) and its findings"
+}
+
+deny contains {"rule": "tenant-mismatch", "msg": msg} if {
+	not input.dataset.tenant == input.principal.tenant
+	msg := sprintf("a dataset is recorded for its own tenant %v only", [input.principal.tenant])
+}
+
+deny contains {"rule": "dataset-empty", "msg": msg} if {
+	input.dataset.rows == 0
+	msg := sprintf("dataset %v has no rows", [input.dataset.name])
+}
+
+deny contains {"rule": "baseline-required", "msg": msg} if {
+	caller.tier.registration.baseline == "required"
+	not input.baseline.present == true
+	msg := "this protection tier records a dataset only beside a trusted version (--trusted)"
+}
+
+warn contains {"rule": "baseline-missing", "msg": msg} if {
+	caller.tier.registration.baseline == "warn"
+	not input.baseline.present == true
+	msg := "no trusted version was given, so poisoning is judged without a reference (--trusted)"
+}
+
+warn contains {"rule": finding.rule_id, "msg": msg, "severity": weight} if {
+	some finding in input.findings
+	weight := weights[finding.rule_id]
+	weight in {"critical", "warning"}
+	msg := sprintf("%v: a %v finding", [finding.rule_id, weight])
+}
+
+warn contains {"rule": waiver.rule_id, "msg": msg, "severity": "waived"} if {
+	some waiver in waivers
+	some finding in input.findings
+	finding.rule_id == waiver.rule_id
+	msg := sprintf("%v: waived by %v until %v: %v", [waiver.rule_id, waiver.approver, waiver.expires, waiver.reason])
+}
+
+complete if {
+	is_string(input.dataset.tenant)
+	is_string(input.dataset.name)
+	is_number(input.dataset.rows)
+	is_number(input.dataset.columns)
+	is_array(input.findings)
+	every finding in input.findings {
+		is_string(finding.rule_id)
+		is_string(finding.severity)
+	}
+}
+
+# What each rule's findings weigh after tolerance and waivers; the worst of a rule's findings counts.
+weights[rule_id] := "critical" if {
+	some rule_id in rule_ids
+	some finding in input.findings
+	finding.rule_id == rule_id
+	weight_of(finding) == "critical"
+}
+
+weights[rule_id] := "warning" if {
+	some rule_id in rule_ids
+	not any_critical(rule_id)
+	some finding in input.findings
+	finding.rule_id == rule_id
+	weight_of(finding) == "warning"
+}
+
+rule_ids contains finding.rule_id if some finding in input.findings
+
+any_critical(rule_id) if {
+	some finding in input.findings
+	finding.rule_id == rule_id
+	weight_of(finding) == "critical"
+}
+
+weight_of(finding) := "note" if tolerated(finding)
+
+weight_of(finding) := "waived" if {
+	not tolerated(finding)
+	waived(finding.rule_id)
+}
+
+weight_of(finding) := weight if {
+	not tolerated(finding)
+	not waived(finding.rule_id)
+	weight := severity(finding)
+}
+
+severity(finding) := finding.severity if finding.severity in {"info", "warning", "critical"}
+
+severity(finding) := "critical" if not finding.severity in {"info", "warning", "critical"}
+
+tolerated(finding) if {
+	is_number(finding.rows_ppm)
+	finding.rows_ppm <= caller.tier.registration.tolerated_ppm[finding.rule_id]
+}
+
+waived(rule_id) if {
+	some waiver in waivers
+	waiver.rule_id == rule_id
+}
+
+# Waivers in force for this dataset. The author of a waiver is not its approver.
+waivers contains waiver if {
+	some waiver in data.guard.config.waivers.waivers
+	waiver.tenant == input.dataset.tenant
+	waiver.dataset == input.dataset.name
+	waiver.author != waiver.approver
+	input.now_ns < time.parse_rfc3339_ns(waiver.expires)
+}
+
+default verdict := "allow"
+
+verdict := "deny" if {
+	count(deny) > 0
+} else := caller.tier.registration.critical if {
+	some weight in weights
+	weight == "critical"
+} else := caller.tier.registration.warning if {
+	some weight in weights
+	weight == "warning"
+} else := "warn" if {
+	some finding in input.findings
+	waived(finding.rule_id)
+}

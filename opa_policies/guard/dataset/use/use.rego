@@ -1,0 +1,61 @@
+# METADATA
+# title: May this dataset be used?
+# description: |
+#   Asked before every verified read and before every job that reads it. Refuses what is missing, foreign,
+#   tampered with, unsigned, quarantined or never checked; a job may read only what it declared.
+#   Input: principal, now_ns, dataset (a dataset fact), purpose (train, evaluate, export, inspect), workload.
+# custom:
+#   article: 4
+package guard.dataset.use
+
+import data.guard.lib.caller
+import data.guard.lib.facts
+
+default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}], "warn": []}
+
+# METADATA
+# entrypoint: true
+decision := {"allow": count(deny) == 0, "deny": deny, "warn": warn}
+
+deny contains reason if some reason in caller.deny
+
+deny contains {"rule": "purpose-unknown", "msg": msg} if {
+	not input.purpose in {"train", "evaluate", "export", "inspect"}
+	msg := "the purpose must be train, evaluate, export or inspect"
+}
+
+deny contains {"rule": "dataset-incomplete", "msg": "the request does not say which dataset"} if not is_set(denials)
+
+deny contains reason if some reason in denials
+
+deny contains {"rule": "dataset-undeclared", "msg": msg, "dataset": facts.name(input.dataset)} if {
+	input.principal.kind == "job"
+	not declared
+	msg := sprintf("job %v did not declare dataset %v", [input.principal.workload, facts.name(input.dataset)])
+}
+
+deny contains {"rule": "workload-mismatch", "msg": msg} if {
+	input.principal.kind == "job"
+	is_string(input.workload)
+	not input.workload == input.principal.workload
+	msg := sprintf("the credential is for job %v, not for %v", [input.principal.workload, input.workload])
+}
+
+warn contains reason if some reason in facts.warnings(input.dataset, caller.tier)
+
+denials := facts.denials(input.dataset, input.principal.tenant, input.purpose, caller.tier) if is_object(input.dataset)
+
+declared if input.dataset.ref in input.principal.datasets
+
+# A reference without a version declares whichever version it resolved to, in the job's own tenant.
+declared if {
+	input.dataset.tenant == input.principal.tenant
+	input.dataset.name in input.principal.datasets
+}
+
+declared if {
+	input.dataset.tenant == input.principal.tenant
+	sprintf("%v@%v", [input.dataset.name, input.dataset.version]) in input.principal.datasets
+}
+
+declared if sprintf("%v/%v", [input.dataset.tenant, input.dataset.name]) in input.principal.datasets

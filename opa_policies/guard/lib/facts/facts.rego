@@ -1,0 +1,120 @@
+# METADATA
+# title: What is wrong with using a dataset
+# description: |
+#   One place for the rules about a dataset fact, shared by the decisions about using data and about admitting
+#   jobs that will use it. Every rule is stated as "not good": a fact with a field missing is refused.
+# custom:
+#   article: 4
+package guard.lib.facts
+
+# METADATA
+# title: Every reason why `tenant` may not use the dataset for `purpose`
+# description: "`tier` is the tenant's protection tier (thresholds.yaml)."
+denials(fact, tenant, purpose, tier) := {reason |
+	some rule in [
+		"dataset-missing",
+		"dataset-foreign",
+		"dataset-tampered",
+		"dataset-unsigned",
+		"dataset-denied",
+		"dataset-quarantined",
+		"dataset-unchecked",
+		"dataset-warned",
+	]
+	msg := problem(rule, fact, tenant, purpose, tier)
+	reason := {"rule": rule, "msg": msg, "dataset": name(fact)}
+}
+
+# METADATA
+# title: What to mind although it is allowed
+warnings(fact, tier) := {reason |
+	some rule in ["dataset-unsigned", "dataset-warned"]
+	msg := remark(rule, fact, tier)
+	reason := {"rule": rule, "msg": msg, "dataset": name(fact)}
+}
+
+# METADATA
+# title: The dataset's reference as people write it
+name(fact) := object.get(fact, "ref", "(a dataset without a reference)")
+
+problem("dataset-missing", fact, _, _, _) := msg if {
+	not present(fact)
+	msg := sprintf("dataset %v is not registered", [name(fact)])
+}
+
+problem("dataset-foreign", fact, tenant, _, _) := msg if {
+	present(fact)
+	not shared(fact, tenant)
+	msg := sprintf("dataset %v belongs to another tenant and is not shared with %v", [name(fact), tenant])
+}
+
+problem("dataset-tampered", fact, _, _, _) := msg if {
+	present(fact)
+	not intact(fact)
+	msg := sprintf("dataset %v no longer matches what was registered", [name(fact)])
+}
+
+problem("dataset-unsigned", fact, _, _, tier) := msg if {
+	present(fact)
+	not signed(fact)
+	not tier.use.unsigned == "warn"
+	msg := sprintf("dataset %v has no valid signature", [name(fact)])
+}
+
+problem("dataset-denied", fact, _, _, _) := msg if {
+	present(fact)
+	verdict(fact) == "deny"
+	msg := sprintf("dataset %v was refused when it was registered", [name(fact)])
+}
+
+problem("dataset-quarantined", fact, _, purpose, _) := msg if {
+	present(fact)
+	verdict(fact) == "quarantine"
+	not purpose == "inspect"
+	msg := sprintf("dataset %v is quarantined: see its findings with trainguard dataset show", [name(fact)])
+}
+
+problem("dataset-unchecked", fact, _, _, _) := msg if {
+	present(fact)
+	not verdict(fact) in {"allow", "warn", "quarantine", "deny"}
+	msg := sprintf("dataset %v has no verdict", [name(fact)])
+}
+
+problem("dataset-warned", fact, _, purpose, tier) := msg if {
+	present(fact)
+	verdict(fact) == "warn"
+	not purpose == "inspect"
+	not tier.use.warn_verdict == "allow"
+	msg := sprintf("dataset %v has warnings, which this protection tier does not accept", [name(fact)])
+}
+
+remark("dataset-unsigned", fact, tier) := msg if {
+	present(fact)
+	not signed(fact)
+	tier.use.unsigned == "warn"
+	msg := sprintf("dataset %v has no valid signature", [name(fact)])
+}
+
+remark("dataset-warned", fact, _) := msg if {
+	present(fact)
+	verdict(fact) == "warn"
+	msg := sprintf("dataset %v has warnings", [name(fact)])
+}
+
+present(fact) if {
+	fact.exists == true
+	is_string(fact.tenant)
+}
+
+signed(fact) if fact.signed == true
+
+intact(fact) if {
+	fact.record_ok == true
+	fact.tampered == false
+}
+
+shared(fact, tenant) if fact.tenant == tenant
+
+shared(fact, tenant) if tenant in fact.shared_with
+
+verdict(fact) := object.get(fact, "verdict", "unknown")

@@ -1,0 +1,161 @@
+# METADATA
+# title: May this response be carried out?
+# description: |
+#   The ladder: levels 0-3 are automatic, 4-5 need one approver or a playbook authorised beforehand, 6-7 two
+#   different people. Blast caps and the kill switch stop levels 3 and up. A dry run needs no approval, since it
+#   changes nothing; what it would have needed is said in `warn`.
+#   Input: principal, now_ns, action, incident, approvals, playbook, blast, dry_run.
+# custom:
+#   article: 5
+package guard.response.action
+
+import data.guard.lib.caller
+
+default decision := {
+	"allow": false,
+	"deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}],
+	"warn": [],
+	"approvals": {"needed": 2, "given": 0},
+}
+
+# METADATA
+# entrypoint: true
+decision := {
+	"allow": count(deny) == 0,
+	"deny": deny,
+	"warn": warn,
+	"approvals": {"needed": needed, "given": count(approvers)},
+}
+
+config := data.guard.config.playbooks
+
+default dry_run := false
+
+dry_run if input.dry_run == true
+
+deny contains reason if some reason in caller.deny
+
+deny contains {"rule": "action-incomplete", "msg": msg} if {
+	not complete
+	msg := "the request does not describe the action (level 0 to 7, target), its incident and the blast so far"
+}
+
+deny contains {"rule": "not-a-responder", "msg": msg} if {
+	not responder
+	msg := sprintf("%v may not carry out responses", [object.get(input.principal, "user", "the caller")])
+}
+
+deny contains {"rule": "target-mismatch", "msg": msg} if {
+	input.action.level < 7
+	not input.action.target.tenant == input.incident.tenant
+	msg := sprintf("the incident is of tenant %v, the action is not", [object.get(input.incident, "tenant", "?")])
+}
+
+deny contains {"rule": "target-missing", "msg": "cordoning needs a node"} if {
+	input.action.level == 7
+	not is_string(input.action.target.node)
+}
+
+deny contains {"rule": "severity-too-low", "msg": msg} if {
+	input.action.level >= 3
+	input.incident.severity in {"info", "warning"}
+	not confirmed
+	msg := sprintf("level %v needs an incident, this is a %v", [input.action.level, input.incident.severity])
+}
+
+deny contains reason if {
+	not dry_run
+	some reason in obstacles
+}
+
+warn contains reason if {
+	dry_run
+	some reason in obstacles
+}
+
+obstacles contains {"rule": "kill-switch", "msg": "the kill switch is on: no action above level 2"} if {
+	input.action.level > 2
+	not config.kill_switch == false
+}
+
+obstacles contains {"rule": "approvals-missing", "msg": msg} if {
+	given := count(approvers)
+	given < needed
+	msg := sprintf("level %v needs %v approvals, %v given", [input.action.level, needed, given])
+}
+
+obstacles contains {"rule": "blast-actions", "msg": msg} if {
+	input.action.level > 2
+	not input.blast.actions_last_hour < config.blast.actions_per_hour
+	msg := sprintf("%v actions in the last hour reach the cap of %v", [
+		object.get(input.blast, "actions_last_hour", "an unknown number of"),
+		config.blast.actions_per_hour,
+	])
+}
+
+obstacles contains {"rule": "blast-tenants", "msg": msg} if {
+	input.action.level > 2
+	not input.blast.tenants_affected <= config.blast.tenants_affected
+	msg := sprintf("%v tenants affected exceed the cap of %v", [
+		object.get(input.blast, "tenants_affected", "an unknown number of"),
+		config.blast.tenants_affected,
+	])
+}
+
+complete if {
+	input.action.level in {0, 1, 2, 3, 4, 5, 6, 7}
+	is_object(input.action.target)
+	is_string(input.incident.id)
+	is_string(input.incident.kind)
+	is_string(input.incident.tenant)
+	is_string(input.incident.severity)
+	is_object(input.blast)
+}
+
+responder if input.principal.kind in {"system", "local"}
+
+responder if {
+	some role in input.principal.roles
+	role in {"platform-admin", "incident-responder"}
+}
+
+# A person with an approver's role vouches for the incident.
+confirmed if count(approvers) > 0
+
+# METADATA
+# title: People whose approval counts
+# description: Different people with an approver's role, not the one who asks, recently.
+approvers contains approval.by if {
+	some approval in input.approvals
+	is_string(approval.by)
+	approval.by != input.principal.user
+	approval.role in config.approver_roles
+	approval.at_ns <= input.now_ns
+	input.now_ns - approval.at_ns <= config.approval_ttl_seconds * 1000000000
+}
+
+default needed := 2
+
+needed := 0 if {
+	ladder_needs > 0
+	authorised_beforehand
+} else := ladder_needs
+
+ladder_needs := rung.approvals if {
+	some rung in config.ladder
+	rung.level == input.action.level
+}
+
+authorised_beforehand if {
+	playbook := config.playbooks[input.playbook.name]
+	playbook.enabled == true
+	input.action.level <= playbook.max_level
+	input.action.level <= 5
+	covers(playbook.kinds, input.incident.kind)
+	covers(playbook.tenants, input.incident.tenant)
+	input.now_ns < time.parse_rfc3339_ns(playbook.expires)
+}
+
+covers(names, _) if "*" in names
+
+covers(names, name) if name in names

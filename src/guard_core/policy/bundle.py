@@ -1,0 +1,182 @@
+"""A bundle: Rego modules and policy data read from one directory, immutable, named by its content.
+
+Directory layout (``opa_policies`` is the shipped one)::
+
+    .manifest                           OPA's bundle manifest: roots and Rego version
+    guard/<area>/<decision>/x.rego      the policies; x_test.rego beside them
+    data/<stem>.yaml                    what admins edit: appears to Rego as data.guard.config.<stem>
+    data/schemas/<stem>.schema.json     what such a file must look like
+
+``revision`` is ``sha256:<64 hex>`` over the modules and the data, tests and comments in data excluded,
+so the same policy has the same revision on every machine. A broken file refuses the whole bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from guard_core.errors import UserError
+from guard_core.policy.data_yaml import Document, Field, read_document
+
+BUNDLE_NAME = "guard"
+ROOTS = ("guard",)
+MAX_MODULE_BYTES = 1 << 20
+_DATA_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Modules and data in force together. ``modules`` and ``tests`` map a relative path to Rego text."""
+
+    revision: str
+    modules: Mapping[str, str]
+    tests: Mapping[str, str]
+    config: Mapping[str, Any]
+    data_json: str = field(repr=False)
+    source: str = ""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """OPA's ``.manifest`` for this bundle."""
+        return {"revision": self.revision, "roots": list(ROOTS), "rego_version": 1}
+
+
+def shipped_policies() -> Path:
+    """The policies that come with TrainGuard: inside the wheel, or ``opa_policies`` of a source checkout."""
+    package = Path(__file__).resolve().parent.parent
+    packaged = package / "_opa_policies"
+    return packaged if packaged.is_dir() else package.parent.parent / "opa_policies"
+
+
+def make_bundle(
+    modules: Mapping[str, str],
+    config: Mapping[str, Any],
+    *,
+    tests: Mapping[str, str] | None = None,
+    source: str = "",
+) -> Bundle:
+    """A bundle of values already checked. ``config`` becomes ``data.guard.config``."""
+    data_json = json.dumps({"guard": {"config": config}}, ensure_ascii=False, allow_nan=False, sort_keys=True)
+    digest = hashlib.sha256(b"trainguard-bundle-1\0")
+    for name in sorted(modules):
+        digest.update(f"{len(name)}:{name}".encode())
+        digest.update(hashlib.sha256(modules[name].encode()).digest())
+    digest.update(hashlib.sha256(data_json.encode()).digest())
+    return Bundle(
+        revision=f"sha256:{digest.hexdigest()}",
+        modules=MappingProxyType(dict(sorted(modules.items()))),
+        tests=MappingProxyType(dict(sorted((tests or {}).items()))),
+        config=MappingProxyType(dict(config)),
+        data_json=data_json,
+        source=source,
+    )
+
+
+def load_bundle(directory: Path) -> Bundle:
+    """Read and check a policy directory. Raises UserError naming file, line and field of the first fault."""
+    if not directory.is_dir():
+        raise UserError(
+            f"policy directory {directory} does not exist; set policy.dir or TRAINGUARD_POLICY_DIR"
+        )
+    modules, tests = _read_modules(directory)
+    if not modules:
+        raise UserError(
+            f"policy directory {directory} holds no .rego file; point policy.dir at a whole policy set"
+        )
+    return make_bundle(modules, load_config(directory / "data"), tests=tests, source=str(directory))
+
+
+def _read_modules(directory: Path) -> tuple[dict[str, str], dict[str, str]]:
+    modules: dict[str, str] = {}
+    tests: dict[str, str] = {}
+    for path in sorted(directory.rglob("*.rego")):
+        name = path.relative_to(directory).as_posix()
+        if any(part.startswith(".") for part in Path(name).parts):
+            continue
+        try:
+            raw = path.read_bytes()
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise UserError(f"{path}: byte {exc.start} is not UTF-8 text; save the file as UTF-8") from exc
+        except OSError as exc:
+            raise UserError(f"{path}: cannot be read ({exc.strerror}); check its permissions") from exc
+        if len(raw) > MAX_MODULE_BYTES:
+            raise UserError(f"{path}: {len(raw)} bytes of Rego; split it (the limit is {MAX_MODULE_BYTES})")
+        (tests if name.endswith("_test.rego") else modules)[name] = text
+    return modules, tests
+
+
+def load_config(directory: Path) -> dict[str, Any]:
+    """Every data file of ``directory`` under its stem, each checked against its JSON schema."""
+    if not directory.is_dir():
+        raise UserError(
+            f"policy data directory {directory} does not exist; copy the shipped data/ there and edit it"
+        )
+    schemas = _schemas(directory / "schemas")
+    config: dict[str, Any] = {}
+    for path in sorted(p for p in directory.iterdir() if p.is_file() and p.suffix in _DATA_SUFFIXES):
+        if path.stem in config:
+            raise UserError(
+                f"{path}: {path.stem} is given twice, in YAML and in JSON; keep one of the two files"
+            )
+        if path.stem not in schemas:
+            known = ", ".join(sorted(schemas))
+            raise UserError(
+                f"{path}: no schema data/schemas/{path.stem}.schema.json; known data files: {known}"
+            )
+        document = read_document(path)
+        check_schema(document, schemas[path.stem])
+        config[path.stem] = document.value
+    missing = sorted(set(schemas) - set(config))
+    if missing:
+        raise UserError(
+            f"{directory / (missing[0] + '.yaml')}: missing; copy the shipped file there and edit it"
+        )
+    return config
+
+
+def _schemas(directory: Path) -> dict[str, Any]:
+    """The directory's own schemas over the shipped ones: code relies on the shipped shapes being there."""
+    found: dict[str, Any] = {}
+    for place in (shipped_policies() / "data" / "schemas", directory):
+        for path in sorted(place.glob("*.schema.json")) if place.is_dir() else ():
+            found[path.name.removesuffix(".schema.json")] = _validator(path, path.stat().st_mtime_ns)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _validator(path: Path, _mtime_ns: int) -> Any:
+    # jsonschema costs 60 ms to import: only when a bundle is read
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+        Draft202012Validator.check_schema(schema)
+    except (json.JSONDecodeError, SchemaError) as exc:
+        raise UserError(f"{path}: not a valid JSON schema ({exc})") from exc
+    return Draft202012Validator(schema)
+
+
+def check_schema(document: Document, validator: Any) -> None:
+    """Raise UserError for the first violation in file order, naming file, line, field and remedy."""
+    errors = list(validator.iter_errors(document.value))
+    if not errors:
+        return
+    located = [(tuple(error.absolute_path), error) for error in errors]
+    field_path, error = min(located, key=lambda pair: (_line(document, pair[0]), len(pair[0])))
+    more = f" ({len(errors) - 1} more)" if len(errors) > 1 else ""
+    raise document.error(field_path, f"{error.message}{more}")
+
+
+def _line(document: Document, field_path: Field) -> int:
+    while field_path and field_path not in document.lines:
+        field_path = field_path[:-1]
+    return document.lines.get(field_path, 0)

@@ -1,0 +1,142 @@
+"""The default engine: Rego evaluated in this process by regorus (gordon-to-regorus 0.13.0).
+
+regorus is bound to the thread that made it: using *or dropping* one elsewhere raises PanicException. So
+every thread has its own, rebuilt when the bundle changes. Faults come as RuntimeError or as
+PanicException, which is a BaseException; both are answers with ``error``, never a crash and never a yes.
+The interpreter cannot be cancelled and holds the GIL while it evaluates (tens of microseconds to
+milliseconds): for policies by people you do not trust, use the server engine.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from guard_core.errors import UserError
+from guard_core.policy.bundle import Bundle
+from guard_core.policy.decision import Answer
+from guard_core.policy.question import Unaskable, input_json, rule_path
+
+
+def brief(exc: BaseException) -> str:
+    """The first useful line of a regorus error, with file:line:column, without its Rust stack."""
+    text = str(exc).partition("Stack backtrace")[0]
+    place = ""
+    message = ""
+    for line in text.splitlines():
+        stripped = line.strip()
+        if stripped.startswith("-->"):
+            place = stripped[3:].strip()
+        elif stripped.startswith("error:"):
+            message = stripped[6:].strip()
+    if not message:
+        message = " ".join(text.split()) or type(exc).__name__
+    return f"{place}: {message}" if place else message
+
+
+def compile_engine(bundle: Bundle, *, with_tests: bool = False) -> Any:
+    """A regorus engine holding ``bundle``, for the calling thread only. Raises UserError with file and line."""
+    import regorus
+
+    engine = regorus.Engine()
+    try:
+        for name, text in {**bundle.modules, **(bundle.tests if with_tests else {})}.items():
+            engine.add_policy(name, text)
+        engine.add_data_json(bundle.data_json)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as exc:  # PanicException is no Exception
+        raise UserError(f"policy does not compile: {brief(exc)}") from exc
+    return engine
+
+
+class EmbeddedEngine:
+    """Answers from one bundle at a time; :meth:`activate` swaps it for all threads at once."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.name = f"embedded/regorus-{version('gordon-to-regorus')}"
+        self._local = threading.local()
+        self._bundle = bundle
+        self.activate(bundle)
+
+    @property
+    def revision(self) -> str:
+        """Revision of the bundle in force."""
+        return self._bundle.revision
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle in force."""
+        return self._bundle
+
+    def activate(self, bundle: Bundle) -> None:
+        """Put ``bundle`` in force after compiling and asking it once; on any failure the old one stays.
+
+        Raises UserError naming file and line.
+        """
+        engine = compile_engine(bundle)
+        engine.set_input_json("{}")
+        try:
+            # regorus analyses rules at the first query: ask now, so that a fault shows here
+            engine.eval_query_as_json("data.guard.config.tenants")
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:
+            raise UserError(f"policy does not compile: {brief(exc)}") from exc
+        self._local.engine = engine
+        self._local.bundle = bundle
+        self._bundle = bundle
+
+    def evaluate(self, path: str, input: Mapping[str, Any]) -> Answer:  # noqa: A002  # the protocol's name
+        """Value of the rule at ``path``. Any fault, a panic included, is an Answer with ``error``."""
+        started = time.perf_counter_ns()
+        bundle = self._bundle
+        try:
+            query = "data." + ".".join(rule_path(path))
+            text = input_json(input)
+            engine = self._engine(bundle)
+            engine.set_input_json(text)
+            result = json.loads(engine.eval_query_as_json(query))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except Unaskable as exc:
+            return Answer(error=f"policy {path} cannot be asked: {exc}", revision=bundle.revision)
+        except BaseException as exc:  # noqa: BLE001  # PanicException is no Exception
+            self._local.engine = None  # a panic may leave the interpreter half way: start afresh
+            return Answer(
+                error=f"policy {path} failed: {brief(exc)}",
+                eval_ns=time.perf_counter_ns() - started,
+                revision=bundle.revision,
+            )
+        elapsed = time.perf_counter_ns() - started
+        expressions = [e for row in result.get("result") or [] for e in row.get("expressions") or []]
+        if len(expressions) != 1 or "value" not in expressions[0]:
+            return Answer(defined=False, eval_ns=elapsed, revision=bundle.revision)
+        return Answer(value=expressions[0]["value"], defined=True, eval_ns=elapsed, revision=bundle.revision)
+
+    def _engine(self, bundle: Bundle) -> Any:
+        local = self._local
+        if getattr(local, "engine", None) is None or local.bundle is not bundle:
+            local.engine = compile_engine(bundle)
+            local.bundle = bundle
+        return local.engine
+
+    def health(self) -> Sequence[str]:
+        """Empty: a bundle that could not answer was never activated."""
+        return ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        bundle = self._bundle
+        return (_rebuild, (dict(bundle.modules), dict(bundle.tests), dict(bundle.config), bundle.source))
+
+
+def _rebuild(
+    modules: dict[str, str], tests: dict[str, str], config: dict[str, Any], source: str
+) -> EmbeddedEngine:
+    from guard_core.policy.bundle import make_bundle
+
+    return EmbeddedEngine(make_bundle(modules, config, tests=tests, source=source))
