@@ -39,7 +39,7 @@ def brief(exc: BaseException) -> str:
 
 
 def compile_engine(bundle: Bundle, *, with_tests: bool = False) -> Any:
-    """A regorus engine holding ``bundle``, for the calling thread only. Raises UserError with file and line."""
+    """A regorus engine holding ``bundle``, for the calling thread only. Raises UserError with its place."""
     import regorus
 
     engine = regorus.Engine()
