@@ -22,7 +22,7 @@ _SUBMISSION_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")
 
 
 class WorkloadState(StrEnum):
-    """Where a workload is."""
+    """Where a workload is, in Kueue's words."""
 
     PENDING = "pending"  # known, waiting for room or for a hold to lift
     ADMITTED = "admitted"  # its quota is reserved; being handed to Ray
@@ -64,7 +64,11 @@ TRANSITIONS: Mapping[WorkloadState, frozenset[WorkloadState]] = MappingProxyType
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What a job asks for. ``id`` is Ray's submission id; ``created_ns`` orders the queue."""
+    """What a job asks for. ``id`` is Ray's submission id; ``created_ns`` orders the queue.
+
+    ``submitted_by`` is the submitter's principal as policy saw it, for the decision at release; ``spec`` is
+    the submission body, and neither takes part in hashing.
+    """
 
     id: str
     tenant: str
@@ -77,6 +81,7 @@ class Workload:
     declared: tuple[str, ...] = ()
     runtime_env_fields: tuple[str, ...] = ()
     env_vars: tuple[str, ...] = ()
+    submitted_by: Mapping[str, Any] = field(default_factory=dict, hash=False)
     spec: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def to_input(self, datasets: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +12,12 @@ from compute_guard.workload import Workload
 
 QUOTAS = Quotas(
     {
-        "acme": Queue("acme", "acme", "pool", {"jobs": ResourceQuota(4), "cpu_milli": ResourceQuota(2000, 500)}),
-        "beta": Queue("beta", "beta", "pool", {"jobs": ResourceQuota(4), "cpu_milli": ResourceQuota(1000, 0, 0)}),
+        "acme": Queue(
+            "acme", "acme", "pool", {"jobs": ResourceQuota(4), "cpu_milli": ResourceQuota(2000, 500)}
+        ),
+        "beta": Queue(
+            "beta", "beta", "pool", {"jobs": ResourceQuota(4), "cpu_milli": ResourceQuota(1000, 0, 0)}
+        ),
     }
 )
 
@@ -120,7 +122,9 @@ def test_admission_does_not_depend_on_the_order_the_jobs_are_listed_in(specs, ra
 @given(jobs)
 def test_the_whole_line_runs_dry_when_reservations_are_given_back(specs):
     """No starvation: with every job able to fit alone, and each running job ending some day, all get in."""
-    snapshot = Snapshot(QUOTAS, pending=tuple(job(f"j{i}", q, c, a, p) for i, (q, c, a, p) in enumerate(specs)))
+    snapshot = Snapshot(
+        QUOTAS, pending=tuple(job(f"j{i}", q, c, a, p) for i, (q, c, a, p) in enumerate(specs))
+    )
     possible = {w.id for w in snapshot.pending if assess(snapshot, w).ever_fits}
     snapshot = Snapshot(QUOTAS, pending=tuple(w for w in snapshot.pending if w.id in possible))
     admitted, running = set(), []
@@ -136,9 +140,7 @@ def test_the_whole_line_runs_dry_when_reservations_are_given_back(specs):
 
 def admit_all(snapshot: Snapshot) -> list[str]:
     order = []
-    for _ in itertools.count():
-        head = next_admissible(snapshot)
-        if head is None:
-            return order
+    while (head := next_admissible(snapshot)) is not None:
         order.append(head.id)
         snapshot = snapshot.with_reserved(head)
+    return order

@@ -80,8 +80,14 @@ def test_amounts_are_values_that_travel_between_processes():
     [
         ({}, "`queues` is missing"),
         ({"queues": {"a": {}}}, "queue a is malformed"),
-        ({"queues": {"a": {"tenant": "a", "resources": {"jobs": {"nominal": -1}}}}}, "queue a: quota nominal"),
-        ({"queues": {"a": {"tenant": "a", "cohort": "x", "resources": {}}}}, "cohort x, which does not exist"),
+        (
+            {"queues": {"a": {"tenant": "a", "resources": {"jobs": {"nominal": -1}}}}},
+            "queue a: quota nominal",
+        ),
+        (
+            {"queues": {"a": {"tenant": "a", "cohort": "x", "resources": {}}}},
+            "cohort x, which does not exist",
+        ),
     ],
 )
 def test_a_malformed_quota_file_is_named(config, fault):
@@ -99,9 +105,9 @@ def test_a_tenant_reaches_only_its_own_queues():
 
 
 limit = st.one_of(st.none(), st.integers(0, 6))
-cohort = st.lists(
-    st.builds(ResourceQuota, st.integers(0, 6), limit, limit), min_size=1, max_size=5
-).map(lambda all_: Quotas({f"q{i}": Queue(f"q{i}", f"q{i}", "pool", {"jobs": q}) for i, q in enumerate(all_)}))
+cohort = st.lists(st.builds(ResourceQuota, st.integers(0, 6), limit, limit), min_size=1, max_size=5).map(
+    lambda all_: Quotas({f"q{i}": Queue(f"q{i}", f"q{i}", "pool", {"jobs": q}) for i, q in enumerate(all_)})
+)
 requests = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.booleans()), max_size=40)
 
 
@@ -136,7 +142,9 @@ def test_no_sequence_of_admissions_exceeds_quota_plus_borrowing_limit(tree, step
 @given(cohort, requests)
 def test_a_cohort_never_uses_more_than_its_queues_have_together(tree, steps):
     usage = replay(tree, steps)
-    assert sum(u["jobs"] for u in usage.values()) <= sum(q.quota("jobs").nominal for q in tree.queues.values())
+    assert sum(u["jobs"] for u in usage.values()) <= sum(
+        q.quota("jobs").nominal for q in tree.queues.values()
+    )
 
 
 @settings(max_examples=200, deadline=None)

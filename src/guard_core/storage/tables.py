@@ -97,7 +97,7 @@ class CredentialRow(Base):
 
 
 class DecisionRow(Base):
-    """Where a decision record lies in the audit log. Derived: rebuilt from the log, never the truth itself."""
+    """Where a decision record lies in the audit log. Derived: rebuilt from it, never the truth itself."""
 
     __tablename__ = "decisions"
 
@@ -172,7 +172,7 @@ class DatasetAliasRow(Base):
 
 
 class WaiverRow(Base):
-    """A person's signed-off exception: this rule's findings on this version are accepted until ``expires_at``."""
+    """A signed-off exception: this rule's findings on this version are accepted until ``expires_at``."""
 
     __tablename__ = "waivers"
 
@@ -219,6 +219,27 @@ class ReservationRow(Base):
     workload_id: Mapped[str] = mapped_column(ForeignKey("workloads.id"), primary_key=True)
     resource: Mapped[str] = mapped_column(String(64), primary_key=True)
     amount: Mapped[int] = mapped_column(BigInteger)
+
+
+class QueueHoldRow(Base):
+    """A queue that admits nothing until the row goes (Kueue's ``stopPolicy: Hold``)."""
+
+    __tablename__ = "queue_holds"
+
+    queue: Mapped[str] = mapped_column(String(128), primary_key=True)
+    reason: Mapped[str] = mapped_column(Text)
+    held_by: Mapped[str] = mapped_column(String(128))
+    held_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class LeaseRow(Base):
+    """Who does a job that only one process may do at a time, and until when (the admission loop)."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(64))
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 # --- incidents (compute_guard.incidents, compute_guard.response) ----------------------------------
