@@ -85,7 +85,7 @@ class Storage:
 
         if not self.is_sqlite:
             try:
-                import pg8000  # noqa: F401
+                import pg8000  # type: ignore[import-untyped]  # noqa: F401
             except ImportError:
                 raise MissingExtra.of("pg8000", "postgres") from None
             return create_engine(self.url, isolation_level="SERIALIZABLE", pool_pre_ping=True)
@@ -122,8 +122,7 @@ class Storage:
 
         engine = self.engine.execution_options(trainguard_reading=True)
         with self._trouble(), Session(engine, expire_on_commit=False) as session:
-            yield session
-            session.rollback()
+            yield session  # closing rolls back; an explicit rollback would expire what was read
 
     @contextmanager
     def _trouble(self) -> Iterator[None]:
@@ -237,7 +236,7 @@ def _normal_url(url: str) -> str:
     for prefix in ("postgresql://", "postgres://"):
         if url.startswith(prefix):
             return "postgresql+pg8000://" + url.removeprefix(prefix)
-    if url.startswith("sqlite:///") or url.startswith("postgresql+pg8000://"):
+    if url.startswith(("sqlite:///", "postgresql+pg8000://")):
         return url
     scheme = url.split(":", 1)[0]
     raise UserError(

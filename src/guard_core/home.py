@@ -1,0 +1,224 @@
+"""An opened TRAINGUARD_HOME: the place where the kernel's parts are put together.
+
+::
+
+    with Home.open() as home:
+        principal = home.principal(tenant="acme")
+        decision = home.decide("guard/dataset/use/decision", {...}, principal=principal,
+                               enforcement=Enforcement.COOPERATIVE)
+
+Opening makes the folder (0700) and the database when they are missing, repairs what a crash left in the
+audit log, and loads neither SQLAlchemy nor the policy engine until something asks for them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from guard_core.attestation import Signer
+from guard_core.audit.head import ANCHOR_FILE
+from guard_core.audit.log import AuditLog
+from guard_core.clock import Clock, new_id, system_clock, to_ns
+from guard_core.config import Settings, load_settings
+from guard_core.errors import GuardError, Tampered, Undecidable, UserError
+from guard_core.findings import Enforcement
+from guard_core.identity import Credentials, Principal
+from guard_core.policy.decision import Answer, Decision, PolicyEngine
+from guard_core.storage import Storage
+
+if TYPE_CHECKING:
+    from guard_core.policy.bundle import Bundle
+
+FACTS_GROUP = "trainguard.dataset_facts"
+
+
+class Home:
+    """An opened TRAINGUARD_HOME. Pickles as its settings and clock, and opens anew where it arrives."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.storage = Storage.in_home(settings.home, settings.storage_url)
+        self.credentials = Credentials(self.storage, clock)
+        self.audit = AuditLog(
+            settings.home / "audit",
+            signer=lambda: self.signer,
+            clock=clock,
+            anchor=settings.home / "keys" / ANCHOR_FILE,
+        )
+
+    @classmethod
+    def open(cls, settings: Settings | None = None, *, clock: Clock = system_clock) -> Home:
+        """Open (and make, at first use) the home that ``settings`` names.
+
+        Raises UserError when the folder cannot be made or written, Undecidable for storage trouble.
+        """
+        home = cls(settings if settings is not None else load_settings(), clock)
+        root = home.settings.home
+        try:
+            if not root.is_dir():
+                root.mkdir(parents=True, mode=0o700)
+                (root / ".gitignore").write_text(
+                    "# keys, credentials and state never belong in version control\n*\n"
+                )
+            home.storage.upgrade()
+            home.audit.recover()
+        except OSError as error:
+            raise UserError(
+                f"the home directory {root} cannot be used ({error.strerror or error}); "
+                "choose another with --home or TRAINGUARD_HOME"
+            ) from error
+        return home
+
+    def __enter__(self) -> Home:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_reopen, (self.settings, self.clock))
+
+    def close(self) -> None:
+        """Give database connections back."""
+        self.storage.close()
+
+    def path(self, *parts: str) -> Path:
+        """A path below the home directory."""
+        return self.settings.home.joinpath(*parts)
+
+    @cached_property
+    def signer(self) -> Signer:
+        """The home's signing key, made at first use. Raises UserError when it cannot be used."""
+        return Signer.open(self.path("keys"), self.settings.signing_key)
+
+    @cached_property
+    def policy(self) -> PolicyEngine:
+        """The policy engine that the settings name. Raises UserError for a broken policy directory."""
+        from guard_core.policy.engine import make_engine
+
+        return make_engine(self.settings)
+
+    @cached_property
+    def _bundle(self) -> Bundle:
+        from guard_core.policy.bundle import load_bundle, shipped_policies
+
+        return load_bundle(self.settings.policy.dir or shipped_policies())
+
+    def policy_data(self) -> dict[str, Any]:
+        """``data.guard.config``: tenants, quotas, thresholds, nodes, ... of the policy directory."""
+        return dict(self._bundle.config)
+
+    def tenants(self) -> dict[str, Any]:
+        """The tenants that policy data knows, by name."""
+        tenants = self.policy_data().get("tenants", {})
+        return dict(tenants) if isinstance(tenants, Mapping) else {}
+
+    def principal(self, *, tenant: str | None = None) -> Principal:
+        """Who is asking: by the settings' token, else the home's local token.
+
+        ``tenant`` asks to act for that tenant: Denied unless it is the credential's own or a platform
+        admin asks, UserError when policy data does not know it.
+        """
+        token = self.settings.token
+        text = token.get_secret_value() if token else self.credentials.local_token(self.path("credentials"))
+        principal = self.credentials.verify(text)
+        if tenant is None or tenant == principal.tenant:
+            return principal
+        acting = principal.acting_for(tenant)
+        if tenant not in self.tenants():
+            known = ", ".join(sorted(self.tenants())) or "none"
+            raise UserError(
+                f"there is no tenant {tenant!r} in the policy data (known: {known}); add it to tenants.yaml"
+            )
+        return acting
+
+    def decide(
+        self,
+        path: str,
+        input: Mapping[str, Any],  # noqa: A002 - OPA's word, and every policy's
+        *,
+        principal: Principal,
+        enforcement: Enforcement,
+        subject: str = "",
+    ) -> Decision:
+        """Ask policy, and put the answer on record before anyone can act on it.
+
+        ``input.principal`` is always the verified ``principal``; ``input.now_ns`` the clock's unless given.
+        Policy trouble is not raised: it is a decision that does not allow (:attr:`Decision.undecidable`).
+        Raises Undecidable when the record cannot be written, because then nothing may happen.
+        """
+        moment = self.clock()
+        question = {"now_ns": to_ns(moment), **input, "principal": principal.to_input()}
+        answer, revision, engine = self._ask(path, question)
+        decision = Decision(
+            decision_id=new_id("dec"),
+            path=path,
+            value=answer.value,
+            defined=answer.defined,
+            error=answer.error,
+            revision=revision,
+            engine=engine,
+            enforcement=enforcement,
+            eval_ns=answer.eval_ns,
+        )
+        try:
+            self.audit.decision(
+                decision,
+                question=question,
+                requested_by=f"{principal.tenant}/{principal.user}",
+                subject=subject,
+                moment=moment,
+            )
+        except Tampered as error:
+            raise Undecidable(
+                f"no decision is given while the audit log cannot be trusted: {error}"
+            ) from error
+        return decision
+
+    def _ask(self, path: str, question: Mapping[str, Any]) -> tuple[Answer, str, str]:
+        try:
+            engine = self.policy
+            return engine.evaluate(path, question), engine.revision, engine.name
+        except GuardError as error:
+            return Answer(error=str(error)), "", self.settings.policy.engine
+        except Exception as error:  # noqa: BLE001 - an engine's bug must be a denial on record, not a way round it
+            return Answer(error=f"the policy engine failed: {error!r}"), "", self.settings.policy.engine
+
+    def decision_record(self, decision_id: str) -> dict[str, Any] | None:
+        """The audit record of a decision, None when there is none (found through the storage's index)."""
+        from guard_core.audit.index import DecisionIndex
+
+        return DecisionIndex(self.storage, self.audit).find(decision_id)
+
+    def dataset_facts(self, refs: Sequence[str], *, principal: Principal) -> list[dict[str, Any]]:
+        """What is known of the datasets ``refs``, one fact each in their order, for policy input.
+
+        Answered by the installed package that keeps the registry (``trainguard.dataset_facts``).
+        Raises UserError when no such package is installed.
+        """
+        if not refs:
+            return []
+        found = sorted(entry_points(group=FACTS_GROUP), key=lambda e: e.name)
+        if not found:
+            raise UserError("no package that keeps datasets is installed; run: pip install trainguard")
+        provider = found[0].load()
+        facts: list[dict[str, Any]] = provider(self, list(refs), principal=principal)
+        return facts
+
+
+def _reopen(settings: Settings, clock: Clock) -> Home:
+    return Home.open(settings, clock=clock)
+
+
+def default_home() -> Path:
+    """Where a home would be, without opening it."""
+    return load_settings(home=os.environ.get("TRAINGUARD_HOME") or None).home
