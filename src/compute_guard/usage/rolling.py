@@ -1,0 +1,266 @@
+"""Readings on a regular time grid: what the detectors look at.
+
+:class:`Rolling` takes frames as they arrive, late, doubled, out of order, from clocks that jump, at ten
+times the expected rate, and keeps the last ``cells`` cells of ``step_ns`` per device. Each cell holds the
+newest sample that fell into it. Everything refused is counted in :class:`Quality`, never lost silently.
+:class:`Window` is the immutable snapshot a detector gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from compute_guard.usage.kernel import FLOORS, Scores, Series, Tuning
+from compute_guard.usage.samples import COUNTERS, METRICS, Bools, Device, Doubles, Floats, Frame, Ints
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+_EMPTY = np.iinfo(np.int64).min
+
+
+@dataclass(slots=True)
+class Quality:
+    """Counts of what was wrong with the telemetry taken so far."""
+
+    samples: int = 0
+    accepted: int = 0
+    duplicate: int = 0  # same device, same time as a sample already held
+    out_of_order: int = 0  # older than a sample of the same cell
+    late: int = 0  # older than the window
+    future: int = 0  # its clock runs ahead of the fleet's
+    missed_cells: int = 0  # device-cells passed over without a sample
+    counter_resets: int = 0
+
+    def to_json(self) -> dict[str, int]:
+        """Field name to count."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """An immutable look at all devices: T cells by S devices.
+
+    ``sample_ns`` (T, S) is the time of each held sample, or the smallest int64 where there is none.
+    ``values[metric]`` is (T, S), NaN where missing. ``scores[metric]`` are the running statistics
+    after the newest sample.
+    """
+
+    devices: tuple[Device, ...]
+    step_ns: int
+    end_ns: int
+    sample_ns: Ints
+    values: Mapping[str, npt.NDArray[np.floating]]
+    scores: Mapping[str, Scores]
+
+    @property
+    def cells(self) -> int:
+        """T, the number of cells."""
+        return int(self.sample_ns.shape[0])
+
+    def coverage(self, metric: str, cells: int) -> Floats:
+        """Share of the last ``cells`` cells with a value of ``metric``, per device, shape (S,)."""
+        share: Floats = np.isfinite(self.values[metric][-cells:]).mean(axis=0, dtype=np.float32)
+        return share
+
+    def known(self, metric: str, cells: int, *, share: float = 0.5) -> Bools:
+        """Where ``metric`` is observed often enough to speak of it, shape (S,)."""
+        return self.coverage(metric, cells) >= np.float32(share)
+
+    def mean(self, metric: str, cells: int) -> Floats:
+        """Mean over the last ``cells`` cells, ignoring gaps; NaN where nothing was seen. Shape (S,)."""
+        part = self.values[metric][-cells:]
+        seen = np.isfinite(part)
+        count = seen.sum(axis=0)
+        total = np.where(seen, part, 0).sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            average: Floats = (total / count).astype(np.float32)
+        return average
+
+    def rate(self, counter: str) -> Doubles:
+        """Increase per second of a counter between consecutive samples, shape (T-1, S).
+
+        NaN where either sample is missing or the counter went down (a reset).
+        """
+        values = self.values[counter]
+        seconds = (self.sample_ns[1:] - self.sample_ns[:-1]) / 1e9
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            steps = np.asarray((values[1:] - values[:-1]) / seconds, dtype=np.float64)
+            steps[(steps < 0) | (self.sample_ns[:-1] == _EMPTY) | (self.sample_ns[1:] == _EMPTY)] = np.nan
+        return steps
+
+    def column(self, device: int, metric: str) -> tuple[Ints, npt.NDArray[np.floating]]:
+        """Times and values of one device's metric where seen: the evidence, shape (k,) each."""
+        seen = self.sample_ns[:, device] != _EMPTY
+        return self.sample_ns[seen, device], self.values[metric][seen, device]
+
+
+@dataclass(slots=True)
+class Rolling:
+    """The last ``cells`` cells of every device, updated in place; :meth:`snapshot` gives an immutable copy.
+
+    A series that misses more than ``forgive`` cells in a row starts its statistics anew.
+    """
+
+    step_ns: int
+    cells: int
+    forgive: int = 4
+    tuning: Tuning = field(default_factory=Tuning)
+    quality: Quality = field(default_factory=Quality)
+    _devices: dict[Device, int] = field(default_factory=dict)
+    _head: int = _EMPTY
+    _at: Ints = field(init=False)
+    _values: dict[str, npt.NDArray[np.floating]] = field(init=False)
+    _series: dict[str, Series] = field(init=False)
+    _last_cell: Ints = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.step_ns <= 0 or self.cells < 2:
+            raise ValueError("a window needs a positive step and at least two cells")
+        self._at = np.full((self.cells, 0), _EMPTY, dtype=np.int64)
+        kinds = {name: np.float64 if name in COUNTERS else np.float32 for name in METRICS}
+        self._values = {name: np.full((self.cells, 0), np.nan, dtype=kind) for name, kind in kinds.items()}
+        self._series = {name: Series(floor=floor, tuning=self.tuning) for name, floor in FLOORS.items()}
+        self._last_cell = np.zeros(0, dtype=np.int64)
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """Every device seen so far, in column order."""
+        return tuple(self._devices)
+
+    def push(self, frame: Frame, *, now_ns: int | None = None) -> None:
+        """Take ``frame``. ``now_ns`` is the receiver's time; without it, the frame's median time.
+
+        The median makes one node's jumping clock that node's problem alone: its samples are counted
+        as ``future`` or ``late`` while the rest of the fleet goes on. A clock at most one step ahead
+        is skew, and its samples count for the present cell.
+        """
+        if not len(frame):
+            return
+        columns = self._columns(frame.devices)[frame.device]
+        self.quality.samples += len(frame)
+        now = int(np.median(frame.ts_ns)) if now_ns is None else now_ns
+        newest = (int(frame.ts_ns.max()) if now_ns is None and _one_stream(frame) else now) // self.step_ns
+        cell = frame.ts_ns // self.step_ns
+        ahead = cell > newest + 1
+        self.quality.future += int(ahead.sum())
+        cell = np.minimum(cell, newest)
+        order = np.argsort(frame.ts_ns, kind="stable")
+        order = order[~ahead[order]]
+        if not len(order):
+            return
+        # Cell by cell, because the running statistics must see each cell once and in order.
+        cells = cell[order]
+        starts = np.flatnonzero(np.r_[True, cells[1:] != cells[:-1]])
+        for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
+            self._take(frame, order[start:stop], columns, int(cells[start]))
+
+    def _columns(self, devices: tuple[Device, ...]) -> npt.NDArray[np.int64]:
+        known = self._devices
+        index = np.asarray([known.setdefault(device, len(known)) for device in devices], dtype=np.int64)
+        extra = len(known) - self._at.shape[1]
+        if extra > 0:
+            self._at = np.hstack([self._at, np.full((self.cells, extra), _EMPTY, dtype=np.int64)])
+            for name, array in self._values.items():
+                self._values[name] = np.hstack(
+                    [array, np.full((self.cells, extra), np.nan, dtype=array.dtype)]
+                )
+            for series in self._series.values():
+                series.grow(len(known))
+            self._last_cell = np.concatenate([self._last_cell, np.full(extra, _EMPTY, dtype=np.int64)])
+        return index
+
+    def _take(self, frame: Frame, rows: Ints, columns: Ints, cell: int) -> None:
+        if self._head == _EMPTY:
+            self._head = cell
+        elif cell <= self._head - self.cells:
+            self.quality.late += len(rows)
+            return
+        elif cell > self._head:
+            self._advance(cell)
+        slot = cell % self.cells
+        at, where = frame.ts_ns[rows], columns[rows]
+        held = self._at[slot, where]
+        self.quality.duplicate += int((at == held).sum())
+        self.quality.out_of_order += int((at < held).sum())
+        fresh = at > held
+        rows, where, at = rows[fresh], where[fresh], at[fresh]
+        self.quality.accepted += len(rows)
+        self._at[slot, where] = (
+            at  # rows are in time order, so the newest of a cell is written last and stays
+        )
+        read = [name for name in METRICS if name in frame.values]
+        for name in read:
+            self._values[name][slot, where] = frame.values[name][rows]
+        self._observe(slot, where, cell, read)
+
+    def _observe(self, slot: int, where: Ints, cell: int, read: list[str]) -> None:
+        """Feed the newest samples to the running statistics: each device's cell once, never backwards.
+
+        Keyed by the device's own last cell, not the fleet's: a node that always reports one cell late
+        is judged like any other, and a flood of samples does not make a series look older than it is.
+        """
+        last = self._last_cell[where]
+        forward = cell > last
+        where, last = where[forward], last[forward]
+        if not len(where):
+            return
+        known = last != _EMPTY
+        gap = np.where(known, cell - last - 1, 0)
+        self.quality.missed_cells += int(gap.sum())
+        self._last_cell[where] = cell
+        mask = np.zeros(len(self._devices), dtype=np.bool_)
+        mask[where] = True
+        returned = np.zeros_like(mask)
+        returned[where[gap > self.forgive]] = True
+        self._count_resets(slot, mask, read)
+        for name in read:
+            series = self._series.get(name)
+            if series is not None:
+                if returned.any():
+                    series.forget(returned)
+                values = self._values[name][slot]
+                series.update(values if mask.all() else np.where(mask, values, np.float32(np.nan)))
+
+    def _advance(self, cell: int) -> None:
+        for step in range(min(cell - self._head, self.cells)):
+            slot = (cell - step) % self.cells
+            self._at[slot] = _EMPTY
+            for array in self._values.values():
+                array[slot] = np.nan
+        self._head = cell
+
+    def _count_resets(self, slot: int, seen: Bools, read: list[str]) -> None:
+        before = (slot - 1) % self.cells
+        both = seen & (self._at[before] != _EMPTY)
+        for name in COUNTERS:
+            if name in read:
+                drop = self._values[name][slot] < self._values[name][before]
+                self.quality.counter_resets += int((drop & both).sum())
+
+    def snapshot(self) -> Window:
+        """The window up to the newest cell. Raises ValueError before the first sample."""
+        if self._head == _EMPTY:
+            raise ValueError("no sample was taken yet")
+        slots = [(self._head - back) % self.cells for back in range(self.cells - 1, -1, -1)]
+        return Window(
+            devices=self.devices,
+            step_ns=self.step_ns,
+            end_ns=(self._head + 1) * self.step_ns,
+            sample_ns=_frozen(self._at[slots]),
+            values={name: _frozen(array[slots]) for name, array in self._values.items()},
+            scores={name: series.scores() for name, series in self._series.items()},
+        )
+
+
+def _one_stream(frame: Frame) -> bool:
+    """True when the frame spans time rather than devices: a replayed recording, whose end is "now"."""
+    return len(frame) > 2 * len(frame.devices)
+
+
+def _frozen(array: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
+    array.flags.writeable = False
+    return array
