@@ -1,0 +1,123 @@
+"""Checks blocks of rows against the leaves that a signed record commits to.
+
+The sidecar ``leaves.arrow`` carries no signature of its own. It needs none: the roots over its leaves must
+give the fingerprint in the signed record (:meth:`BlockCheck.trusted`), so a changed leaf is found before
+any data is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dataset_guard.canonical import Column, canonical_schema
+from dataset_guard.fingerprint import BLOCK_ROWS, PREFIX, Fingerprinter, Leaves, column_roots, sequence_root
+from guard_core.errors import Tampered
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCheck:
+    """The leaves of one version: 32 bytes per block and column. Picklable, so that it travels to Ray tasks.
+
+    ``leaves`` has shape (blocks, columns, 32), columns in canonical order. Made by :meth:`trusted`.
+    """
+
+    ref: str
+    columns: tuple[tuple[str, str], ...]
+    rows: int
+    leaves: Leaves
+
+    @classmethod
+    def trusted(
+        cls, *, ref: str, columns: Sequence[tuple[str, str]], rows: int, leaves: Leaves, fingerprint: str
+    ) -> BlockCheck:
+        """Leaves that have been proved to belong to ``fingerprint``. Raises Tampered when they do not."""
+        found = tuple(Column(name, kind, i) for i, (name, kind) in enumerate(columns))
+        shape = (-(-rows // BLOCK_ROWS), len(found), 32)
+        same = leaves.shape == shape and (
+            PREFIX + sequence_root(found, column_roots(leaves), rows).hex() == fingerprint
+        )
+        if not same:
+            raise Tampered(
+                f"the block hashes kept for {ref} do not give its signed fingerprint; "
+                "restore leaves.arrow of this version from a backup, or register the data again"
+            )
+        return cls(ref, tuple(columns), rows, leaves)
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks of 65,536 rows (the last may be shorter) the version has."""
+        return len(self.leaves)
+
+    def rows_of(self, block: int) -> int:
+        """How many rows ``block`` must have."""
+        return min(BLOCK_ROWS, self.rows - block * BLOCK_ROWS)
+
+    def of_columns(self, names: Sequence[str] | None) -> BlockCheck:
+        """The check for some columns only. Raises KeyError naming the first that the version lacks."""
+        if names is None:
+            return self
+        position = {name: i for i, (name, _) in enumerate(self.columns)}
+        kept = sorted(position[name] for name in dict.fromkeys(names))
+        return replace(self, columns=tuple(self.columns[i] for i in kept), leaves=self.leaves[:, kept])
+
+    def check(self, block: int, batch: pa.RecordBatch, *, place: str) -> None:
+        """Nothing when ``batch`` is ``block`` exactly as signed; ``place`` (a file) is for the message.
+
+        Raises Tampered that names place, block, rows and the first column that differs.
+        """
+        if block >= self.blocks:
+            raise Tampered(
+                self._sentence(place, block, "is not in the signed record: rows were added at the end")
+            )
+        if batch.num_rows != self.rows_of(block):
+            raise Tampered(
+                self._sentence(
+                    place, block, f"has {batch.num_rows:,} rows where {self.rows_of(block):,} were signed"
+                )
+            )
+        self._same_columns(block, batch.schema, place)
+        fingerprinter = Fingerprinter(batch.schema, first_block=block)
+        fingerprinter.update(batch)
+        found = fingerprinter.part().leaves[0]
+        different = np.flatnonzero((found != self.leaves[block]).any(axis=1))
+        if different.size:
+            names = [self.columns[i][0] for i in different]
+            raise Tampered(self._sentence(place, block, _columns_differ(names)))
+
+    def complete(self, blocks: int, *, place: str) -> None:
+        """Raises Tampered when a read ended after fewer blocks than were signed."""
+        if blocks != self.blocks:
+            raise Tampered(self._sentence(place, blocks, "is missing: rows were removed at the end"))
+
+    def _same_columns(self, block: int, schema: Any, place: str) -> None:
+        found = {c.name: c.type for c in canonical_schema(schema)}
+        signed = dict(self.columns)
+        for name, kind in signed.items():
+            if name not in found:
+                raise Tampered(self._sentence(place, block, f"lacks column {name!r}"))
+            if found[name] != kind:
+                said = f"has column {name!r} as {found[name]} where {kind} was signed"
+                raise Tampered(self._sentence(place, block, said))
+        for name in found:
+            if name not in signed:
+                raise Tampered(self._sentence(place, block, f"has column {name!r}, which was not signed"))
+
+    def _sentence(self, place: str, block: int, what: str) -> str:
+        first = block * BLOCK_ROWS
+        last = max(first, min(first + BLOCK_ROWS, self.rows) - 1)
+        return (
+            f"{self.ref} was changed after it was registered: {place}, block {block} "
+            f"(rows {first:,} to {last:,}) {what}; none of its rows were handed out. "
+            "Restore the data, or register the change as a new version"
+        )
+
+
+def _columns_differ(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"differs in column {names[0]!r}"
+    return f"differs in column {names[0]!r} and {len(names) - 1} more"
