@@ -14,9 +14,9 @@ from compute_guard.quota import CPU, GPU, JOBS, MEMORY
 from compute_guard.snapshot import Snapshot, queue_order
 from compute_guard.workload import Workload
 
-QUEUE_ON_HOLD = "queue_on_hold"
-QUEUE_ORDER = "queue_order"
-NO_ROOM = "no_room_now"
+QUEUE_ON_HOLD = "queue-on-hold"
+QUEUE_ORDER = "queue-order"
+NO_ROOM = "quota-busy"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from compute_guard.admission import assess
 from compute_guard.quota import Amounts, Quotas
@@ -38,6 +38,16 @@ class Reservation(Enum):
     RESERVED = "reserved"
     NO_ROOM = "no room"
     NOT_PENDING = "not pending"
+
+
+class Facts(TypedDict, total=False):
+    """What :meth:`Ledger.note` may set."""
+
+    reason: str
+    decision_id: str
+    ray_job_id: str
+    priority: int
+    lease_token: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,19 +211,22 @@ class Ledger:
                 row.spec = _stored_spec(_workload(row), keep_secrets=False)
             return True
 
-    def note(self, workload_id: str, *, reason: str | None = None, decision_id: str | None = None,
-             ray_job_id: str | None = None, priority: int | None = None) -> bool:  # fmt: skip
-        """Record facts that change no state. False when there is no such workload."""
+    def note(self, workload_id: str, **facts: Unpack[Facts]) -> bool:
+        """Record facts that change no state; known ones are not written again. False for an unknown id."""
         from guard_core.storage.tables import WorkloadRow
 
-        facts = {"reason": reason, "decision_id": decision_id, "ray_job_id": ray_job_id, "priority": priority}
+        with self._storage.reading() as session:
+            row = session.get(WorkloadRow, workload_id)
+            if row is None:
+                return False
+            if all(getattr(row, name) == value for name, value in facts.items()):
+                return True
         with self._storage.session() as session:
             row = session.get(WorkloadRow, workload_id)
             if row is None:
                 return False
             for name, value in facts.items():
-                if value is not None and getattr(row, name) != value:
-                    setattr(row, name, value)
+                setattr(row, name, value)
             return True
 
     def forget(self, workload_id: str) -> bool:
@@ -306,7 +319,6 @@ def _workload(row: WorkloadRow) -> Workload:
         priority=row.priority,
         declared=tuple(row.datasets),
         runtime_env_fields=tuple(spec.get("trainguard_runtime_env_fields", ())),
-        env_vars=tuple(spec.get("trainguard_env_vars", ())),
         submitted_by=spec.get("trainguard_submitted_by", {}),
         spec={key: value for key, value in spec.items() if not key.startswith("trainguard_")},
     )
@@ -321,7 +333,6 @@ def _stored_spec(workload: Workload, *, keep_secrets: bool) -> dict[str, Any]:
         **spec,
         "entrypoint": workload.entrypoint,
         "trainguard_runtime_env_fields": list(workload.runtime_env_fields),
-        "trainguard_env_vars": list(workload.env_vars),
         "trainguard_submitted_by": dict(workload.submitted_by),
     }
 

@@ -7,7 +7,7 @@ The states are Kueue's. A workload is immutable; its state is advanced only by
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from enum import StrEnum
@@ -80,7 +80,6 @@ class Workload:
     priority: int = 0
     declared: tuple[str, ...] = ()
     runtime_env_fields: tuple[str, ...] = ()
-    env_vars: tuple[str, ...] = ()
     submitted_by: Mapping[str, Any] = field(default_factory=dict, hash=False)
     spec: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
@@ -92,7 +91,6 @@ class Workload:
             "entrypoint": self.entrypoint,
             "requests": {JOBS: 0, CPU: 0, GPU: 0, MEMORY: 0, **self.requests},
             "runtime_env_fields": list(self.runtime_env_fields),
-            "env_vars": list(self.env_vars),
             "declared": list(self.declared),
             "datasets": datasets,
             "priority": self.priority,
@@ -100,7 +98,14 @@ class Workload:
 
 
 def workload_from_submission(
-    body: Mapping[str, Any], *, submission_id: str, tenant: str, user: str, queue: str, created_ns: int
+    body: Mapping[str, Any],
+    *,
+    submission_id: str,
+    tenant: str,
+    user: str,
+    queue: str,
+    created_ns: int,
+    submitted_by: Mapping[str, Any] | None = None,
 ) -> Workload:
     """Read the body of Ray's ``POST /api/jobs/``. Tenant and user come from the credential, never from it.
 
@@ -151,10 +156,17 @@ def workload_from_submission(
         declared=tuple(
             dict.fromkeys(r.strip() for r in metadata.get("datasets", "").split(",") if r.strip())
         ),
-        runtime_env_fields=tuple(sorted(str(name) for name, value in environment.items() if value)),
-        env_vars=tuple(sorted(_string_map(environment.get("env_vars"), "runtime_env.env_vars"))),
+        runtime_env_fields=tuple(sorted(_environment_fields(environment))),
+        submitted_by=submitted_by or {},
         spec=dict(body),
     )
+
+
+def _environment_fields(environment: Mapping[str, Any]) -> Iterator[str]:
+    """Names only: each field in use, and ``env_vars.NAME`` for each variable."""
+    yield from (str(name) for name, value in environment.items() if value)
+    for name in _string_map(environment.get("env_vars"), "runtime_env.env_vars"):
+        yield f"env_vars.{name}"
 
 
 def parse_priority(text: str) -> int:

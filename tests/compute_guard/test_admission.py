@@ -59,7 +59,7 @@ def test_a_queue_on_hold_admits_nothing_and_says_why():
     snapshot = Snapshot(QUOTAS, pending=(waiting,), holds={"acme": "incident inc-7"})
     assert next_admissible(snapshot) is None
     assert assess(snapshot, waiting).waits_for()[0] == (
-        "queue_on_hold",
+        "queue-on-hold",
         "queue acme is on hold: incident inc-7",
     )
 
@@ -78,7 +78,7 @@ def test_the_numbers_that_hold_a_job_are_told():
     assert not held.fits
     assert held.ever_fits
     assert held.waits_for() == (
-        ("no_room_now", "cpu_milli: asks 1.5, queue acme has 0.5 free (1.5 of 2 in use)"),
+        ("quota-busy", "cpu_milli: asks 1.5, queue acme has 0.5 free (1.5 of 2 in use)"),
     )
     assert held.to_input()["resources"]["cpu_milli"] == {
         "nominal": 2000,

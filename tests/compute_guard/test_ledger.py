@@ -119,11 +119,11 @@ def test_a_submission_id_is_used_once(ledger):
 
 def test_environment_values_leave_the_database_when_the_job_has_ended(ledger, tmp_path):
     spec = {"entrypoint": "x", "runtime_env": {"env_vars": {"API_KEY": "hunter2-secret"}}}
-    ledger.add(job("j", spec=spec, env_vars=("API_KEY",)))
+    ledger.add(job("j", spec=spec, runtime_env_fields=("env_vars", "env_vars.API_KEY")))
     assert ledger.get("j").workload.spec["runtime_env"]["env_vars"]["API_KEY"] == "hunter2-secret"
     ledger.move("j", WorkloadState.DENIED)
     assert "hunter2-secret" not in str(ledger.get("j"))
-    assert ledger.get("j").workload.env_vars == ("API_KEY",)
+    assert ledger.get("j").workload.runtime_env_fields == ("env_vars", "env_vars.API_KEY")
 
 
 def test_only_one_process_leads_until_its_lease_runs_out(tmp_path):

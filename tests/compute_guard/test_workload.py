@@ -44,8 +44,7 @@ def test_declared_datasets_and_environment_names_are_kept_but_no_environment_val
         runtime_env={"pip": ["x"], "env_vars": {"API_KEY": "very-secret"}, "conda": None},
     )
     assert workload.declared == ("digits@1", "beta/text")
-    assert workload.runtime_env_fields == ("env_vars", "pip")
-    assert workload.env_vars == ("API_KEY",)
+    assert workload.runtime_env_fields == ("env_vars", "env_vars.API_KEY", "pip")
     assert "very-secret" not in str(workload.to_input([]))
 
 

@@ -1,0 +1,64 @@
+"""How to reach the guarded Ray cluster of a home: ``<home>/ray/cluster.json`` and its system token.
+
+The token is what Ray's own processes authenticate with. Both files are 0600; whoever reads them owns the
+cluster, which is why this deployment's label is `cooperative` (docs/threat-model.md).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from guard_core.errors import UserError
+from guard_core.files import write_atomic
+
+CLUSTER_FILE = "cluster.json"
+TOKEN_FILE = "system.token"  # noqa: S105 - the name of a file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """One running cluster. ``marker`` is in the environment of every process that was started for it."""
+
+    dashboard: str
+    gcs_address: str
+    token_file: str
+    marker: str
+    temp_dir: str
+    profile: str = "observe-and-stop"
+    started_at: str = ""
+
+    @property
+    def token(self) -> str:
+        """The system token. Raises UserError when its file is gone."""
+        try:
+            return Path(self.token_file).read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise UserError(
+                f"the cluster's token file {self.token_file} cannot be read ({error.strerror}); "
+                "run: trainguard compute down, then trainguard compute up"
+            ) from error
+
+    @property
+    def submit_address(self) -> str:
+        """What a user gives to ``ray job submit --address`` or ``RAY_ADDRESS``."""
+        return "compute_guard://" + self.dashboard.removeprefix("http://")
+
+    def save(self, folder: Path) -> None:
+        """Write ``folder/cluster.json`` atomically, 0600."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(folder / CLUSTER_FILE, json.dumps(asdict(self), indent=1).encode(), mode=0o600)
+
+
+def load_cluster(folder: Path) -> Cluster | None:
+    """The cluster recorded in ``folder`` (``<home>/ray``), None when there is none. Raises UserError."""
+    file = folder / CLUSTER_FILE
+    try:
+        return Cluster(**json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{file} cannot be read ({error}); delete it and run: trainguard compute up"
+        ) from error

@@ -1,0 +1,75 @@
+"""The submission Ray is given for an admitted workload: the user's own, with what admission adds.
+
+Uploaded packages get a name per tenant. Ray names them by their content as the uploader states it and keeps
+one name space, so without this a tenant could put its own archive where another's job will look for one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compute_guard.workload import Workload
+from guard_core.errors import UserError
+
+TENANT_KEY = "trainguard_tenant"
+_PACKAGE = re.compile(r"^_ray_pkg_(?P<rest>[^/]+)$")
+_PREFIX = "gcs://"
+
+
+def body_for_ray(workload: Workload, token: str, home: Path) -> dict[str, Any]:
+    """The body of ``POST /api/jobs/`` for ``workload``, whose job credential is ``token``."""
+    body = {key: value for key, value in workload.spec.items() if key != "job_id"}
+    metadata = {k: v for k, v in (body.get("metadata") or {}).items() if not k.startswith("trainguard_")}
+    environment = dict(body.get("runtime_env") or {})
+    environment["env_vars"] = {
+        **(environment.get("env_vars") or {}),
+        "TRAINGUARD_HOME": str(home),
+        "TRAINGUARD_TOKEN": token,
+    }
+    if isinstance(environment.get("working_dir"), str):
+        environment["working_dir"] = _tenant_uri(environment["working_dir"], workload.tenant)
+    if isinstance(environment.get("py_modules"), list):
+        environment["py_modules"] = [
+            _tenant_uri(uri, workload.tenant) if isinstance(uri, str) else uri
+            for uri in environment["py_modules"]
+        ]
+    body["runtime_env"] = environment
+    body["metadata"] = {**metadata, TENANT_KEY: workload.tenant}
+    body["submission_id"] = workload.id
+    return body
+
+
+def check_packages(body: Mapping[str, Any]) -> None:
+    """Raise UserError for code named by a path of the cluster's machines, or by no package of Ray's."""
+    environment = body.get("runtime_env") or {}
+    modules = environment.get("py_modules") or []
+    uris = [environment.get("working_dir"), *(modules if isinstance(modules, list) else [modules])]
+    for uri in uris:
+        if uri is None:
+            continue
+        if not isinstance(uri, str) or "://" not in uri:
+            raise UserError(
+                "runtime_env working_dir and py_modules must be URIs; let Ray's client upload them"
+            )
+        if uri.startswith("file:"):
+            raise UserError("runtime_env may not name a file of the cluster's machines; upload it instead")
+        if uri.startswith(_PREFIX) and not _PACKAGE.match(uri.removeprefix(_PREFIX)):
+            raise UserError(f"{uri} is not a package that Ray's client uploads")
+
+
+def tenant_package(name: str, tenant: str) -> str | None:
+    """``_ray_pkg_X`` as this tenant's own package name; None for a name that is not Ray's."""
+    found = _PACKAGE.match(name)
+    if found is None:
+        return None
+    # Tenant names may hold "_", so a fixed-length digest keeps two tenants' names apart.
+    return f"_ray_pkg_{hashlib.sha256(tenant.encode()).hexdigest()[:16]}_{found['rest']}"
+
+
+def _tenant_uri(uri: str, tenant: str) -> str:
+    package = tenant_package(uri.removeprefix(_PREFIX), tenant) if uri.startswith(_PREFIX) else None
+    return uri if package is None else _PREFIX + package
