@@ -83,8 +83,10 @@ class Report:
     created_by: str = ""
 
     def __post_init__(self) -> None:
-        if not self.digest:
-            object.__setattr__(self, "digest", digest_of(self.fingerprint))
+        expected = digest_of(self.fingerprint)
+        if self.digest not in ("", expected):
+            raise ValueError(f"digest {self.digest} is not that of fingerprint {self.fingerprint}")
+        object.__setattr__(self, "digest", expected)
 
     @property
     def ref(self) -> str:

@@ -88,6 +88,11 @@ def test_the_digest_fits_mlflow_exactly():
     assert len(poisoned().digest) == 36
 
 
+def test_a_digest_of_another_fingerprint_is_refused():
+    with pytest.raises(ValueError, match="is not that of fingerprint"):
+        poisoned(digest="dg1:" + "0" * 32)
+
+
 @pytest.mark.parametrize("text", ["", "sha256:" + "0" * 64, "dg1:" + "0" * 63])
 def test_only_a_dg1_fingerprint_has_a_digest(text):
     with pytest.raises(ValueError, match="64 hex digits"):
