@@ -51,8 +51,8 @@ class Settings(_Section):
     signing_key: Path | None = Field(default=None, description="Ed25519 key (PEM); empty = made in the home")
 
 
-SECRET_KEYS = frozenset({"token", "storage_url"})
-"""Settings that ``config show`` masks (a database URL may hold a password)."""
+SECRET_KEYS = frozenset({"token"})
+"""Settings that ``config show`` masks (of a database URL, the password)."""
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from guard_core.audit import record
 from guard_core.audit.log import AuditLog
@@ -29,15 +29,21 @@ class DecisionIndex:
     def find(self, decision_id: str) -> dict[str, Any] | None:
         """The decision's record, or None. Brings the index up to date when it does not know the id."""
         row = self._row(decision_id)
-        if row is None and self.refresh():
+        if row is None or self._record_at(row) is None:
+            self.refresh()
             row = self._row(decision_id)
         if row is None:
             return None
+        return self._record_at(row)
+
+    def _record_at(self, row: DecisionRow) -> dict[str, Any] | None:
+        """The record the row points to, None when something else (or nothing) is there."""
         path = self._audit.directory / row.segment
-        value = record.decode(next(lines(path, row.offset))) if path.exists() else {}
-        if value.get("decision_id") != decision_id:
-            return None  # the log was replaced under the index; `trainguard audit verify` says how
-        return value
+        try:
+            value = record.decode(next(lines(path, row.offset), b""))
+        except (OSError, record.BadRecord):
+            return None
+        return value if value.get("decision_id") == row.decision_id else None
 
     def _row(self, decision_id: str) -> DecisionRow | None:
         with self._storage.reading() as session:
@@ -48,6 +54,10 @@ class DecisionIndex:
         with self._storage.session() as session:
             newest = session.scalar(select(func.max(DecisionRow.seq)))
             last = session.scalars(select(DecisionRow).where(DecisionRow.seq == newest)).one_or_none()
+            if last is not None and self._record_at(last) is None:
+                session.execute(delete(DecisionRow))  # the log was begun anew: so is its index
+                session.flush()
+                last = None
             added = 0
             for path in segments(self._audit.directory):
                 if last is not None and path.name < last.segment:

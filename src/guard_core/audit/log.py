@@ -87,22 +87,30 @@ class AuditLog:
         ``kind`` is ``area.what`` (``dataset.registered``).
         Raises as :meth:`append`.
         """
-        event_id = new_id("evt")
-        self.append(
-            [
-                {
-                    "kind": kind,
-                    "event_id": event_id,
-                    "subject": subject,
-                    "data": without_secrets(data, "/data", []),
-                    "enforcement": enforcement.value,
-                    "decision_id": decision_id,
-                    "timestamp": rfc3339(self._clock()),
-                    "labels": {"app": "trainguard", "version": __version__},
-                }
-            ]
-        )
-        return event_id
+        body = self._event(kind, subject, data, enforcement, decision_id)
+        self.append([body])
+        return str(body["event_id"])
+
+    def _event(
+        self,
+        kind: str,
+        subject: str,
+        data: Mapping[str, Any],
+        enforcement: Enforcement,
+        decision_id: str = "",
+    ) -> dict[str, Any]:
+        erased: list[str] = []
+        body: dict[str, Any] = {
+            "kind": kind,
+            "event_id": new_id("evt"),
+            "subject": subject,
+            "data": without_secrets(data, "/data", erased),
+            "enforcement": enforcement.value,
+            "decision_id": decision_id,
+            "timestamp": rfc3339(self._clock()),
+            "labels": {"app": "trainguard", "version": __version__},
+        }
+        return {**body, "erased": erased} if erased else body
 
     def append(self, bodies: Sequence[Mapping[str, Any]]) -> int:
         """Append records in order, all or none; returns the first one's number.
@@ -157,11 +165,29 @@ class AuditLog:
                 if not line.endswith(b"\n"):
                     return  # being written, or torn by a crash
                 value = record.decode(line)
-                found = str(value.get("kind", ""))
-                if value.get("timestamp", "") < earliest:
-                    continue
-                if kind is None or found == kind or (kind.endswith(".") and found.startswith(kind)):
+                if record.chosen(value, earliest=earliest, kind=kind):
                     yield value
+
+    def restart(self, *, reason: str, by: str) -> Path:
+        """Put a log that cannot be trusted aside, whole, and begin a new one whose first record says why.
+
+        Returns the folder where the old one lies now. Raises OSError, UserError for a signing key in trouble.
+        """
+        with locked(self.directory / LOCK_FILE):
+            now = self._clock()
+            aside = self.directory.with_name(
+                f"{self.directory.name}-{now:%Y%m%dT%H%M%S}-{new_id('old')[-8:]}"
+            )
+            aside.mkdir(mode=0o700)
+            head = self.directory / HEAD_FILE
+            digest = sha256(head.read_bytes()).hexdigest() if head.exists() else ""
+            for path in [*segments(self.directory), head, *self.directory.glob("torn-*.bin")]:
+                if path.exists():
+                    path.rename(aside / path.name)
+            data = {"reason": reason, "by": by, "previous": aside.name, "previous_head_sha256": digest}
+            note = self._note("audit.restarted", Path(segment_name(0)), data)
+            self._write(Head.empty(rfc3339(now)), [note])
+        return aside
 
     # --- one append, under the lock -------------------------------------------------------------------
 
@@ -276,16 +302,7 @@ class AuditLog:
         return self._note("audit.repaired", path, {"bytes": len(torn), "sha256": digest})
 
     def _note(self, kind: str, path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "kind": kind,
-            "event_id": new_id("evt"),
-            "subject": path.name,
-            "data": dict(data),
-            "enforcement": Enforcement.DETECTIVE.value,
-            "decision_id": "",
-            "timestamp": rfc3339(self._clock()),
-            "labels": {"app": "trainguard", "version": __version__},
-        }
+        return self._event(kind, path.name, data, Enforcement.DETECTIVE)
 
     def _write(self, head: Head, bodies: Sequence[Mapping[str, Any]]) -> Head:
         frontier, last, genesis, chunks = head.frontier(), head.last, head.genesis, []

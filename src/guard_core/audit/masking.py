@@ -13,7 +13,7 @@ from typing import Any
 from guard_core.identity import masked_tokens
 
 _SECRET_NAME = re.compile(
-    r"(^|[_.-])(token|password|passwd|secret|authorization|cookie|credential|api[_-]?key|private[_-]?key|access[_-]?key)s?$",
+    r"(^|[_.-])(token|password|passwd|secret|authorization|cookie|api[_-]?key|private[_-]?key|access[_-]?key)s?$",
     re.IGNORECASE,
 )
 

@@ -89,3 +89,11 @@ def decode(line: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRecord("the line is not a JSON object")
     return value
+
+
+def chosen(value: Mapping[str, Any], *, earliest: str, kind: str | None) -> bool:
+    """Whether a reader who asked for ``kind`` (or, with a final dot, an area) since ``earliest`` wants it."""
+    found = str(value.get("kind", ""))
+    if str(value.get("timestamp", "")) < earliest:
+        return False
+    return kind is None or found == kind or (kind.endswith(".") and found.startswith(kind))

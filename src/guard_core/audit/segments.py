@@ -24,5 +24,6 @@ def first_of(path: Path) -> int:
 def lines(path: Path, offset: int = 0) -> Iterator[bytes]:
     """The lines of a segment from byte ``offset``, each with its newline (a torn last line has none)."""
     with path.open("rb", buffering=1 << 20) as file:
-        file.seek(offset)
+        if offset:  # a pipe cannot be positioned, and need not be
+            file.seek(offset)
         yield from file

@@ -72,7 +72,7 @@ def verify(path: Path, *, verifier: Verifier | None = None, witness: bytes | Non
     kept from earlier (``trainguard audit head``): the log must continue it. Raises UserError when there is
     nothing to check. Problems are listed in order, at most 20.
     """
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return _Check([path], None, None, [], first=None).run()
     if not path.is_dir():
         raise UserError(f"there is no audit log at {path}; give its folder, or set TRAINGUARD_HOME")
@@ -165,7 +165,7 @@ class _Check:
                     number,
                 )
                 base = seq - count
-            elif prev != last:
+            elif last and prev != last:  # a damaged line said nothing to compare with
                 self._say(
                     f"record {seq} does not follow the record before it: one of them was changed or moved",
                     seq,

@@ -1,0 +1,81 @@
+"""A report for a person at a terminal: what was looked at, the verdict, each finding with what to do."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from guard_core.findings import RowSet, Severity
+from guard_core.output import reference, worst_first
+
+WIDTH = 100
+SHOWN_RANGES = 8
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """Plain text, at most 100 columns where words allow, no colours: it reads the same in a log file."""
+    return "\n".join(_lines(report))
+
+
+def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{reference(report)}  {report['rows']:,} rows x {report['columns']:,} columns"
+    yield f"fingerprint  {report['fingerprint']}"
+    decision = f"  (decision {report['decision_id']})" if report.get("decision_id") else ""
+    yield f"verdict      {report['verdict']}{decision}"
+    for reason in report.get("reasons", ()):
+        yield from _wrapped(f"{reason['msg']} [{reason['rule']}]", "             ")
+    for finding in worst_first(report):
+        yield ""
+        yield from _wrapped(
+            f"{finding['severity'].upper():<8}  {finding['rule_id']}  {finding['message']}", "", hang=19
+        )
+        place = where(finding)
+        if place:
+            yield from _wrapped(place, " " * 19)
+        if finding.get("action"):
+            yield from _wrapped(f"what to do: {finding['action']}", " " * 19)
+    yield ""
+    yield _summary(report)
+    if report.get("report_path"):
+        yield f"report: {report['report_path']}"
+
+
+def where(finding: Mapping[str, Any]) -> str:
+    """Columns, rows and expected false share of a finding, as one line; empty when it names none."""
+    parts = []
+    if finding.get("columns"):
+        parts.append(
+            ("column " if len(finding["columns"]) == 1 else "columns ") + ", ".join(finding["columns"])
+        )
+    rows = RowSet.from_json(finding.get("rows") or [])
+    if rows.ranges:
+        parts.append(f"rows {rows_text(rows)}")
+    if finding.get("fdr") is not None:
+        parts.append(f"about {finding['fdr']:.0%} of these may be false")
+    return "; ".join(parts)
+
+
+def rows_text(rows: RowSet) -> str:
+    """``3, 17-40 and 5 more ranges``."""
+    shown = [f"{a}" if a == b else f"{a}-{b}" for a, b in rows.ranges[:SHOWN_RANGES]]
+    rest = len(rows.ranges) - len(shown)
+    return ", ".join(shown) + (f" and {rest} more range{'s' if rest > 1 else ''}" if rest else "")
+
+
+def _summary(report: Mapping[str, Any]) -> str:
+    found = Counter(finding["severity"] for finding in report.get("findings", ()))
+    words = [f"{found[s.value]} {s.value}" for s in sorted(Severity, key=lambda s: -s.rank) if found[s.value]]
+    return "findings: " + (", ".join(words) or "none")
+
+
+def _wrapped(text: str, indent: str, *, hang: int = 0) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + " " * hang,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
