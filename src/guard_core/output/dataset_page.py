@@ -83,8 +83,37 @@ class DatasetView:
     size: str
 
 
+_DEFAULTS: Mapping[str, Any] = {
+    "ref": "",
+    "version": None,
+    "tenant": "",
+    "digest": "",
+    "decision_id": "",
+    "label": None,
+    "split": None,
+    "source_uri": "",
+    "checks": (),
+    "reasons": (),
+    "against": (),
+    "trusted": None,
+    "policy_revision": "",
+    "policy_engine": "",
+    "enforcement": "cooperative",
+    "key_id": "",
+    "created_at": "",
+    "created_by": "",
+}
+
+
+def is_dataset_report(report: Mapping[str, Any]) -> bool:
+    """Whether ``report`` has at least the documented fields of ``dataset register`` and ``dataset scan``."""
+    return {"name", "fingerprint", "rows", "columns", "verdict", "findings"} <= report.keys()
+
+
 def view(report: Mapping[str, Any]) -> DatasetView:
-    """The view of ``Report.document()``."""
+    """The view of ``Report.document()``, or of the shorter ``Report.to_json()``."""
+    report = {**_DEFAULTS, **report}
+    report["ref"] = report["ref"] or report["name"] + (f"@{report['version']}" if report["version"] else "")
     verdict = Verdict(report["verdict"])
     findings = sorted((Finding.from_json(f) for f in report["findings"]), key=lambda f: -f.severity.rank)
     columns = _columns(report.get("profile") or {}, report.get("schema") or (), report["rows"])

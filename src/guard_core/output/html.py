@@ -34,15 +34,15 @@ _BOTH = Markup('<span class="t" lang="en">{en}</span><span class="t" lang="zh-Ha
 def render(report: Mapping[str, Any], *, lang: str = "en") -> str:
     """The HTML page of a JSON document.
 
-    ``report`` of kind ``dataset_report`` (``Report.document()``) gets the dataset page, any other mapping a
-    plain page of its fields. ``lang`` (``en`` or ``zh``) is shown first. Raises UserError for another.
+    A dataset report (``Report.document()``, or the shorter ``Report.to_json()``) gets the dataset page, any
+    other mapping a plain page of its fields. ``lang`` (``en`` or ``zh``) is shown first; UserError for another.
     """
     if lang not in LANGUAGES:
         raise UserError(f"reports are written in {' and '.join(LANGUAGES)}, not {lang!r}: use one of these.")
     environment = _environment()
     style = environment.get_template("style.css.j2").render()
     common = {"lang": lang, "lang_tag": _TAGS[lang], "style": Markup(style), "csp": _policy(style)}  # noqa: S704 - our own file
-    if report.get("kind") == "dataset_report":
+    if dataset_page.is_dataset_report(report):
         view = dataset_page.view(report)
         return environment.get_template("dataset_report.html.j2").render(**common, r=view)
     return environment.get_template("generic.html.j2").render(**common, report=report)

@@ -211,6 +211,24 @@ def test_every_verdict_has_a_page_with_or_without_a_version(verdict):
         assert ("trainguard dataset verify" in text) == (version is not None and verdict != "deny")
 
 
+def test_the_short_documented_json_is_enough_for_a_page():
+    short = (
+        "name",
+        "version",
+        "fingerprint",
+        "digest",
+        "rows",
+        "columns",
+        "verdict",
+        "decision_id",
+        "findings",
+    )
+    text = render({key: document()[key] for key in short})
+    Page(text)
+    assert "<title>digits@3" in text
+    assert "2–3, 90" in text
+
+
 def test_a_waived_finding_says_who_waived_it():
     waiver = {"rule_id": "POIS003", "author": "ada", "expires_at": "2027-01-01"}
     assert "waived by ada until 2027-01-01" in render(document(waivers=[waiver]))
