@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,8 @@ from compute_guard.usage.kernel import FLOORS, Scores, Series, Tuning
 from compute_guard.usage.samples import COUNTERS, METRICS, Bools, Device, Doubles, Floats, Frame, Ints
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
-_EMPTY = np.iinfo(np.int64).min
+NEVER: Final = int(np.iinfo(np.int64).min)
+"""The time of what did not happen."""
 
 
 @dataclass(slots=True)
@@ -46,7 +47,8 @@ class Window:
 
     ``sample_ns`` (T, S) is the time of each held sample, or the smallest int64 where there is none.
     ``values[metric]`` is (T, S), NaN where missing. ``scores[metric]`` are the running statistics
-    after the newest sample.
+    after the newest sample. ``idle_since_ns`` (S,): since when a device has held memory without computing,
+    the smallest int64 where it does not.
     """
 
     devices: tuple[Device, ...]
@@ -55,6 +57,7 @@ class Window:
     sample_ns: Ints
     values: Mapping[str, npt.NDArray[np.floating]]
     scores: Mapping[str, Scores]
+    idle_since_ns: Ints
 
     @property
     def cells(self) -> int:
@@ -80,6 +83,13 @@ class Window:
             average: Floats = (total / count).astype(np.float32)
         return average
 
+    def spread(self, metric: str, cells: int) -> Floats:
+        """Largest less smallest value over the last ``cells`` cells; NaN unless all were seen. Shape (S,)."""
+        part = self.values[metric][-cells:]
+        with np.errstate(invalid="ignore"):
+            width: Floats = (part.max(axis=0) - part.min(axis=0)).astype(np.float32)
+        return width
+
     def rate(self, counter: str) -> Doubles:
         """Increase per second of a counter between consecutive samples, shape (T-1, S).
 
@@ -89,12 +99,12 @@ class Window:
         seconds = (self.sample_ns[1:] - self.sample_ns[:-1]) / 1e9
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             steps = np.asarray((values[1:] - values[:-1]) / seconds, dtype=np.float64)
-            steps[(steps < 0) | (self.sample_ns[:-1] == _EMPTY) | (self.sample_ns[1:] == _EMPTY)] = np.nan
+            steps[(steps < 0) | (self.sample_ns[:-1] == NEVER) | (self.sample_ns[1:] == NEVER)] = np.nan
         return steps
 
     def column(self, device: int, metric: str) -> tuple[Ints, npt.NDArray[np.floating]]:
         """Times and values of one device's metric where seen: the evidence, shape (k,) each."""
-        seen = self.sample_ns[:, device] != _EMPTY
+        seen = self.sample_ns[:, device] != NEVER
         return self.sample_ns[seen, device], self.values[metric][seen, device]
 
 
@@ -109,22 +119,26 @@ class Rolling:
     cells: int
     forgive: int = 4
     tuning: Tuning = field(default_factory=Tuning)
+    idle_util_percent: float = 1.0
+    held_bytes: float = 2.0**30
     quality: Quality = field(default_factory=Quality)
     _devices: dict[Device, int] = field(default_factory=dict)
-    _head: int = _EMPTY
+    _head: int = NEVER
     _at: Ints = field(init=False)
     _values: dict[str, npt.NDArray[np.floating]] = field(init=False)
     _series: dict[str, Series] = field(init=False)
     _last_cell: Ints = field(init=False)
+    _idle_since: Ints = field(init=False)
 
     def __post_init__(self) -> None:
         if self.step_ns <= 0 or self.cells < 2:
             raise ValueError("a window needs a positive step and at least two cells")
-        self._at = np.full((self.cells, 0), _EMPTY, dtype=np.int64)
+        self._at = np.full((self.cells, 0), NEVER, dtype=np.int64)
         kinds = {name: np.float64 if name in COUNTERS else np.float32 for name in METRICS}
         self._values = {name: np.full((self.cells, 0), np.nan, dtype=kind) for name, kind in kinds.items()}
         self._series = {name: Series(floor=floor, tuning=self.tuning) for name, floor in FLOORS.items()}
         self._last_cell = np.zeros(0, dtype=np.int64)
+        self._idle_since = np.zeros(0, dtype=np.int64)
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -163,18 +177,20 @@ class Rolling:
         index = np.asarray([known.setdefault(device, len(known)) for device in devices], dtype=np.int64)
         extra = len(known) - self._at.shape[1]
         if extra > 0:
-            self._at = np.hstack([self._at, np.full((self.cells, extra), _EMPTY, dtype=np.int64)])
+            self._at = np.hstack([self._at, np.full((self.cells, extra), NEVER, dtype=np.int64)])
             for name, array in self._values.items():
                 self._values[name] = np.hstack(
                     [array, np.full((self.cells, extra), np.nan, dtype=array.dtype)]
                 )
             for series in self._series.values():
                 series.grow(len(known))
-            self._last_cell = np.concatenate([self._last_cell, np.full(extra, _EMPTY, dtype=np.int64)])
+            nothing = np.full(extra, NEVER, dtype=np.int64)
+            self._last_cell = np.concatenate([self._last_cell, nothing])
+            self._idle_since = np.concatenate([self._idle_since, nothing])
         return index
 
     def _take(self, frame: Frame, rows: Ints, columns: Ints, cell: int) -> None:
-        if self._head == _EMPTY:
+        if self._head == NEVER:
             self._head = cell
         elif cell <= self._head - self.cells:
             self.quality.late += len(rows)
@@ -208,7 +224,7 @@ class Rolling:
         where, last = where[forward], last[forward]
         if not len(where):
             return
-        known = last != _EMPTY
+        known = last != NEVER
         gap = np.where(known, cell - last - 1, 0)
         self.quality.missed_cells += int(gap.sum())
         self._last_cell[where] = cell
@@ -217,6 +233,8 @@ class Rolling:
         returned = np.zeros_like(mask)
         returned[where[gap > self.forgive]] = True
         self._count_resets(slot, mask, read)
+        self._idle_since[returned] = NEVER
+        self._watch_idling(slot, mask)
         for name in read:
             series = self._series.get(name)
             if series is not None:
@@ -225,17 +243,26 @@ class Rolling:
                 values = self._values[name][slot]
                 series.update(values if mask.all() else np.where(mask, values, np.float32(np.nan)))
 
+    def _watch_idling(self, slot: int, seen: Bools) -> None:
+        """Hours of holding would need hours of cells; one time per device says the same."""
+        util, memory = self._values["util_percent"][slot], self._values["memory_used_bytes"][slot]
+        idle = seen & (util < self.idle_util_percent) & (memory >= self.held_bytes)
+        busy = seen & ~idle & ~(np.isnan(util) | np.isnan(memory))
+        self._idle_since[busy] = NEVER
+        starts = idle & (self._idle_since == NEVER)
+        self._idle_since[starts] = self._at[slot][starts]
+
     def _advance(self, cell: int) -> None:
         for step in range(min(cell - self._head, self.cells)):
             slot = (cell - step) % self.cells
-            self._at[slot] = _EMPTY
+            self._at[slot] = NEVER
             for array in self._values.values():
                 array[slot] = np.nan
         self._head = cell
 
     def _count_resets(self, slot: int, seen: Bools, read: list[str]) -> None:
         before = (slot - 1) % self.cells
-        both = seen & (self._at[before] != _EMPTY)
+        both = seen & (self._at[before] != NEVER)
         for name in COUNTERS:
             if name in read:
                 drop = self._values[name][slot] < self._values[name][before]
@@ -243,7 +270,7 @@ class Rolling:
 
     def snapshot(self) -> Window:
         """The window up to the newest cell. Raises ValueError before the first sample."""
-        if self._head == _EMPTY:
+        if self._head == NEVER:
             raise ValueError("no sample was taken yet")
         slots = [(self._head - back) % self.cells for back in range(self.cells - 1, -1, -1)]
         return Window(
@@ -253,6 +280,7 @@ class Rolling:
             sample_ns=_frozen(self._at[slots]),
             values={name: _frozen(array[slots]) for name, array in self._values.items()},
             scores={name: series.scores() for name, series in self._series.items()},
+            idle_since_ns=_frozen(self._idle_since.copy()),
         )
 
 

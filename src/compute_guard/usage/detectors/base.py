@@ -1,0 +1,66 @@
+"""What a detector sees and what it says.
+
+A detector is a frozen dataclass of its parameters with one pure method: the same view gives the same signals.
+It looks at all devices at once (arrays of shape (S,)) and makes Python objects only for those that stand out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from compute_guard.usage.attribution import LeaseBook, Use
+from compute_guard.usage.rolling import Window
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One moment: the telemetry window, who holds what, and which processes were seen, by device key."""
+
+    window: Window
+    book: LeaseBook = field(default_factory=LeaseBook)
+    uses: Mapping[str, tuple[Use, ...]] = field(default_factory=dict)
+
+    @property
+    def at_ns(self) -> int:
+        """The moment: just before the end of the newest cell."""
+        return self.window.end_ns - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """One channel of evidence about one device at one moment.
+
+    ``channel`` names an independent source of evidence: two signals of one channel are one piece of evidence.
+    ``score`` is 0..1000. ``invariant``: what is seen cannot be innocent, so one channel suffices.
+    ``job`` and ``tenant`` are set when the signal is about a job whatever device it runs on.
+    """
+
+    rule_id: str
+    kind: str
+    channel: str
+    device: str
+    score: int
+    message: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    invariant: bool = False
+    synthetic: bool = False
+    tenant: str = ""
+    job: str = ""
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Finds one kind of abnormal use."""
+
+    rule_id: ClassVar[str]
+    kind: ClassVar[str]
+
+    def detect(self, view: View) -> Iterator[Signal]:
+        """Signals of this moment. Pure; never raises for odd telemetry."""
+
+
+def rounded(value: float, digits: int = 2) -> float | None:
+    """``value`` for evidence: rounded, None for NaN (JSON has no NaN)."""
+    return None if value != value else round(float(value), digits)
