@@ -1,0 +1,133 @@
+"""Numba kernels that write cells into rows: measure all columns, then write them one after another.
+
+Every kernel walks one column over a window of rows small enough for the cache; ``pos`` holds, per
+row, the byte where the next cell goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_guard.jit import kernel
+
+_FIRST_WIDE, _LAST_WIDE = 3, 19  # tags from INT to the nanosecond DURATION carry eight bytes
+
+
+@kernel
+def _measure_fixed(tags: Any, lengths: Any) -> None:
+    for i in range(len(tags)):
+        lengths[i] += 9 if _FIRST_WIDE <= tags[i] <= _LAST_WIDE else 1
+
+
+@kernel
+def _measure_counted(valid: Any, counts: Any, offsets: Any, lengths: Any) -> None:
+    for i in range(len(valid)):
+        lengths[i] += 1
+        if valid[i]:
+            lengths[i] += 1 + offsets[i + 1] - offsets[i]
+            rest = counts[i] >> 7
+            while rest > 0:
+                lengths[i] += 1
+                rest >>= 7
+
+
+@kernel
+def _measure_raw(offsets: Any, lengths: Any) -> None:
+    for i in range(len(offsets) - 1):
+        lengths[i] += offsets[i + 1] - offsets[i]
+
+
+@kernel
+def _write_fixed(tags: Any, values: Any, out: Any, pos: Any) -> None:
+    for i in range(len(tags)):
+        at = pos[i]
+        out[at] = tags[i]
+        if _FIRST_WIDE <= tags[i] <= _LAST_WIDE:
+            value = values[i]
+            for b in range(8):
+                out[at + 1 + b] = np.uint8(value >> np.uint64(8 * b))
+            pos[i] = at + 9
+        else:
+            pos[i] = at + 1
+
+
+@kernel
+def _write_counted(tag: int, valid: Any, counts: Any, offsets: Any, data: Any, out: Any, pos: Any) -> None:
+    for i in range(len(valid)):
+        at = pos[i]
+        if valid[i]:
+            out[at] = tag
+            at += 1
+            rest = counts[i]
+            while rest > 127:
+                out[at] = np.uint8(rest & 127 | 128)
+                rest >>= 7
+                at += 1
+            out[at] = np.uint8(rest)
+            at += 1
+            for j in range(offsets[i], offsets[i + 1]):
+                out[at] = data[j]
+                at += 1
+        else:
+            out[at] = 0
+            at += 1
+        pos[i] = at
+
+
+@kernel
+def _write_raw(offsets: Any, data: Any, out: Any, pos: Any) -> None:
+    for i in range(len(offsets) - 1):
+        at = pos[i]
+        for j in range(offsets[i], offsets[i + 1]):
+            out[at] = data[j]
+            at += 1
+        pos[i] = at
+
+
+@kernel
+def drop_span(source: Any, starts: Any, sizes: Any, first: Any, last: Any, out: Any, targets: Any) -> None:
+    """Copy each row without its bytes from ``first`` to ``last`` (absolute positions in ``source``)."""
+    for i in range(len(starts)):
+        at = targets[i]
+        for j in range(starts[i], first[i]):
+            out[at] = source[j]
+            at += 1
+        for j in range(last[i], starts[i] + sizes[i]):
+            out[at] = source[j]
+            at += 1
+
+
+def measure(columns: Sequence[Any], start: int = 0, stop: int | None = None) -> npt.NDArray[np.int64]:
+    """Bytes of each row from ``start`` to ``stop`` when the cells of ``columns`` are written."""
+    end = _rows(columns) if stop is None else stop
+    lengths = np.zeros(end - start, np.int64)
+    for c in columns:
+        if hasattr(c, "tags"):
+            _measure_fixed(c.tags[start:end], lengths)
+        elif hasattr(c, "tag"):
+            _measure_counted(c.valid[start:end], c.counts[start:end], c.offsets[start : end + 1], lengths)
+        else:
+            _measure_raw(c.offsets[start : end + 1], lengths)
+    return lengths
+
+
+def write(columns: Sequence[Any], out: Any, pos: Any, start: int = 0) -> None:
+    """Write the cells of ``columns`` from row ``start`` on, moving ``pos`` (one per row) past them."""
+    end = start + len(pos)
+    for c in columns:
+        if hasattr(c, "tags"):
+            _write_fixed(c.tags[start:end], c.values[start:end], out, pos)
+        elif hasattr(c, "tag"):
+            cells = c.valid[start:end], c.counts[start:end], c.offsets[start : end + 1], c.data
+            _write_counted(c.tag, *cells, out, pos)
+        else:
+            _write_raw(c.offsets[start : end + 1], c.data, out, pos)
+
+
+def _rows(columns: Sequence[Any]) -> int:
+    first = columns[0]
+    return len(first.tags) if hasattr(first, "tags") else len(first.offsets) - 1

@@ -1,0 +1,63 @@
+"""Vectors that every release reproduces, for ever. A failure here means ``dg1`` changed: that needs a new prefix."""
+
+import json
+from pathlib import Path
+
+import pytest
+from golden_tables import golden_tables
+
+from dataset_guard.canonical import logical_type
+from dataset_guard.fingerprint import Fingerprinter
+from dataset_guard.rowhash import RowHasher
+from dataset_guard.rowset import SetRoot
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "v1" / "fingerprint.json"
+TENANT_KEY = bytes(range(32))
+
+
+def vector(table):
+    printer = Fingerprinter(table.schema)
+    hashes = SetRoot(table.schema.names)
+    keyed = []
+    hasher = RowHasher(table.schema, key=TENANT_KEY)
+    for batch in table.to_batches():
+        printer.update(batch)
+        found = hasher.hash(batch)
+        hashes.add(found.public)
+        keyed += [f"{int(hi):016x}{int(lo):016x}" for hi, lo in found.keyed[:3]]
+    result = printer.finish(set_root=hashes.finish())
+    return {
+        "types": {f.name: logical_type(f) for f in table.schema},
+        "fingerprint": result.fingerprint,
+        "schema_root": result.schema_root,
+        "set_root": result.set_root,
+        "rows": result.rows,
+        "bytes": result.bytes,
+        "tenant_row_hashes": keyed[:3],
+    }
+
+
+TABLES = golden_tables()
+VECTORS = json.loads(GOLDEN.read_text(encoding="utf-8"))["vectors"] if GOLDEN.exists() else {}
+
+
+@pytest.mark.parametrize("case", sorted(TABLES))
+def test_the_vector_is_reproduced(case):
+    assert vector(TABLES[case]) == VECTORS[case]
+
+
+def test_no_vector_is_dropped():
+    assert set(VECTORS) == set(TABLES)
+
+
+def test_layouts_of_one_table_share_their_vector():
+    for a, b in [("string", "large_string"), ("binary", "binary_view"), ("list", "list_view")]:
+        assert VECTORS[a]["fingerprint"] == VECTORS[b]["fingerprint"]
+
+
+if __name__ == "__main__":  # writes vectors of new cases only; never changes an old one
+    made = {case: VECTORS.get(case) or vector(table) for case, table in TABLES.items()}
+    note = "dg1 vectors; tables in tests/dataset_guard/golden_tables.py; tenant key 00 01 .. 1f"
+    GOLDEN.parent.mkdir(parents=True, exist_ok=True)
+    document = {"note": note, "vectors": dict(sorted(made.items()))}
+    GOLDEN.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
