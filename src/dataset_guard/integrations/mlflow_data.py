@@ -176,8 +176,10 @@ def _metrics(report: Report) -> list[Any]:
     from mlflow.entities import Metric
 
     # Time 0 would be 1970 in MLflow's charts; the registration has no other step than its own.
-    values = {f"guard.findings.{s}": report.count(s) for s in ("critical", "warning", "info")}
-    values["guard.cpu_seconds"] = float(sum(report.seconds.values(), 0.0))
+    values: dict[str, float] = {
+        f"guard.findings.{s}": report.count(s) for s in ("critical", "warning", "info")
+    }
+    values["guard.cpu_seconds"] = sum(report.seconds.values(), 0.0)
     return [Metric(key=k, value=float(v), timestamp=_now_ms(), step=0) for k, v in values.items()]
 
 

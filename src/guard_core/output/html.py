@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,17 +35,35 @@ def render(report: Mapping[str, Any], *, lang: str = "en") -> str:
     """The HTML page of a JSON document.
 
     A dataset report (``Report.document()``, or the shorter ``Report.to_json()``) gets the dataset page, any
-    other mapping a plain page of its fields. ``lang`` (``en`` or ``zh``) is shown first; UserError for another.
+    other mapping a plain page of its fields. ``lang`` (``en`` or ``zh``) is shown first.
+
+    Raises UserError for another language.
     """
     if lang not in LANGUAGES:
         raise UserError(f"reports are written in {' and '.join(LANGUAGES)}, not {lang!r}: use one of these.")
+    if dataset_page.is_dataset_report(report):
+        return _page("dataset_report.html.j2", lang, r=dataset_page.view(report))
+    return _page("generic.html.j2", lang, report=report)
+
+
+def render_versions(versions: Sequence[Mapping[str, Any]], *, base: str, lang: str = "en") -> str:
+    """A page that lists registered versions (tenant, name, version, verdict, rows, created_at).
+
+    Each links to ``<base><tenant>/<name>/<version>``.
+    """
+    return _page("versions.html.j2", lang, versions=versions, base=base)
+
+
+def _page(template: str, lang: str, **values: Any) -> str:
     environment = _environment()
     style = environment.get_template("style.css.j2").render()
-    common = {"lang": lang, "lang_tag": _TAGS[lang], "style": Markup(style), "csp": _policy(style)}  # noqa: S704 - our own file
-    if dataset_page.is_dataset_report(report):
-        view = dataset_page.view(report)
-        return environment.get_template("dataset_report.html.j2").render(**common, r=view)
-    return environment.get_template("generic.html.j2").render(**common, report=report)
+    return environment.get_template(template).render(
+        **values,
+        lang=lang,
+        lang_tag=_TAGS[lang],
+        style=Markup(style),  # noqa: S704 - our own file
+        csp=_policy(style),
+    )
 
 
 def write(path: Path, text: str) -> Path:

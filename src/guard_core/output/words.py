@@ -56,6 +56,7 @@ PHRASES: dict[str, Phrase] = {
     # headings
     "title.dataset": Phrase("Dataset report", "数据集报告"),
     "title.generic": Phrase("Report", "报告"),
+    "title.versions": Phrase("Registered datasets", "已登记的数据集"),
     "heading.next": Phrase("What to do", "下一步"),
     "heading.findings": Phrase("Findings", "发现的问题"),
     "heading.each": Phrase("Each finding", "逐项说明"),
@@ -110,6 +111,9 @@ PHRASES: dict[str, Phrase] = {
     "label.action": Phrase("What to do", "建议操作"),
     "label.page": Phrase("Rule page", "规则说明"),
     "label.allrows": Phrase("The other {n} ranges", "其余 {n} 个区间"),
+    "label.version": Phrase("Version", "版本"),
+    "label.verdict": Phrase("Verdict", "结论"),
+    "text.noversions": Phrase("No dataset has been registered yet.", "尚未登记任何数据集。"),
     "label.waived": Phrase("waived by {author} until {until}", "由 {author} 豁免，至 {until}"),
     # sentences
     "text.nofindings": Phrase(

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from guard_core.errors import UserError
 from guard_core.findings import Finding, RowSet, Severity
 from guard_core.output import figures
-from guard_core.output.html import phrase, render, write
+from guard_core.output.html import phrase, render, render_versions, write
 from guard_core.output.words import PHRASES
 
 VOID = {"meta", "input", "br", "path", "rect", "circle"}
@@ -276,3 +277,17 @@ def test_writing_replaces_the_page_whole(tmp_path):
     write(path, "二")
     assert path.read_text() == "二"
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def test_the_list_of_versions_links_to_each_report_and_escapes_names():
+    version = {
+        "tenant": "acme",
+        "name": 'a b"<',
+        "version": 2,
+        "verdict": "quarantine",
+        "rows": 1234,
+        "created_at": datetime(2026, 11, 23, 5, 6, tzinfo=UTC),
+    }
+    page = Page(render_versions([version], base="/guard/"))
+    assert [a["href"] for a in page.all("a")] == ["/guard/acme/a%20b%22%3C/2"]
+    assert "No dataset" in render_versions([], base="/guard/")

@@ -1,0 +1,157 @@
+"""May these datasets be logged to this MLflow server? Our registry decides, never what the client says.
+
+A client's ``profile`` and run tags are text it made up; one line is enough to claim the verdict ``allow``. So
+the gate takes one thing from the request, the digest, finds the registered versions that have it, and asks
+policy about them for the tenant whose credential came with the request.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from guard_core.errors import Denied, GuardError
+from guard_core.findings import Enforcement
+
+if TYPE_CHECKING:
+    from guard_core.home import Home
+    from guard_core.identity import Principal
+
+TOKEN_HEADER = "X-TrainGuard-Token"  # noqa: S105 - a header's name
+PREFIX = "dg1:"
+_PURPOSES = {"training": "train", "train": "train", "registration": "inspect"}
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedDataset:
+    """What a request wants to log: MLflow's name, digest and context."""
+
+    name: str
+    digest: str
+    context: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A registered version that has the digest."""
+
+    tenant: str
+    name: str
+    version: int
+
+    @property
+    def ref(self) -> str:
+        """``tenant/name@version``."""
+        return f"{self.tenant}/{self.name}@{self.version}"
+
+
+def token_of(own: str, authorization: str) -> str | None:
+    """The TrainGuard token in a request: our header, a bearer token, or the password of Basic.
+
+    ``own`` is the value of :data:`TOKEN_HEADER` (for servers whose inner app uses ``Authorization`` itself),
+    ``authorization`` that of ``Authorization``; empty when absent.
+    """
+    if own:
+        return own
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip() or None
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2] or None
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return None
+
+
+def refusal(
+    home: Home, token: str | None, datasets: Sequence[LoggedDataset], *, registered_only: bool
+) -> str | None:
+    """Why the first refused dataset may not be logged, as one sentence; None when all may.
+
+    ``registered_only`` refuses digests that no registered version has. Trouble of any kind refuses.
+    """
+    try:
+        for dataset in datasets:
+            reason = _refused(home, token, dataset, registered_only)
+            if reason is not None:
+                return reason
+    except GuardError as error:
+        return str(error)
+    return None
+
+
+def _refused(home: Home, token: str | None, dataset: LoggedDataset, registered_only: bool) -> str | None:
+    if not dataset.digest.startswith(PREFIX):
+        if not registered_only:
+            return None
+        return (
+            f"dataset {dataset.name!r} is not registered, and this server takes registered data only; "
+            "register it and log it with dataset_guard.integrations.mlflow_data.log_input"
+        )
+    if token is None:
+        return (
+            f"dataset {dataset.name!r} has a TrainGuard digest, so this server must know who logs it; "
+            "set MLFLOW_TRACKING_TOKEN to your TrainGuard token"
+        )
+    principal = home.credentials.verify(token)
+    found = candidates(home, dataset.digest)
+    # All names that the tenant has these bytes under: else registering bad data once more, under a name
+    # that nothing is checked against, would be a way round its first verdict.
+    chosen = [c for c in found if c.tenant == principal.tenant] or found
+    if not chosen:
+        return f"no registered version has digest {dataset.digest}; register the data before logging it"
+    return _first_denial(home, principal, chosen, dataset)
+
+
+def _first_denial(
+    home: Home, principal: Principal, chosen: Sequence[Candidate], dataset: LoggedDataset
+) -> str | None:
+    for candidate in chosen:
+        acting = principal
+        if principal.is_platform_admin and candidate.tenant != principal.tenant:
+            acting = principal.acting_for(candidate.tenant)
+        [fact] = home.dataset_facts([candidate.ref], principal=acting)
+        decision = home.decide(
+            "guard/dataset/use/decision",
+            {
+                "dataset": fact,
+                "purpose": _PURPOSES.get(dataset.context, "evaluate"),
+                "workload": acting.workload,
+            },
+            principal=acting,
+            enforcement=Enforcement.ENFORCED,
+            subject=candidate.ref,
+        )
+        if not decision.allow:
+            return f"{decision.explain()} (decision {decision.decision_id})"
+    return None
+
+
+def candidates(home: Home, digest: str) -> list[Candidate]:
+    """For each dataset that has a version with ``digest``: the newest such version."""
+    from sqlalchemy import func, select
+
+    from guard_core.storage.tables import DatasetRow, DatasetVersionRow
+
+    newest = func.max(DatasetVersionRow.version)
+    query = (
+        select(DatasetRow.tenant, DatasetRow.name, newest)
+        .join(DatasetVersionRow, DatasetVersionRow.dataset_id == DatasetRow.id)
+        .where(DatasetVersionRow.digest == digest, DatasetRow.deleted_at.is_(None))
+        .group_by(DatasetRow.tenant, DatasetRow.name)
+        .order_by(DatasetRow.tenant, DatasetRow.name)
+    )
+    with home.storage.reading() as session:
+        return [Candidate(*row) for row in session.execute(query)]
+
+
+def visible(home: Home, token: str | None) -> str | None:
+    """The tenant whose reports a token may see; None for a platform admin, who sees all. Raises Denied."""
+    if token is None:
+        raise Denied("these pages need a TrainGuard token: any user name, the token as password")
+    principal = home.credentials.verify(token)
+    return None if principal.is_platform_admin else principal.tenant

@@ -1,0 +1,127 @@
+"""The server-side gate in MLflow: ``mlflow server --app-name trainguard``.
+
+Refuses, with 403, to log a dataset that policy does not allow, and serves the dataset reports at ``/guard``
+on the same port. ``--app-name`` takes one app only, so this one wraps another: name it in
+``TRAINGUARD_MLFLOW_INNER_APP`` (e.g. ``basic-auth``).
+
+``TRAINGUARD_HOME`` names the registry; ``TRAINGUARD_MLFLOW_REGISTERED_ONLY=1`` also refuses datasets that
+are not registered. Label: `enforced` for entries in this MLflow server, however they are sent to it. It
+cannot know what a run really read; verified reads and job admission are for that. Not gated: datasets that
+MLflow's own server-side evaluation jobs attach to runs.
+
+Structure follows mlflow.server.auth.create_app (MLflow 3.17), whose interface is marked experimental.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from dataset_guard.integrations.mlflow_gate import TOKEN_HEADER, LoggedDataset, refusal, token_of
+from guard_core.errors import UserError
+
+if TYPE_CHECKING:
+    from guard_core.home import Home
+
+INNER_APP = "TRAINGUARD_MLFLOW_INNER_APP"
+REGISTERED_ONLY = "TRAINGUARD_MLFLOW_REGISTERED_ONLY"
+GATED = "/mlflow/runs/log-inputs"
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(app: Any = None) -> Any:
+    """MLflow's app with the gate before it: an ASGI app under uvicorn, else Flask (without ``/guard``)."""
+    from mlflow.environment_variables import _MLFLOW_SGI_NAME
+    from mlflow.server import app as mlflow_app
+
+    flask_app = app if app is not None else mlflow_app
+    # Before the inner app's own hooks: a refused request should not depend on what they do.
+    flask_app.before_request_funcs.setdefault(None, []).insert(0, gate)
+    home()  # a server that cannot open its home must not start
+    outer = _inner(flask_app)
+    if _MLFLOW_SGI_NAME.get() != "uvicorn":
+        return outer
+    if outer is flask_app:
+        from mlflow.server.fastapi_app import create_fastapi_app
+
+        outer = create_fastapi_app(flask_app)
+    from starlette.routing import Mount
+
+    from dataset_guard.integrations.mlflow_console import console
+
+    # At the front: the last route is MLflow's catch-all.
+    outer.router.routes.insert(0, Mount("/guard", console(home)))
+    return outer
+
+
+def gate() -> Any:
+    """Flask's before_request hook: a 403 answer for a refused dataset, None to go on."""
+    from flask import Response, request
+
+    if request.method != "POST" or not request.path.rstrip("/").endswith(GATED):
+        return None
+    why = refusal(
+        home(),
+        token_of(request.headers.get(TOKEN_HEADER, ""), request.headers.get("Authorization", "")),
+        logged_datasets(request.get_json(force=True, silent=True)),
+        registered_only=os.environ.get(REGISTERED_ONLY) == "1",
+    )
+    if why is None:
+        return None
+    _log.info("refused to log a dataset: %s", why)
+    # Never 5xx: MLflow's client repeats those for minutes.
+    body = json.dumps({"error_code": "PERMISSION_DENIED", "message": f"TrainGuard: {why}"})
+    return Response(body, status=403, mimetype="application/json")
+
+
+def logged_datasets(body: Any) -> list[LoggedDataset]:
+    """The datasets in a ``runs/log-inputs`` body, read exactly as MLflow reads it.
+
+    MLflow parses with protobuf, which knows two spellings of each field: reading the raw JSON here could be
+    got round with the other one. A body that does not parse has no datasets; MLflow answers it with 400.
+    """
+    from google.protobuf.json_format import ParseError
+    from mlflow.protos.service_pb2 import LogInputs
+    from mlflow.utils.proto_json_utils import parse_dict
+
+    message = LogInputs()
+    try:
+        parse_dict(body if isinstance(body, dict) else {}, message)
+    except ParseError:
+        return []
+    return [
+        LoggedDataset(
+            d.dataset.name,
+            d.dataset.digest,
+            next((t.value for t in d.tags if t.key == "mlflow.data.context"), ""),
+        )
+        for d in message.datasets
+    ]
+
+
+@cache
+def home() -> Home:
+    """This process's opened TRAINGUARD_HOME."""
+    from guard_core.home import Home
+
+    return Home.open()
+
+
+def _inner(flask_app: Any) -> Any:
+    name = os.environ.get(INNER_APP)
+    if not name:
+        return flask_app
+    if name == "trainguard":
+        raise UserError(f"{INNER_APP}=trainguard would wrap itself; name another app, or leave it out")
+    found = [e for e in entry_points(group="mlflow.app") if e.name == name]
+    if not found:
+        raise UserError(
+            f"there is no MLflow app {name!r} for {INNER_APP}; install the package that brings it"
+        )
+    factory = found[0].load()
+    return factory(flask_app) if callable(factory) and not hasattr(factory, "wsgi_app") else factory
