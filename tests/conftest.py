@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,8 @@ from guard_core.config import load_settings
 from guard_core.home import Home
 from guard_core.storage import Storage
 from guard_core.testing import FrozenClock
+
+OPA_VERSION = "v1.20.2"
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +64,101 @@ def home(home_dir: Path) -> Iterator[Home]:
 def clock() -> FrozenClock:
     """A clock that stands still until a test moves it."""
     return FrozenClock()
+
+
+def _opa_binary() -> str:
+    """The real OPA: TRAINGUARD_OPA, else on PATH, else built once from its pinned source."""
+    named = os.environ.get("TRAINGUARD_OPA") or shutil.which("opa")
+    if named:
+        return named
+    cache = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trainguard" / f"opa-{OPA_VERSION}"
+    )
+    if not (cache / "opa").exists():
+        go = shutil.which("go")
+        if go is None:
+            raise FileNotFoundError("no OPA: set TRAINGUARD_OPA, put opa on PATH, or install Go to build it")
+        environment = {**os.environ, "GOBIN": str(cache)}
+        package = f"github.com/open-policy-agent/opa@{OPA_VERSION}"
+        built = subprocess.run([go, "install", package], env=environment, capture_output=True, text=True)
+        if built.returncode != 0:
+            raise FileNotFoundError(f"no OPA: go install {package} failed: {built.stderr[-300:]}")
+    return str(cache / "opa")
+
+
+@pytest.fixture(scope="session")
+def opa() -> str:
+    """Path of the real OPA binary. Without one: skipped with the reason, but a failure when CI=true."""
+    try:
+        return _opa_binary()
+    except FileNotFoundError as exc:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(exc))
+        pytest.skip(str(exc))
+
+
+class OpaServer:
+    """A real OPA server on a free port, with one bundle directory."""
+
+    def __init__(self, binary: str, bundle: Path, log: Path, *options: str) -> None:
+        self.command = [binary, "run", "--server", "--skip-version-check", "--log-level", "error", *options]
+        self.bundle = bundle
+        self.log = log
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> OpaServer:
+        """Start it and wait until its bundle is in force."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self.command, "--addr", f"127.0.0.1:{self.port}", "--bundle", str(self.bundle)],
+                stdout=log,
+                stderr=log,
+            )
+        for _ in range(600):
+            try:
+                with urllib.request.urlopen(f"{self.url}/health?bundles", timeout=1):
+                    return self
+            except OSError:
+                if self.process.poll() is not None:
+                    break
+                time.sleep(0.05)
+        self.stop()
+        raise RuntimeError(f"OPA did not start: {self.log.read_text()[-500:]}")
+
+    def stop(self) -> None:
+        """End this very process, and wait for it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def opa_server(opa: str, tmp_path: Path) -> Iterator[Callable[..., OpaServer]]:
+    """A function that starts a real OPA server on a bundle directory; all are ended with the test."""
+    running: list[OpaServer] = []
+
+    def start(bundle: Path, *options: str) -> OpaServer:
+        server = OpaServer(opa, bundle, tmp_path / f"opa-{len(running)}.log", *options)
+        running.append(server)
+        return server.start()
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def shipped_opa(opa: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpaServer]:
+    """One real OPA server holding the shipped policies, for the whole session."""
+    from guard_core.policy.bundle import load_bundle, shipped_policies, write_bundle
+
+    folder = tmp_path_factory.mktemp("opa")
+    write_bundle(load_bundle(shipped_policies()), folder / "bundle")
+    server = OpaServer(opa, folder / "bundle", folder / "opa.log").start()
+    yield server
+    server.stop()

@@ -15,12 +15,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from zoneinfo import available_timezones
 
 from guard_core.errors import UserError
 from guard_core.policy.data_yaml import Document, Field, read_document
@@ -93,6 +97,29 @@ def load_bundle(directory: Path) -> Bundle:
     return make_bundle(modules, load_config(directory / "data"), tests=tests, source=str(directory))
 
 
+def write_bundle(bundle: Bundle, directory: Path) -> Path:
+    """Write ``bundle`` as a directory for ``opa run --server --bundle``: policies, data, manifest.
+
+    ``directory`` must not exist yet; it appears complete or not at all.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        for name, text in bundle.modules.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_text(text, encoding="utf-8")
+        (partial / "data.json").write_text(bundle.data_json, encoding="utf-8")
+        (partial / ".manifest").write_text(json.dumps(bundle.manifest), encoding="utf-8")
+        partial.chmod(0o755)
+        partial.rename(directory)
+    except OSError as exc:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(
+            f"bundle directory {directory} cannot be written ({exc.strerror}); choose another"
+        ) from exc
+    return directory
+
+
 def _read_modules(directory: Path) -> tuple[dict[str, str], dict[str, str]]:
     modules: dict[str, str] = {}
     tests: dict[str, str] = {}
@@ -154,15 +181,32 @@ def _schemas(directory: Path) -> dict[str, Any]:
 @lru_cache(maxsize=64)
 def _validator(path: Path, _mtime_ns: int) -> Any:
     # jsonschema costs 60 ms to import: only when a bundle is read
-    from jsonschema import Draft202012Validator
+    from jsonschema import Draft202012Validator, FormatChecker
     from jsonschema.exceptions import SchemaError
+
+    formats = FormatChecker(formats=())
+    formats.checks("instant", raises=ValueError)(_is_instant)
+    formats.checks("time-zone", raises=ValueError)(_is_time_zone)
 
     try:
         schema = json.loads(path.read_text(encoding="utf-8"))
         Draft202012Validator.check_schema(schema)
     except (json.JSONDecodeError, SchemaError) as exc:
         raise UserError(f"{path}: not a valid JSON schema ({exc})") from exc
-    return Draft202012Validator(schema)
+    return Draft202012Validator(schema, format_checker=formats)
+
+
+def _is_instant(value: object) -> bool:
+    """``2027-01-31T00:00:00Z`` that exists: Rego would fail on any other, and every decision with it."""
+    if isinstance(value, str):
+        moment = datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        return 1970 <= moment.year < 2262  # nanoseconds since 1970 in 64 bits
+    return True
+
+
+def _is_time_zone(value: object) -> bool:
+    """A zone name of the tz database."""
+    return not isinstance(value, str) or value in available_timezones()
 
 
 def check_schema(document: Document, validator: Any) -> None:
@@ -170,10 +214,22 @@ def check_schema(document: Document, validator: Any) -> None:
     errors = list(validator.iter_errors(document.value))
     if not errors:
         return
-    located = [(tuple(error.absolute_path), error) for error in errors]
-    field_path, error = min(located, key=lambda pair: (_line(document, pair[0]), len(pair[0])))
+    # An unknown key comes first: it is usually the misspelling of the key that is then missed.
+    first = min(errors, key=lambda e: (e.validator != "additionalProperties", _line(document, _field_of(e))))
+    field_path, message = _field_of(first), first.message
     more = f" ({len(errors) - 1} more)" if len(errors) > 1 else ""
-    raise document.error(field_path, f"{error.message}{more}")
+    raise document.error(field_path, f"{message}{more}")
+
+
+def _field_of(error: Any) -> Field:
+    """Where a violation stands; for an unknown key, that key rather than the mapping around it."""
+    field_path: Field = tuple(error.absolute_path)
+    if error.validator == "additionalProperties" and isinstance(error.validator_value, bool):
+        unknown = sorted(set(error.instance) - set(error.schema.get("properties", ())))
+        return (*field_path, *unknown[:1])
+    if error.validator == "anyOf" and error.context:
+        return min((tuple(e.absolute_path) for e in error.context), key=len)
+    return field_path
 
 
 def _line(document: Document, field_path: Field) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from guard_core.config import Settings
+from guard_core.errors import UserError
 from guard_core.policy.bundle import Bundle, load_bundle, shipped_policies
 from guard_core.policy.decision import PolicyEngine
 
-__all__ = ["bundle_in_force", "make_engine", "shipped_policies"]
+__all__ = ["accepted", "bundle_in_force", "make_engine", "shipped_policies"]
 
 
 def bundle_in_force(settings: Settings) -> Bundle:
@@ -14,8 +15,28 @@ def bundle_in_force(settings: Settings) -> Bundle:
     return load_bundle(settings.policy.dir or shipped_policies())
 
 
+def accepted(bundle: Bundle) -> Bundle:
+    """``bundle`` itself when its Rego is portable. Raises UserError naming the first fault's place."""
+    from guard_core.policy.gate import gate
+
+    faults = gate(bundle.modules, config=bundle.config)
+    if faults:
+        more = f" (and {len(faults) - 1} more: trainguard policy check)" if len(faults) > 1 else ""
+        raise UserError(f"{faults[0]}{more}")
+    return bundle
+
+
 def make_engine(settings: Settings) -> PolicyEngine:
     """The engine configuration asks for: ``embedded`` or ``server``. Raises UserError for a broken policy."""
+    if settings.policy.engine == "server":
+        from guard_core.policy.server import ServerEngine, token_from
+
+        policy = settings.policy
+        return ServerEngine(
+            policy.server_url,
+            token=token_from(policy.server_token_file),
+            deadline_s=policy.deadline_ms / 1000,
+        )
     from guard_core.policy.embedded import EmbeddedEngine
 
-    return EmbeddedEngine(bundle_in_force(settings))
+    return EmbeddedEngine(accepted(bundle_in_force(settings)))

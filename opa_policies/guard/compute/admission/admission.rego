@@ -34,12 +34,12 @@ deny contains {"rule": "workload-incomplete", "msg": msg} if {
 deny contains {"rule": "principal-kind", "msg": "a job may not submit jobs"} if input.principal.kind == "job"
 
 deny contains {"rule": "queue-unknown", "msg": msg} if {
-	not is_object(queue)
-	msg := sprintf("queue %v is not in the policy data (quotas.yaml)", [object.get(input.workload, "queue", "?")])
+	not queue
+	msg := sprintf("queue %v is not in the policy data (quotas.yaml)", [queue_name])
 }
 
 deny contains {"rule": "tenant-mismatch", "msg": msg} if {
-	is_object(queue)
+	queue
 	not queue.tenant == input.principal.tenant
 	msg := sprintf("queue %v is not a queue of tenant %v", [input.workload.queue, input.principal.tenant])
 }
@@ -54,18 +54,20 @@ deny contains {"rule": "tenant-mismatch", "msg": msg} if {
 # title: Datasets
 # description: A job is refused when it would be refused the data it declares.
 deny contains reason if {
-	some fact in input.workload.datasets
+	some fact in datasets
+	is_object(fact)
 	some reason in facts.denials(fact, input.principal.tenant, "train", caller.tier)
 }
 
 deny contains {"rule": "dataset-incomplete", "msg": "a declared dataset could not be judged"} if {
-	some fact in input.workload.datasets
-	not is_set(facts.denials(fact, input.principal.tenant, "train", caller.tier))
+	some fact in datasets
+	not is_object(fact)
 }
 
 deny contains {"rule": "dataset-incomplete", "msg": msg} if {
+	is_array(input.workload.declared)
 	asked := count({ref | some ref in input.workload.declared})
-	known := count(input.workload.datasets)
+	known := count(datasets)
 	known < asked
 	msg := sprintf("%v datasets are declared, but facts of only %v are known", [asked, known])
 }
@@ -76,16 +78,16 @@ deny contains {"rule": "dataset-incomplete", "msg": msg} if {
 #   Only fields the tier allows: pip, conda, container, py_executable and the like run code outside the job's
 #   own sandbox, as the user of Ray's agent. `env_vars.NAME` is judged by the name too.
 deny contains {"rule": "runtime-env-field", "msg": msg, "field": field} if {
-	some field in input.workload.runtime_env_fields
-	not split(field, ".")[0] in caller.tier.runtime_env_allowed
+	some field in fields
+	not field in allowed_fields
 	msg := sprintf("runtime_env field %v is not allowed for tenant %v", [field, input.principal.tenant])
 }
 
 deny contains {"rule": "runtime-env-variable", "msg": msg, "field": field} if {
-	some field in input.workload.runtime_env_fields
+	some field in fields
 	startswith(field, "env_vars.")
 	some name in caller.tier.env_vars_denied
-	upper(trim_prefix(field, "env_vars.")) == name
+	trim_prefix(field, "env_vars.") == name
 	msg := sprintf("environment variable %v may not be set by a job", [name])
 }
 
@@ -93,16 +95,16 @@ deny contains {"rule": "runtime-env-variable", "msg": msg, "field": field} if {
 # title: Quota
 # description: A request that can never fit is denied; one that does not fit now waits.
 deny contains {"rule": "quota-unknown", "msg": msg, "resource": resource} if {
-	some resource, amount in input.workload.requests
+	some resource, amount in requests
 	amount > 0
-	not judged(input.quota, resource)
-	msg := sprintf("queue %v has no quota of %v", [object.get(input.workload, "queue", "?"), resource])
+	not resource in judged
+	msg := sprintf("queue %v has no quota of %v", [queue_name, resource])
 }
 
 deny contains {"rule": "quota-mismatch", "msg": msg, "resource": resource} if {
-	some resource, amount in input.workload.requests
-	judged(input.quota, resource)
-	input.quota.resources[resource].requested < amount
+	some resource, amount in requests
+	resource in judged
+	resources[resource].requested < amount
 	msg := sprintf("the quota snapshot counts less %v than the job requests", [resource])
 }
 
@@ -112,49 +114,81 @@ deny contains {"rule": "quota-mismatch", "msg": msg} if {
 }
 
 deny contains {"rule": "quota-never-fits", "msg": msg, "resource": resource} if {
-	some resource, share in input.quota.resources
+	some resource, share in resources
 	not share.ever_fits == true
 	msg := sprintf(
 		"%v %v requested, but queue %v can have at most %v even when idle",
-		[show(share, "requested"), resource, object.get(input.quota, "queue", "?"), most(share)],
+		[show(share, "requested"), resource, queue_name, most(share)],
 	)
 }
 
 hold contains {"rule": "quota-busy", "msg": msg, "resource": resource} if {
-	some resource, share in input.quota.resources
+	some resource, share in resources
 	share.ever_fits == true
 	not share.fits == true
 	msg := sprintf(
 		"%v %v requested, %v available now in queue %v",
-		[show(share, "requested"), resource, show(share, "available"), object.get(input.quota, "queue", "?")],
+		[show(share, "requested"), resource, show(share, "available"), queue_name],
 	)
 }
 
 warn contains reason if {
-	some fact in input.workload.datasets
+	some fact in datasets
+	is_object(fact)
 	some reason in facts.warnings(fact, caller.tier)
 }
 
 complete if {
 	is_string(input.workload.submission_id)
 	is_string(input.workload.queue)
-	is_object(input.workload.requests)
+	requests
 	is_array(input.workload.runtime_env_fields)
-	is_array(input.workload.datasets)
+	count(fields) == count(input.workload.runtime_env_fields)
+	datasets
 	is_array(input.workload.declared)
-	is_object(input.quota.resources)
-	every _, amount in input.workload.requests { is_number(amount) }
-	every field in input.workload.runtime_env_fields { is_string(field) }
+	resources
+	every _, amount in requests { is_number(amount) }
 }
 
-judged(quota, resource) if {
-	is_boolean(quota.resources[resource].fits)
-	is_boolean(quota.resources[resource].ever_fits)
-	is_number(quota.resources[resource].requested)
+default queue_name := "?"
+
+queue_name := input.workload.queue if is_string(input.workload.queue)
+
+datasets := input.workload.datasets if is_array(input.workload.datasets)
+
+requests := input.workload.requests if is_object(input.workload.requests)
+
+resources := input.quota.resources if is_object(input.quota.resources)
+
+fields := [field |
+	some field in input.workload.runtime_env_fields
+	is_string(field)
+] if {
+	is_array(input.workload.runtime_env_fields)
 }
 
-show(share, key) := object.get(share, key, "?")
+allowed_fields contains field if {
+	some field in fields
+	split(field, ".")[0] in caller.tier.runtime_env_allowed
+}
 
-most(share) := share.nominal + share.borrowing_limit if is_number(share.borrowing_limit)
+judged contains resource if {
+	some resource, share in resources
+	is_boolean(share.fits)
+	is_boolean(share.ever_fits)
+	is_number(share.requested)
+}
 
-most(share) := "its cohort" if not is_number(share.borrowing_limit)
+show(share, key) := object.get(share, key, "?") if is_object(share)
+
+show(share, _) := "?" if not is_object(share)
+
+most(share) := share.nominal + share.borrowing_limit if limited(share)
+
+# Without a borrowing limit the cohort is the bound, which the snapshot has worked into ever_fits.
+most(share) := "what its cohort has" if not limited(share)
+
+limited(share) if {
+	is_number(share.nominal)
+	is_number(share.borrowing_limit)
+}

@@ -51,17 +51,15 @@ warn contains {"rule": "baseline-missing", "msg": msg} if {
 	msg := "no trusted version was given, so poisoning is judged without a reference (--trusted)"
 }
 
-warn contains {"rule": finding.rule_id, "msg": msg, "severity": weight} if {
-	some finding in input.findings
-	weight := weights[finding.rule_id]
+warn contains {"rule": rule_id, "msg": msg, "severity": weight} if {
+	some rule_id, weight in weights
 	weight in {"critical", "warning"}
-	msg := sprintf("%v: a %v finding", [finding.rule_id, weight])
+	msg := sprintf("%v: a %v finding", [rule_id, weight])
 }
 
 warn contains {"rule": waiver.rule_id, "msg": msg, "severity": "waived"} if {
 	some waiver in waivers
-	some finding in input.findings
-	finding.rule_id == waiver.rule_id
+	waiver.rule_id in rule_ids
 	msg := sprintf("%v: waived by %v until %v: %v", [waiver.rule_id, waiver.approver, waiver.expires, waiver.reason])
 }
 
@@ -71,16 +69,22 @@ complete if {
 	is_number(input.dataset.rows)
 	is_number(input.dataset.columns)
 	is_array(input.findings)
-	every finding in input.findings {
-		is_string(finding.rule_id)
-		is_string(finding.severity)
-	}
+	count(findings) == count(input.findings)
+}
+
+# Only findings that say their rule and severity; `complete` refuses the others.
+findings := [finding |
+	some finding in input.findings
+	is_string(finding.rule_id)
+	is_string(finding.severity)
+] if {
+	is_array(input.findings)
 }
 
 # What each rule's findings weigh after tolerance and waivers; the worst of a rule's findings counts.
 weights[rule_id] := "critical" if {
 	some rule_id in rule_ids
-	some finding in input.findings
+	some finding in findings
 	finding.rule_id == rule_id
 	weight_of(finding) == "critical"
 }
@@ -88,15 +92,15 @@ weights[rule_id] := "critical" if {
 weights[rule_id] := "warning" if {
 	some rule_id in rule_ids
 	not any_critical(rule_id)
-	some finding in input.findings
+	some finding in findings
 	finding.rule_id == rule_id
 	weight_of(finding) == "warning"
 }
 
-rule_ids contains finding.rule_id if some finding in input.findings
+rule_ids contains finding.rule_id if some finding in findings
 
 any_critical(rule_id) if {
-	some finding in input.findings
+	some finding in findings
 	finding.rule_id == rule_id
 	weight_of(finding) == "critical"
 }
@@ -110,13 +114,16 @@ weight_of(finding) := "waived" if {
 
 weight_of(finding) := weight if {
 	not tolerated(finding)
-	not waived(finding.rule_id)
+	rule_id := finding.rule_id
+	not waived(rule_id)
 	weight := severity(finding)
 }
 
-severity(finding) := finding.severity if finding.severity in {"info", "warning", "critical"}
+severity(finding) := finding.severity if known_severity(finding)
 
-severity(finding) := "critical" if not finding.severity in {"info", "warning", "critical"}
+severity(finding) := "critical" if not known_severity(finding)
+
+known_severity(finding) if finding.severity in {"info", "warning", "critical"}
 
 tolerated(finding) if {
 	is_number(finding.rows_ppm)
@@ -148,6 +155,6 @@ verdict := "deny" if {
 	some weight in weights
 	weight == "warning"
 } else := "warn" if {
-	some finding in input.findings
-	waived(finding.rule_id)
+	some rule_id in rule_ids
+	waived(rule_id)
 }

@@ -20,16 +20,17 @@ decision := {"allow": count(deny) == 0, "deny": deny, "warn": warn}
 deny contains reason if some reason in caller.deny
 
 deny contains {"rule": "purpose-unknown", "msg": msg} if {
-	not input.purpose in {"train", "evaluate", "export", "inspect"}
+	not known_purpose
 	msg := "the purpose must be train, evaluate, export or inspect"
 }
 
-deny contains {"rule": "dataset-incomplete", "msg": "the request does not say which dataset"} if not is_set(denials)
+deny contains {"rule": "dataset-incomplete", "msg": "the request does not say which dataset"} if not denials
 
 deny contains reason if some reason in denials
 
 deny contains {"rule": "dataset-undeclared", "msg": msg, "dataset": facts.name(input.dataset)} if {
 	input.principal.kind == "job"
+	is_object(input.dataset)
 	not declared
 	msg := sprintf("job %v did not declare dataset %v", [input.principal.workload, facts.name(input.dataset)])
 }
@@ -41,7 +42,12 @@ deny contains {"rule": "workload-mismatch", "msg": msg} if {
 	msg := sprintf("the credential is for job %v, not for %v", [input.principal.workload, input.workload])
 }
 
-warn contains reason if some reason in facts.warnings(input.dataset, caller.tier)
+warn contains reason if {
+	is_object(input.dataset)
+	some reason in facts.warnings(input.dataset, caller.tier)
+}
+
+known_purpose if input.purpose in {"train", "evaluate", "export", "inspect"}
 
 denials := facts.denials(input.dataset, input.principal.tenant, input.purpose, caller.tier) if is_object(input.dataset)
 

@@ -18,19 +18,20 @@ deny contains {"rule": "caller-unknown", "msg": "the request carries no complete
 
 deny contains {"rule": "tenant-unknown", "msg": msg} if {
 	complete
-	not is_object(tenant)
+	not tenant
 	msg := sprintf("tenant %v is not in the policy data (tenants.yaml)", [input.principal.tenant])
 }
 
 deny contains {"rule": "tenant-not-active", "msg": msg} if {
-	is_object(tenant)
+	complete
 	tenant.state != "active"
 	msg := sprintf("tenant %v is %v", [input.principal.tenant, tenant.state])
 }
 
 deny contains {"rule": "tier-unknown", "msg": msg} if {
-	is_object(tenant)
-	not is_object(tier)
+	complete
+	tenant
+	not tier
 	msg := sprintf("tenant %v has no protection tier in the policy data (thresholds.yaml)", [input.principal.tenant])
 }
 
@@ -38,7 +39,7 @@ deny contains {"rule": "not-a-member", "msg": msg} if {
 	complete
 	is_object(tenant.members)
 	input.principal.kind in {"tenant", "job"}
-	not is_array(tenant.members[input.principal.user])
+	not member
 	msg := sprintf("user %v is not a member of tenant %v", [input.principal.user, input.principal.tenant])
 }
 
@@ -48,7 +49,11 @@ deny contains {"rule": "not-on-behalf", "msg": msg} if {
 	msg := sprintf("user %v may not act on behalf of tenant %v", [input.principal.user, input.principal.tenant])
 }
 
-deny contains {"rule": "clock-missing", "msg": "the request carries no time (now_ns)"} if not is_number(input.now_ns)
+deny contains {"rule": "clock-missing", "msg": "the request carries no time (now_ns)"} if not timed
+
+timed if is_number(input.now_ns)
+
+member if is_array(tenant.members[input.principal.user])
 
 complete if {
 	is_string(input.principal.tenant)

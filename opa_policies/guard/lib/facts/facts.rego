@@ -76,7 +76,7 @@ problem("dataset-quarantined", fact, _, purpose, _) := msg if {
 
 problem("dataset-unchecked", fact, _, _, _) := msg if {
 	present(fact)
-	not verdict(fact) in {"allow", "warn", "quarantine", "deny"}
+	not judged(fact)
 	msg := sprintf("dataset %v has no verdict", [name(fact)])
 }
 
@@ -116,5 +116,7 @@ intact(fact) if {
 shared(fact, tenant) if fact.tenant == tenant
 
 shared(fact, tenant) if tenant in fact.shared_with
+
+judged(fact) if verdict(fact) in {"allow", "warn", "quarantine", "deny"}
 
 verdict(fact) := object.get(fact, "verdict", "unknown")

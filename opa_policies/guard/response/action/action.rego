@@ -42,18 +42,18 @@ deny contains {"rule": "action-incomplete", "msg": msg} if {
 
 deny contains {"rule": "not-a-responder", "msg": msg} if {
 	not responder
-	msg := sprintf("%v may not carry out responses", [object.get(input.principal, "user", "the caller")])
+	msg := sprintf("%v may not carry out responses", [user])
 }
 
 deny contains {"rule": "target-mismatch", "msg": msg} if {
 	input.action.level < 7
 	not input.action.target.tenant == input.incident.tenant
-	msg := sprintf("the incident is of tenant %v, the action is not", [object.get(input.incident, "tenant", "?")])
+	msg := sprintf("the incident is of tenant %v, the action is not", [incident_tenant])
 }
 
 deny contains {"rule": "target-missing", "msg": "cordoning needs a node"} if {
 	input.action.level == 7
-	not is_string(input.action.target.node)
+	not node
 }
 
 deny contains {"rule": "severity-too-low", "msg": msg} if {
@@ -86,20 +86,14 @@ obstacles contains {"rule": "approvals-missing", "msg": msg} if {
 
 obstacles contains {"rule": "blast-actions", "msg": msg} if {
 	input.action.level > 2
-	not input.blast.actions_last_hour < config.blast.actions_per_hour
-	msg := sprintf("%v actions in the last hour reach the cap of %v", [
-		object.get(input.blast, "actions_last_hour", "an unknown number of"),
-		config.blast.actions_per_hour,
-	])
+	not calm
+	msg := sprintf("the cap of %v actions an hour is reached", [config.blast.actions_per_hour])
 }
 
 obstacles contains {"rule": "blast-tenants", "msg": msg} if {
 	input.action.level > 2
-	not input.blast.tenants_affected <= config.blast.tenants_affected
-	msg := sprintf("%v tenants affected exceed the cap of %v", [
-		object.get(input.blast, "tenants_affected", "an unknown number of"),
-		config.blast.tenants_affected,
-	])
+	not contained
+	msg := sprintf("more than %v tenants would be affected", [config.blast.tenants_affected])
 }
 
 complete if {
@@ -115,21 +109,44 @@ complete if {
 responder if input.principal.kind in {"system", "local"}
 
 responder if {
+	is_array(input.principal.roles)
 	some role in input.principal.roles
 	role in {"platform-admin", "incident-responder"}
 }
 
+node if is_string(input.action.target.node)
+
+default user := "the caller"
+
+user := input.principal.user if is_string(input.principal.user)
+
+default incident_tenant := "?"
+
+incident_tenant := input.incident.tenant if is_string(input.incident.tenant)
+
+calm if {
+	is_number(input.blast.actions_last_hour)
+	input.blast.actions_last_hour < config.blast.actions_per_hour
+}
+
+contained if {
+	is_number(input.blast.tenants_affected)
+	input.blast.tenants_affected <= config.blast.tenants_affected
+}
+
+approvals := input.approvals if is_array(input.approvals)
+
 # A person with an approver's role vouches for the incident.
 confirmed if count(approvers) > 0
 
-# METADATA
-# title: People whose approval counts
-# description: Different people with an approver's role, not the one who asks, recently.
+# People whose approval counts: different people with an approver's role, not the one who asks, recently.
 approvers contains approval.by if {
-	some approval in input.approvals
+	is_number(input.now_ns)
+	some approval in approvals
 	is_string(approval.by)
 	approval.by != input.principal.user
 	approval.role in config.approver_roles
+	is_number(approval.at_ns)
 	approval.at_ns <= input.now_ns
 	input.now_ns - approval.at_ns <= config.approval_ttl_seconds * 1000000000
 }
