@@ -6,7 +6,7 @@ and reads, `verify` proves or disproves, `index` finds a decision fast.
 
 What this detects: any byte changed, any record removed, inserted or moved, a tail cut off, a segment or
 the whole folder deleted. What it cannot detect: someone who holds the signing key can rewrite the log and
-sign it anew, and someone who restores an old copy of the whole home (log, head and keys) turns back time.
+sign it anew, and someone who puts back an older copy of log and head together turns back time.
 Against both, keep signed heads elsewhere (``trainguard audit head``) and give them to
 ``trainguard audit verify --head``.
 """

@@ -5,12 +5,13 @@ One record is one line of UTF-8 JSON with sorted keys and no spaces::
     {"_hash":"<64 hex>","_prev":"<64 hex>","_seq":17,"kind":"decision",...}
 
 ``_hash`` is SHA-256 over the same line without its ``_hash`` member (``{"_prev":...}``), byte for byte as
-written; ``_prev`` is the ``_hash`` of the record before (64 zeros in record 0); ``_seq`` counts from 0. The
-members with an underscore sort before all others, so they stand at fixed places and a verifier needs no
-JSON parser: two parsers can read one text differently, but they cannot disagree about its bytes.
+written; ``_prev`` is the ``_hash`` of the record before (64 zeros in record 0); ``_seq`` counts from 0. All
+other names begin with a lower-case letter, so these three sort first and stand at fixed places: a verifier
+needs no JSON parser. Two parsers can read one text differently, but not its bytes.
 
-The text is RFC 8785 except for numbers: integers are written in full (``now_ns`` is above 2**53, which
-RFC 8785 refuses), floats as Python's shortest form that reads back equal. NaN and infinities are refused.
+The text is RFC 8785 with names sorted by code point, except for numbers: integers are written in full
+(``now_ns`` is above 2**53, which RFC 8785 refuses), floats as Python's shortest form that reads back equal.
+NaN and infinities are refused.
 """
 
 from __future__ import annotations
@@ -38,20 +39,24 @@ class BadRecord(ValueError):
 def encode(body: Mapping[str, Any], *, seq: int, prev: str) -> tuple[bytes, str]:
     """The line (with its newline) for ``body`` as record ``seq`` after ``prev``, and its hash.
 
-    Raises TypeError or ValueError for values JSON cannot carry, and for keys that start with an underscore.
+    Raises TypeError or ValueError for values JSON cannot carry, and for names that would stand in the frame.
     """
-    if any(key.startswith("_") for key in body):
-        raise ValueError("names that start with an underscore belong to the record's frame")
-    text = json.dumps(
-        {**body, "_prev": prev, "_seq": seq},
-        sort_keys=True,
-        ensure_ascii=False,
-        allow_nan=False,
-        separators=(",", ":"),
-    )
-    hashed = text.encode()
+    if any(key[:1] <= "_" for key in body):
+        raise ValueError(
+            "a record's names begin with a lower-case letter, so that the frame sorts before them"
+        )
+    framed = {**body, "_prev": prev, "_seq": seq}
+    try:
+        hashed = _dump(framed, ascii_only=False).encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair (a strange file name) has no UTF-8 form; as an escape it reads back equal.
+        hashed = _dump(framed, ascii_only=True).encode()
     digest = sha256(hashed).hexdigest()
     return b'{"_hash":"' + digest.encode() + b'",' + hashed[1:] + b"\n", digest
+
+
+def _dump(value: Mapping[str, Any], *, ascii_only: bool) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":"))
 
 
 def frame(line: bytes) -> tuple[str, str, int]:
