@@ -1,0 +1,225 @@
+"""A guarded Ray head on this machine: start it, look at it, end exactly what was started."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compute_guard import processes
+from compute_guard.connection import CLUSTER_FILE, TOKEN_FILE, Cluster, load_cluster
+from guard_core.clock import rfc3339
+from guard_core.errors import Undecidable, UserError
+from guard_core.files import locked, write_atomic
+
+if TYPE_CHECKING:
+    from guard_core.config import Settings
+    from guard_core.home import Home
+
+START_SECONDS = 180
+HOOK = "compute_guard.ray_plugin.start.hook"
+_FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_HEADERS", "TRAINGUARD_TOKEN")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What is really there. ``guarded`` is proved by the dashboard's own answer, not by the record."""
+
+    cluster: Cluster | None
+    processes: int = 0
+    answers: bool = False
+    guarded: bool = False
+
+
+def up(
+    home: Home,
+    *,
+    num_cpus: int | None = None,
+    num_gpus: int | None = None,
+    object_store_bytes: int | None = None,
+    period_ms: int = 1000,
+) -> Cluster:
+    """Start a guarded head for ``home`` and wait until it admits; the running one, if there is one already.
+
+    Raises UserError when Ray is missing or does not start, Undecidable when it starts without its guard.
+    """
+    folder = home.path("ray")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with locked(folder / ".lock"):
+        known = load_cluster(folder)
+        if known is not None and status(home).guarded:
+            return known
+        if known is not None:
+            down(home)
+        token_file = folder / TOKEN_FILE
+        write_atomic(token_file, secrets.token_hex(32).encode(), mode=0o600)
+        gcs, dashboard = _free_ports(2)
+        cluster = Cluster(
+            dashboard=f"http://127.0.0.1:{dashboard}",
+            gcs_address=f"127.0.0.1:{gcs}",
+            token_file=str(token_file),
+            marker=secrets.token_hex(8),
+            temp_dir=tempfile.mkdtemp(prefix="tg-ray-"),
+            started_at=rfc3339(home.clock()),
+        )
+        cluster.save(folder)
+        options = {
+            "num-cpus": num_cpus,
+            "num-gpus": num_gpus,
+            "object-store-memory": object_store_bytes,
+        }
+        try:
+            _start(home.settings, cluster, gcs, dashboard, options, period_ms)
+            _wait_until_it_admits(home, cluster)
+        except BaseException:
+            down(home)
+            raise
+    return cluster
+
+
+def guarded_environment(settings: Settings, token_file: str) -> dict[str, str]:
+    """The variables that make a plain ``ray start`` guarded, for this home."""
+    from guard_core.config import flat
+
+    values = {
+        f"TRAINGUARD_{key.replace('.', '_').upper()}": str(value)
+        for key, value in flat(settings).items()
+        if value is not None and key != "token"
+    }
+    return {
+        **values,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": token_file,
+        "RAY_START_HOOK": HOOK,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # A task that asks for no GPU sees none (Ray 2.60 shows it all of them by default, ray#62492).
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    }
+
+
+def _start(
+    settings: Settings,
+    cluster: Cluster,
+    gcs: int,
+    dashboard: int,
+    options: Mapping[str, int | None],
+    period_ms: int,
+) -> None:
+    command = [
+        *(sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--head"),
+        *("--node-ip-address=127.0.0.1", f"--port={gcs}", f"--temp-dir={cluster.temp_dir}"),
+        *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+        *("--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"),
+        *(f"--{name}={value}" for name, value in options.items() if value is not None),
+    ]
+    environment = {key: value for key, value in os.environ.items() if key not in _FOREIGN}
+    environment |= guarded_environment(settings, cluster.token_file)
+    environment |= {processes.MARKER: cluster.marker, "COMPUTE_GUARD_PERIOD_MS": str(period_ms)}
+    # `python` in a job's entrypoint means the interpreter the cluster runs on.
+    environment["PATH"] = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    )
+    log = Path(cluster.temp_dir) / "start.log"
+    with log.open("wb") as output:
+        # A file, not a pipe: Ray's daemons inherit it and would keep a pipe open for ever.
+        done = subprocess.run(
+            command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=False
+        )
+    if done.returncode != 0:
+        text = log.read_text(errors="replace").strip()
+        if "No module named 'ray'" in text:
+            raise UserError('ray is not installed; run: pip install "trainguard[ray]"')
+        raise UserError(f"Ray did not start: {text.splitlines()[-1] if text else 'no output'}")
+
+
+def _wait_until_it_admits(home: Home, cluster: Cluster) -> None:
+    """Wait for the dashboard, its guard, the agent that starts drivers, and one answered request."""
+    from compute_guard.ray_plugin.gcs import Gcs
+
+    token = home.credentials.local_token(home.path("credentials"))
+    gcs = Gcs(cluster.gcs_address, lambda: cluster.token)
+    deadline = time.monotonic() + START_SECONDS
+    why = "it did not answer"
+    try:
+        while time.monotonic() < deadline:
+            try:
+                marks, _ = _get(cluster.dashboard + "/api/version")
+                if "X-TrainGuard" not in marks:
+                    raise Undecidable(
+                        "the dashboard came up without its guard, so the cluster is ended again"
+                    )
+                _get(cluster.dashboard + "/api/jobs/", token)
+                if gcs.agent_addresses():
+                    return
+                why = "its agent did not register"
+            except (OSError, urllib.error.URLError) as error:
+                why = str(error)
+            time.sleep(0.25)
+    finally:
+        gcs.close()
+    raise UserError(f"the Ray head did not become ready in {START_SECONDS} s: {why}")
+
+
+def _get(url: str, token: str = "") -> tuple[Mapping[str, str], bytes]:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own http address
+        return dict(answer.headers), answer.read()
+
+
+def down(home: Home) -> int:
+    """End the cluster of ``home``: its own processes only, never ``ray stop``. How many were ended."""
+    folder = home.path("ray")
+    cluster = load_cluster(folder)
+    if cluster is None:
+        return 0
+    found = processes.of_cluster(cluster.marker)
+    left = processes.end(found)
+    # What a dying raylet still started is found in a second look.
+    late = processes.of_cluster(cluster.marker)
+    left |= processes.end(late)
+    if left:
+        raise Undecidable(
+            f"{len(left)} processes of the cluster could not be ended: {sorted(p.pid for p in left)}"
+        )
+    shutil.rmtree(cluster.temp_dir, ignore_errors=True)
+    (folder / CLUSTER_FILE).unlink(missing_ok=True)
+    Path(cluster.token_file).unlink(missing_ok=True)
+    return len(found | late)
+
+
+def status(home: Home) -> Status:
+    """Look at the cluster of ``home``: its processes, and whether the dashboard answers as a guarded one."""
+    cluster = load_cluster(home.path("ray"))
+    if cluster is None:
+        return Status(cluster=None)
+    running = len(processes.of_cluster(cluster.marker))
+    try:
+        marks, _ = _get(cluster.dashboard + "/api/version")
+    except (OSError, urllib.error.URLError):
+        return Status(cluster=cluster, processes=running)
+    return Status(cluster=cluster, processes=running, answers=True, guarded="X-TrainGuard" in marks)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports nobody listens on now, all different."""
+    held = []
+    try:
+        for _ in range(count):
+            listener = socket.socket()
+            listener.bind(("127.0.0.1", 0))
+            held.append(listener)
+        return [listener.getsockname()[1] for listener in held]
+    finally:
+        for listener in held:
+            listener.close()

@@ -1,0 +1,1 @@
+"""Everything that runs inside or talks to Ray. The only package of compute_guard that imports ray."""

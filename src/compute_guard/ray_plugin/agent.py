@@ -1,0 +1,65 @@
+"""The middleware of every node's dashboard agent: its job routes are for the dashboard head only.
+
+An agent serves ``/api/job_agent/jobs/`` on a port of its own; a proxy before the dashboard does not cover it.
+Here a submission must be one that the ledger has admitted, whatever token it comes with, and tenants'
+credentials open nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from compute_guard.workload import WorkloadState
+
+logger = logging.getLogger(__name__)
+
+
+def agent_middleware(aiohttp: Any, native: Any, public: frozenset[str]) -> Any:
+    """An aiohttp middleware around Ray's own (``native``)."""
+    web = aiohttp.web
+
+    async def guard(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        if request.path in public:
+            return await handler(request)
+        try:
+            refusal = await _refusal(request)
+        except Exception as error:
+            logger.exception("TrainGuard refused a request because it could not judge it")
+            refusal = (503, f"TrainGuard could not judge this request, so it is refused: {error}")
+        if refusal is not None:
+            return web.Response(status=refusal[0], text=refusal[1], headers={"X-TrainGuard": "agent"})
+        return await native(request, handler)
+
+    return web.middleware(guard)
+
+
+async def _refusal(request: Any) -> tuple[int, str] | None:
+    from ray._private.authentication import authentication_utils
+
+    if not authentication_utils.is_token_auth_enabled():
+        return 503, "TrainGuard refuses every request: Ray's token mode is off on this node"
+    if "tg_" in request.headers.get("Authorization", ""):
+        return 429, "TrainGuard: tenants use the dashboard's Job API, not a node's agent"
+    if request.method == "POST" and request.path.rstrip("/") == "/api/job_agent/jobs":
+        body = json.loads(await request.read())
+        return await asyncio.to_thread(_unadmitted, body)
+    return None
+
+
+def _unadmitted(body: dict[str, Any]) -> tuple[int, str] | None:
+    """Why this submission is not one of the ledger's, or None."""
+    from compute_guard.ledger import Ledger
+    from guard_core.home import Home
+
+    submission_id = str(body.get("submission_id") or "")
+    with Home.open() as home:
+        entry = Ledger(home.storage).get(submission_id) if submission_id else None
+    if entry is None or entry.state is not WorkloadState.ADMITTED:
+        return 429, f"TrainGuard: submission {submission_id or '(none)'} was not admitted"
+    if entry.workload.entrypoint != body.get("entrypoint"):
+        return 429, f"TrainGuard: submission {submission_id} was admitted with another entrypoint"
+    return None

@@ -1,0 +1,212 @@
+"""The part of the guard that lives in the dashboard head: worker threads, admission loop, reconciliation.
+
+State is in the ledger only. Killing this process at any moment loses nothing: the next one takes the lease,
+compares the ledger with Ray and goes on. Decisions run in one thread, one after the other; the dashboard's
+event loop is never blocked by them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from compute_guard.gateway import Admitted, Gateway
+from compute_guard.ray_plugin.gcs import Gcs
+from compute_guard.ray_plugin.origin import Origins
+from compute_guard.reconcile import Correction, Step, Submission, reconcile
+from compute_guard.workload import WorkloadState
+from guard_core.clock import new_id
+from guard_core.findings import Enforcement
+
+if TYPE_CHECKING:
+    from compute_guard.ledger import Entry
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PERIOD_VARIABLE = "COMPUTE_GUARD_PERIOD_MS"
+LEASE = "admission"
+LEASE_SECONDS = 10.0
+SUBMIT_ATTEMPTS = 5
+
+
+class Service:
+    """One per dashboard head. `start` needs a running event loop."""
+
+    def __init__(self, gcs_address: str, token: Callable[[], str]) -> None:
+        self.token = token
+        self.underway: set[str] = set()
+        self._period = max(0.05, int(os.environ.get(PERIOD_VARIABLE, "1000")) / 1000)
+        self._holder = new_id("head")
+        self._deciding = ThreadPoolExecutor(1, thread_name_prefix="trainguard-decide")
+        self._reading = ThreadPoolExecutor(4, thread_name_prefix="trainguard-read")
+        self._gcs = Gcs(gcs_address, token)
+        self._origins = Origins(gcs_address, self._gcs.supervisors)
+        self._opening = threading.Lock()
+        self._gateway: Gateway | None = None
+        self._ended: set[str] = set()
+        self._attempts: dict[str, int] = {}
+        self._woken = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin the admission loop in the running event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def wake(self) -> None:
+        """Let the next round begin now: room may have been freed."""
+        self._woken.set()
+
+    @contextmanager
+    def on_its_way(self, submission_id: str) -> Iterator[None]:
+        """Marks a submission as being handed to Ray by this process."""
+        self.underway.add(submission_id)
+        try:
+            yield
+        finally:
+            self.underway.discard(submission_id)
+
+    async def decide(self, work: Callable[[], T]) -> T:
+        """Run ``work`` in the one deciding thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._deciding, work)
+
+    async def read(self, work: Callable[[], T]) -> T:
+        """Run ``work`` in a reading thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._reading, work)
+
+    async def gateway(self) -> Gateway:
+        """The gateway, opened at first use. Raises GuardError while the home cannot be opened."""
+        if self._gateway is not None:
+            return self._gateway
+        return await self.read(self._opened)
+
+    def _opened(self) -> Gateway:
+        from guard_core.home import Home
+
+        with self._opening:
+            if self._gateway is None:
+                self._gateway = Gateway(Home.open())
+            return self._gateway
+
+    async def known_to_ray(self, submission_id: str) -> bool:
+        """Whether Ray's Job API has a record of this submission."""
+        return submission_id in await self.read(lambda: self._gcs.submissions([submission_id]))
+
+    async def own_address(self) -> str:
+        """``http://host:port`` of this dashboard."""
+        return "http://" + await self.read(self._gcs.dashboard_address)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._round()
+            except Exception:
+                logger.exception("TrainGuard's admission round failed; it is tried again")
+            try:
+                await asyncio.wait_for(self._woken.wait(), self._period)
+            except TimeoutError:
+                continue
+            self._woken.clear()
+
+    async def _round(self) -> None:
+        gateway = await self.gateway()
+        if not await self.read(lambda: gateway.ledger.lead(LEASE, self._holder, LEASE_SECONDS)):
+            return
+        for correction in await self.read(lambda: self._corrections(gateway)):
+            await self._apply(gateway, correction)
+        for admitted in await self.decide(gateway.release):
+            await self._hand_over(gateway, admitted)
+
+    def _corrections(self, gateway: Gateway) -> tuple[Correction, ...]:
+        underway = frozenset(self.underway)  # taken first: a job handed over meanwhile must not look lost
+        entries = {
+            entry.id: entry
+            for entry in gateway.ledger.entries(
+                states=[WorkloadState.PENDING, WorkloadState.ADMITTED, WorkloadState.RUNNING]
+            )
+        }
+        drivers = self._origins.judged([d for d in self._gcs.drivers() if not d.is_dead])
+        living = set(self._gcs.submission_ids()) - self._ended
+        submissions = dict(self._gcs.submissions(sorted(living)))
+        for submission_id in sorted((living | {d.submission_id for d in drivers}) - {""}):
+            if submission_id not in entries and (entry := gateway.ledger.get(submission_id)) is not None:
+                entries[entry.id] = entry
+        found = reconcile(entries.values(), submissions, drivers, being_submitted=underway)
+        self._forget_ended(entries, submissions)
+        return found
+
+    def _forget_ended(self, entries: dict[str, Entry], submissions: dict[str, Submission]) -> None:
+        """Ended submissions, once the ledger knows, are not read again: Ray keeps every one for ever."""
+        for submission_id, submission in submissions.items():
+            entry = entries.get(submission_id)
+            if submission.status in ("SUCCEEDED", "FAILED", "STOPPED") and (
+                entry is None or entry.state.terminal
+            ):
+                self._ended.add(submission_id)
+
+    async def _apply(self, gateway: Gateway, correction: Correction) -> None:
+        target, reason = correction.target, correction.reason
+        if correction.step is Step.RUN:
+            job_id = correction.ray_job_id
+            await self.decide(lambda: gateway.run(target, job_id))
+        elif correction.step is Step.FINISH:
+            await self.decide(lambda: gateway.finish(target, WorkloadState.FINISHED, reason))
+        elif correction.step is Step.SUBMIT:
+            entry = await self.read(lambda: gateway.ledger.get(target))
+            if entry is not None and entry.state is WorkloadState.ADMITTED and target not in self.underway:
+                await self._hand_over(gateway, await self.decide(lambda: gateway.resubmission(entry)))
+        elif correction.step is Step.STOP_SUBMISSION:
+            await self._record_intrusion(gateway, "submission", target, reason)
+            await self._post(f"/api/jobs/{target}/stop", None)
+        else:
+            await self._record_intrusion(gateway, "driver", target, reason)
+            done = await self.read(lambda: self._gcs.end_driver(target))
+            logger.warning("TrainGuard stopped driver %s: %s (%s)", target, reason, done)
+
+    async def _record_intrusion(self, gateway: Gateway, kind: str, target: str, reason: str) -> None:
+        await self.decide(
+            lambda: gateway.home.audit.event(
+                "workload.unadmitted",
+                subject=target,
+                data={"kind": kind, "reason": reason, "action": "stop"},
+                enforcement=Enforcement.DETECTIVE,
+            )
+        )
+
+    async def _hand_over(self, gateway: Gateway, admitted: Admitted) -> None:
+        """Submit through Ray. A refusal by Ray ends the workload; trouble is tried again a few times."""
+        with self.on_its_way(admitted.id):
+            try:
+                status, text = await self._post("/api/jobs/", admitted.body)
+            except OSError as error:
+                status, text = 0, str(error)
+        if status == 200:
+            self._attempts.pop(admitted.id, None)
+            return
+        self._attempts[admitted.id] = self._attempts.get(admitted.id, 0) + 1
+        if not 400 <= status < 500 and self._attempts[admitted.id] < SUBMIT_ATTEMPTS:
+            logger.warning("Ray did not take %s (%s %s); it is tried again", admitted.id, status, text)
+            return
+        self._attempts.pop(admitted.id, None)
+        reason = f"Ray refused it ({status}): {(text.strip().splitlines() or [''])[-1]}"
+        await self.decide(lambda: gateway.finish(admitted.id, WorkloadState.EVICTED, reason))
+
+    async def _post(self, path: str, body: object) -> tuple[int, str]:
+        import aiohttp
+
+        headers = {"Authorization": f"Bearer {self.token()}"}
+        timeout = aiohttp.ClientTimeout(total=60)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            try:
+                async with session.post(
+                    await self.own_address() + path, json=body, headers=headers
+                ) as answer:
+                    return answer.status, await answer.text()
+            except (aiohttp.ClientError, TimeoutError) as error:
+                return 0, repr(error)

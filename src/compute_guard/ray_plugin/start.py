@@ -1,0 +1,34 @@
+"""``RAY_START_HOOK=compute_guard.ray_plugin.start.hook``: makes ``ray start`` start a guarded node.
+
+Runs inside ``ray start`` before any of Ray's processes; an exception here stops the start, so a node that
+cannot be guarded does not come up.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from guard_core.errors import UserError
+
+BOOTSTRAP = Path(__file__).parent / "bootstrap"
+
+
+def hook(params: Any, head: bool) -> None:
+    """Called by Ray with its RayParams. Raises UserError when the environment would leave the node open."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        raise UserError("a guarded node needs Ray's token mode; set RAY_AUTH_MODE=token")
+    if not os.environ.get("TRAINGUARD_HOME"):
+        raise UserError("a guarded node must know its home; set TRAINGUARD_HOME to an absolute path")
+    os.environ["PYTHONPATH"] = guarded_python_path(os.environ.get("PYTHONPATH", ""))
+    os.environ.pop("TRAINGUARD_TOKEN", None)  # a person's credential has no business in Ray's processes
+    if head:
+        # Ray Client would be a second door beside the Job API, without submissions to admit.
+        params.ray_client_server_port = None
+
+
+def guarded_python_path(current: str) -> str:
+    """``current`` with the bootstrap folder first."""
+    rest = [part for part in current.split(os.pathsep) if part and part != str(BOOTSTRAP)]
+    return os.pathsep.join([str(BOOTSTRAP), *rest])

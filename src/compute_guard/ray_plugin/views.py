@@ -1,0 +1,90 @@
+"""What a client is shown: the ledger's workloads in the Job API's shape, Ray's answers cut to one tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from compute_guard.ledger import Entry
+from compute_guard.workload import WorkloadState
+
+_STATUS = {
+    WorkloadState.PENDING: "PENDING",
+    WorkloadState.ADMITTED: "PENDING",
+    WorkloadState.RUNNING: "RUNNING",
+    WorkloadState.DENIED: "FAILED",
+    WorkloadState.EVICTED: "STOPPED",
+    WorkloadState.PREEMPTED: "STOPPED",
+}
+HIDDEN = "<hidden>"
+
+
+def message_of(entry: Entry) -> str:
+    """The job's status message: which rule holds it, the numbers, who is ahead."""
+    if entry.state is WorkloadState.PENDING:
+        return f"{entry.reason or 'waiting for the next admission round'} (trainguard compute why {entry.id})"
+    if entry.state is WorkloadState.ADMITTED:
+        return "admitted; being handed to Ray"
+    if entry.state is WorkloadState.DENIED:
+        return f"TrainGuard denied this job: {entry.reason} (decision {entry.decision_id})"
+    if entry.state in (WorkloadState.EVICTED, WorkloadState.PREEMPTED):
+        return f"TrainGuard: {entry.state.value}: {entry.reason}"
+    return entry.reason
+
+
+def details_of(entry: Entry) -> dict[str, Any]:
+    """``JobDetails`` of a workload that Ray does not know (yet, or any more)."""
+    spec = entry.workload.spec
+    ended = entry.reason.partition(":")[0]
+    status = ended if ended in ("SUCCEEDED", "FAILED", "STOPPED") else "FAILED"
+    return {
+        "type": "SUBMISSION",
+        "job_id": entry.ray_job_id,
+        "submission_id": entry.id,
+        "driver_info": None,
+        "status": _STATUS.get(entry.state, status),
+        "entrypoint": entry.workload.entrypoint,
+        "message": message_of(entry),
+        "error_type": None,
+        "start_time": entry.created_ms,
+        "end_time": entry.finished_ms,
+        "metadata": dict(spec.get("metadata") or {}),
+        "runtime_env": without_token(spec.get("runtime_env") or {}),
+        "driver_agent_http_address": None,
+        "driver_node_id": None,
+        "driver_exit_code": None,
+    }
+
+
+def without_token(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """A runtime environment with the job's own credential hidden."""
+    variables = environment.get("env_vars")
+    if not isinstance(variables, Mapping) or "TRAINGUARD_TOKEN" not in variables:
+        return dict(environment)
+    return {**environment, "env_vars": {**variables, "TRAINGUARD_TOKEN": HIDDEN}}
+
+
+def shown(details: Mapping[str, Any], entry: Entry | None) -> dict[str, Any]:
+    """Ray's details of one job, without its credential, and with our reason where we ended it."""
+    answer = dict(details)
+    answer["runtime_env"] = without_token(answer.get("runtime_env") or {})
+    if entry is not None and entry.state in (WorkloadState.EVICTED, WorkloadState.PREEMPTED):
+        answer["message"] = message_of(entry)
+    return answer
+
+
+def listed(of_ray: Iterable[Mapping[str, Any]], entries: Iterable[Entry], *, everything: bool) -> list[Any]:
+    """Ray's job list cut to the workloads in ``entries``, with those that Ray does not know added.
+
+    ``everything`` keeps what is not in the ledger too: for a platform admin.
+    """
+    by_id = {entry.id: entry for entry in entries}
+    known = {details.get("submission_id"): details for details in of_ray}
+    answer = [
+        shown(details, by_id.get(details.get("submission_id") or ""))
+        for details in known.values()
+        if everything or details.get("submission_id") in by_id
+    ]
+    # Ray forgets a job that was deleted; only what still says something of its own is added.
+    missing = (e for e in by_id.values() if e.id not in known and e.state is not WorkloadState.FINISHED)
+    return answer + [details_of(entry) for entry in missing]
