@@ -3,8 +3,9 @@
 SQLite rules: write-ahead log, ``synchronous=FULL`` (a committed transaction survives power loss),
 foreign keys on, and ``BEGIN IMMEDIATE`` for every writing transaction, so that two writers queue on
 ``busy_timeout`` instead of failing half way with "database is locked"
-(https://docs.sqlalchemy.org/en/21/dialects/sqlite.html, "Transaction control"). PostgreSQL transactions
-run SERIALIZABLE, which gives the same meaning: what was read is still so at commit.
+(https://docs.sqlalchemy.org/en/21/dialects/sqlite.html, "Transaction control"). PostgreSQL gets the same
+meaning from an advisory lock that every writing transaction takes first: what was read is still so at
+commit, and nobody has to retry. Reading transactions see one snapshot and wait for nobody on either.
 
 Storage trouble is :class:`~guard_core.errors.Undecidable` (callers fail closed). IntegrityError surfaces.
 """
@@ -30,6 +31,12 @@ SCHEMA_VERSION = "0001"
 """The Alembic revision this code needs (tests hold it equal to the newest migration)."""
 
 BUSY_TIMEOUT_MS = 30_000
+WRITERS_LOCK = int.from_bytes(b"trngrd", "big")
+"""Key of the advisory lock that writers on PostgreSQL queue for."""
+
+# SQLSTATE classes that are trouble of the server, not of the statement
+# (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+_SERVER_TROUBLE = ("08", "25006", "40", "53", "55", "57", "58", "XX")
 
 
 class Storage:
@@ -88,7 +95,15 @@ class Storage:
                 import pg8000  # type: ignore[import-untyped]  # noqa: F401
             except ImportError:
                 raise MissingExtra.of("pg8000", "postgres") from None
-            return create_engine(self.url, isolation_level="SERIALIZABLE", pool_pre_ping=True)
+            engine = create_engine(self.url, isolation_level="READ COMMITTED", pool_pre_ping=True)
+
+            @event.listens_for(engine, "begin")
+            def _queue(connection: Connection) -> None:
+                if not connection.get_execution_options().get("trainguard_reading", False):
+                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {BUSY_TIMEOUT_MS}")
+                    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})")
+
+            return engine
         engine = create_engine(self.url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
 
         @event.listens_for(engine, "connect")
@@ -121,6 +136,8 @@ class Storage:
         from sqlalchemy.orm import Session
 
         engine = self.engine.execution_options(trainguard_reading=True)
+        if not self.is_sqlite:
+            engine = engine.execution_options(isolation_level="REPEATABLE READ")
         with self._trouble(), Session(engine, expire_on_commit=False) as session:
             yield session  # closing rolls back; an explicit rollback would expire what was read
 
@@ -133,17 +150,24 @@ class Storage:
         except exc.IntegrityError:
             raise
         except exc.DBAPIError as error:
+            state = _sqlstate(error)
+            if state.startswith("23"):  # pg8000 knows only the unique constraint (23505) as such
+                raise exc.IntegrityError(error.statement, error.params, error.orig or error) from error
+            if state.startswith(_SERVER_TROUBLE):
+                raise self.undecidable(error.orig or error) from error
             if isinstance(error, exc.ProgrammingError | exc.DataError | exc.NotSupportedError):
                 raise  # a bug of ours, not trouble of the storage
             raise self.undecidable(error.orig or error) from error
 
     def undecidable(self, reason: BaseException) -> Undecidable:
         """The one sentence for storage trouble, with its remedy."""
-        text = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
+        said = reason.args[0] if reason.args else ""
+        text = str(said.get("M", said) if isinstance(said, dict) else reason).strip()
+        text = text.splitlines()[0] if text else type(reason).__name__
         low = text.lower()
         if "full" in low or "disk i/o" in low:
             remedy = "free disk space and try again"
-        elif "locked" in low:
+        elif "locked" in low or "lock timeout" in low:
             remedy = (
                 f"another process held it for more than {BUSY_TIMEOUT_MS // 1000} s; end it and try again"
             )
@@ -220,6 +244,12 @@ class Storage:
             if self._engine is not None and self._pid == os.getpid():
                 self._engine.dispose()
             self._engine = None
+
+
+def _sqlstate(error: Any) -> str:
+    """The server's five-character code, as pg8000 carries it; empty for other databases."""
+    said = error.orig.args[0] if error.orig is not None and error.orig.args else None
+    return str(said.get("C", "")) if isinstance(said, dict) else ""
 
 
 def alembic_config() -> Any:
