@@ -1,4 +1,4 @@
-"""Vectors that every release reproduces, for ever. A failure here means ``dg1`` changed: that needs a new prefix."""
+"""Vectors that every release reproduces, for ever. A failure means that ``dg1`` changed: use a new prefix."""
 
 import json
 from pathlib import Path

@@ -1,0 +1,116 @@
+"""Parquet, Arrow IPC (Feather 2) and ORC files: their schema and row count are in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from dataset_guard.reading.files import File, extension_of, refusing
+from dataset_guard.reading.source import BATCH_ROWS, windowed
+from guard_core.errors import UserError
+
+
+def open_columnar(paths: Sequence[Path]) -> list[File]:
+    """The files at ``paths``. Raises UserError for a damaged one."""
+    makers: dict[str, type[ParquetFile | ArrowFile | OrcFile]] = {
+        ".parquet": ParquetFile,
+        ".pq": ParquetFile,
+        ".orc": OrcFile,
+    }
+    files: list[File] = []
+    for path in paths:
+        with refusing(path):
+            files.append(makers.get(extension_of(path), ArrowFile)(path))
+    return files
+
+
+class ParquetFile:
+    """A Parquet file; row groups outside the window are skipped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._open() as file:
+            self.schema = file.schema_arrow
+            self.num_rows = file.metadata.num_rows
+            self._group_rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+
+    def _open(self) -> Any:
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(self.path, memory_map=False)
+
+    def batches(
+        self, columns: Sequence[str] | None, first_row: int, rows: int | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Batches of about 65,536 rows."""
+        groups, at, skip = [], 0, first_row
+        for i, count in enumerate(self._group_rows):
+            if at + count > first_row and (rows is None or at < first_row + rows):
+                groups.append(i)
+            elif at + count <= first_row:
+                skip -= count
+            at += count
+        if not groups:
+            return
+        with self._open() as file:
+            # A name is a whole column: iter_batches would take "a.b" for a member of a struct column a.
+            wanted = None if columns is None else [c for c in columns if c in self.schema.names]
+            found = file.iter_batches(BATCH_ROWS, row_groups=groups, columns=wanted)
+            selected = found if wanted is None else (batch.select(wanted) for batch in found)
+            yield from windowed(selected, skip, rows)
+
+
+class ArrowFile:
+    """An Arrow IPC file or stream; Feather version 2 is the file format."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as handle:
+            magic = handle.read(6)
+        if magic.startswith(b"FEA1"):
+            raise UserError(f"{path} is Feather version 1, which is obsolete; write it again as version 2")
+        self._is_file = magic == b"ARROW1"
+        with pa.OSFile(str(path)) as raw:
+            reader = self._reader(raw)
+            self.schema = reader.schema
+            self.num_rows = sum(batch.num_rows for batch in self._all(reader))
+
+    def _reader(self, raw: Any) -> Any:
+        return pa.ipc.open_file(raw) if self._is_file else pa.ipc.open_stream(raw)
+
+    def _all(self, reader: Any) -> Iterator[pa.RecordBatch]:
+        if self._is_file:
+            return (reader.get_batch(i) for i in range(reader.num_record_batches))
+        return iter(reader)
+
+    def batches(
+        self, columns: Sequence[str] | None, first_row: int, rows: int | None
+    ) -> Iterator[pa.RecordBatch]:
+        """The file's own batches, from mapped memory."""
+        with pa.memory_map(str(self.path)) as raw:
+            found = self._all(self._reader(raw))
+            selected = found if columns is None else (batch.select(columns) for batch in found)
+            yield from windowed(selected, first_row, rows)
+
+
+class OrcFile:
+    """An ORC file, stripe by stripe."""
+
+    def __init__(self, path: Path) -> None:
+        from pyarrow import orc
+
+        self.path = path
+        self._file = orc.ORCFile(str(path))
+        self.schema = self._file.schema
+        self.num_rows = self._file.nrows
+
+    def batches(
+        self, columns: Sequence[str] | None, first_row: int, rows: int | None
+    ) -> Iterator[pa.RecordBatch]:
+        """One batch for each stripe."""
+        wanted = None if columns is None else list(columns)
+        stripes = (self._file.read_stripe(i, columns=wanted) for i in range(self._file.nstripes))
+        yield from windowed(stripes, first_row, rows)

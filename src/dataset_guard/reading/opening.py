@@ -1,0 +1,63 @@
+"""``open_source``: from whatever a user holds to a :class:`Source`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from dataset_guard.canonical import canonical_schema
+from dataset_guard.reading.memory import DatasetSource, TableSource, from_pandas, from_polars
+from dataset_guard.reading.source import Source
+from guard_core.errors import UserError
+
+
+def open_source(data: Any) -> Source:
+    """A :class:`Source` over ``data``: a path, or a table of pyarrow, pandas or polars.
+
+    The schema is checked here, so a source that opens has columns that can be fingerprinted.
+    Raises UserError for what cannot be read, in one sentence with its remedy.
+    """
+    source = _open(data)
+    try:
+        canonical_schema(source.schema)
+    except UserError as error:
+        raise UserError(f"{source.uri}: {error}") from error
+    return source
+
+
+def _open(data: Any) -> Source:
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, str | os.PathLike):
+        from dataset_guard.reading.files import open_path
+
+        return open_path(Path(data))
+    if isinstance(data, pa.Table):
+        return TableSource(data)
+    if isinstance(data, pa.RecordBatch):
+        return TableSource(pa.Table.from_batches([data]))
+    if isinstance(data, pa.RecordBatchReader):
+        raise UserError(
+            "a RecordBatchReader can be read only once, and its data must be read again to be verified; "
+            "pass reader.read_all(), or the path of its file"
+        )
+    family = type(data).__module__.partition(".")[0]
+    if family == "pandas" and type(data).__name__ == "DataFrame":
+        return from_pandas(data)
+    if family == "polars" and type(data).__name__ in ("DataFrame", "LazyFrame"):
+        return from_polars(data)
+    if isinstance(data, _dataset_class()):
+        return DatasetSource(data)
+    raise UserError(
+        f"data of type {type(data).__name__} cannot be read; pass a path, a pyarrow Table or Dataset, "
+        "or a pandas or polars DataFrame"
+    )
+
+
+def _dataset_class() -> Any:
+    import pyarrow.dataset
+
+    return pyarrow.dataset.Dataset
