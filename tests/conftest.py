@@ -17,6 +17,7 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "1"
 
+from compute_guard.testing import GuardedCluster, guarded_cluster
 from guard_core.config import load_settings
 from guard_core.home import Home
 from guard_core.storage import Storage
@@ -64,6 +65,14 @@ def home(home_dir: Path) -> Iterator[Home]:
 def clock() -> FrozenClock:
     """A clock that stands still until a test moves it."""
     return FrozenClock()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedCluster]:
+    """The one real guarded Ray head of this session: 4 logical CPUs, shipped policies, 250 ms rounds."""
+    pytest.importorskip("ray")
+    with guarded_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
 
 
 def _opa_binary() -> str:
@@ -137,13 +146,14 @@ class OpaServer:
             self.process = None
 
 
-@pytest.fixture
-def opa_server(opa: str, tmp_path: Path) -> Iterator[Callable[..., OpaServer]]:
-    """A function that starts a real OPA server on a bundle directory; all are ended with the test."""
+@pytest.fixture(scope="session")
+def start_opa(opa: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., OpaServer]]:
+    """A function that starts a real OPA server on a bundle directory; all are ended with the session."""
     running: list[OpaServer] = []
+    logs = tmp_path_factory.mktemp("opa-logs")
 
     def start(bundle: Path, *options: str) -> OpaServer:
-        server = OpaServer(opa, bundle, tmp_path / f"opa-{len(running)}.log", *options)
+        server = OpaServer(opa, bundle, logs / f"{len(running)}.log", *options)
         running.append(server)
         return server.start()
 
@@ -152,13 +162,23 @@ def opa_server(opa: str, tmp_path: Path) -> Iterator[Callable[..., OpaServer]]:
         server.stop()
 
 
+@pytest.fixture
+def opa_server(start_opa: Callable[..., OpaServer]) -> Iterator[Callable[..., OpaServer]]:
+    """As ``start_opa``, but the servers are ended with the test."""
+    running: list[OpaServer] = []
+
+    def start(bundle: Path, *options: str) -> OpaServer:
+        running.append(start_opa(bundle, *options))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.stop()
+
+
 @pytest.fixture(scope="session")
-def shipped_opa(opa: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpaServer]:
+def shipped_opa(start_opa: Callable[..., OpaServer], tmp_path_factory: pytest.TempPathFactory) -> OpaServer:
     """One real OPA server holding the shipped policies, for the whole session."""
     from guard_core.policy.bundle import load_bundle, shipped_policies, write_bundle
 
-    folder = tmp_path_factory.mktemp("opa")
-    write_bundle(load_bundle(shipped_policies()), folder / "bundle")
-    server = OpaServer(opa, folder / "bundle", folder / "opa.log").start()
-    yield server
-    server.stop()
+    return start_opa(write_bundle(load_bundle(shipped_policies()), tmp_path_factory.mktemp("opa") / "bundle"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Document:
     path: Path
     value: Any
     lines: Mapping[Field, int]
+    max_integer: int = MAX_INTEGER
 
     def error(self, field: Field, problem: str) -> UserError:
         """A refusal that names this file, the line and the field."""
@@ -77,7 +78,7 @@ def field_name(field: Field) -> str:
     return text
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: Path, *, max_integer: int = MAX_INTEGER) -> Document:
     """Read one ``.yaml``, ``.yml`` or ``.json`` file. Raises UserError naming file, line and field."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -87,10 +88,12 @@ def read_document(path: Path) -> Document:
         raise UserError(
             f"{path}: cannot be read ({exc.strerror}); check that it exists and its permissions"
         ) from exc
-    return _read_json(path, text) if path.suffix == ".json" else _read_yaml(path, text)
+    empty = Document(path, None, {}, max_integer)
+    return _read_json(empty, text) if path.suffix == ".json" else _read_yaml(empty, text)
 
 
-def _read_yaml(path: Path, text: str) -> Document:
+def _read_yaml(empty: Document, text: str) -> Document:
+    path = empty.path
     loader = _PlainLoader(text)
     try:
         root = loader.get_single_node()
@@ -103,11 +106,11 @@ def _read_yaml(path: Path, text: str) -> Document:
     finally:
         loader.dispose()
     lines: dict[Field, int] = {}
-    document = Document(path, None, lines)
+    document = replace(empty, lines=lines)
     if root is None:
         raise UserError(f"{path}: the file is empty; write at least an empty mapping, {{}}")
     value = _build(document, lines, root, (), set())
-    return Document(path, value, lines)
+    return replace(document, value=value)
 
 
 def _build(document: Document, lines: dict[Field, int], node: Any, field: Field, seen: set[int]) -> Any:
@@ -154,17 +157,17 @@ def _scalar(document: Document, node: Any, field: Field) -> Any:
 
 def checked_value(document: Document, value: Any, field: Field) -> Any:
     """``value`` itself, after refusing what the two engines would read differently."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_INTEGER:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > document.max_integer:
         raise document.error(
-            field, f"{value} is beyond 2^53 - 1, where engines start to round; use a larger unit"
+            field, f"{value} is beyond {document.max_integer}, where engines round; use a larger unit"
         )
     if isinstance(value, str) and ("\x00" in value or any("\ud800" <= c <= "\udfff" for c in value)):
         raise document.error(field, "the text holds a NUL or half a surrogate pair; remove it")
     return value
 
 
-def _read_json(path: Path, text: str) -> Document:
-    document = Document(path, None, {})
+def _read_json(document: Document, text: str) -> Document:
+    path = document.path
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -184,7 +187,7 @@ def _read_json(path: Path, text: str) -> Document:
     except RecursionError as exc:
         raise UserError(f"{path}: nested deeper than {MAX_DEPTH} levels") from exc
     _check_tree(document, value, ())
-    return Document(path, value, {})
+    return replace(document, value=value)
 
 
 def _check_tree(document: Document, value: Any, field: Field) -> None:

@@ -293,8 +293,20 @@ def _literals(file: _File) -> None:
                 if "Every" in literal:
                     _collection(file, literal["Every"]["domain"], local, "every")
                 for kind, body in _shallow(literal):
-                    if kind == "Call" and path_of(body["fcn"]) == ("count",):
-                        _collection(file, body["params"][0], local, "count")
+                    _operands(file, kind, body, local)
+        _head(file, rule)
+
+
+def _head(file: _File, rule: Rule) -> None:
+    """A head's value is computed after its body: what the body proved holds for it."""
+    if "head" not in rule.node:
+        return
+    bodies = rule.node.get("bodies", ())
+    statements = tuple(statement for body in bodies for statement in body["query"]["stmts"])
+    local = _Locals(file, _Scope((), statements, ()))
+    for tree in (rule.node["head"], *(body["assign"] for body in bodies)):
+        for kind, body in _shallow(tree):
+            _operands(file, kind, body, local)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +368,7 @@ class _Locals:
     def __init__(self, file: _File, scope: _Scope) -> None:
         self.bound = set(scope.arguments)
         self.collections: set[str] = set()
+        self.typed: set[str] = set()
         for statement in scope.statements:
             self._bind(file, statement["literal"])
         for statement in scope.outer:
@@ -382,10 +395,47 @@ class _Locals:
             target, variable = expression(body["lhs"]) if kind == "AssignExpr" else ("", {})
             if target == "Var" and _surely_collection(file, body["rhs"], self):
                 self.collections.add(variable["value"])
-            if kind == "Call" and (path_of(body["fcn"]) or ("",))[0] in ("is_array", "is_set", "is_object"):
-                checked = path_of(body["params"][0])
-                if checked:
+            if kind == "Call":
+                name = (path_of(body["fcn"]) or ("",))[0]
+                checked = path_of(body["params"][0]) if body["params"] else None
+                if checked and name in ("is_array", "is_set", "is_object"):
                     self.collections.add(".".join(checked))
+                if checked and name.startswith("is_"):
+                    self.typed.add(".".join(checked))
+            if kind == "Membership" and expression(body["collection"])[0] in ("Array", "Set"):
+                self._compared(body["value"], expression(body["collection"])[1]["items"])
+            if kind == "BoolExpr" and body["op"] == "Eq":
+                self._compared(body["lhs"], [body["rhs"]])
+                self._compared(body["rhs"], [body["lhs"]])
+
+    def _compared(self, node: Node, others: list[Node]) -> None:
+        path = path_of(node)
+        if path and all(expression(other)[0] in _LITERALS for other in others):
+            self.typed.add(".".join(path))
+
+
+def _operands(file: _File, kind: str, body: Node, local: _Locals) -> None:
+    """Builtins fail on the wrong type, and only one engine may get as far as calling them."""
+    if kind == "ArithExpr":
+        parts = [body["lhs"], body["rhs"]]
+    elif kind == "Call":
+        path = path_of(body["fcn"])
+        name = ".".join(path or ())
+        if name == "count" and name not in file.rules:
+            _collection(file, body["params"][0], local, "count")
+            return
+        if name not in PORTABLE or name.startswith("is_") or name == "type_name":
+            return
+        parts = list(body["params"])
+        if name == "sprintf" and expression(parts[-1])[0] == "Array":
+            parts = list(expression(parts[-1])[1]["items"])
+    else:
+        return
+    for part in parts:
+        path = path_of(part)
+        if path and path[0] == "input" and len(path) > 1 and ".".join(path) not in local.typed:
+            message = f"{'.'.join(path)} may be of any type; check it in the same body first: is_string(x)"
+            file.report(part, "unchecked-type", message)
 
 
 def _surely_collection(file: _File, node: Node, local: _Locals) -> bool:

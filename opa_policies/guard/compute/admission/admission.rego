@@ -41,13 +41,13 @@ deny contains {"rule": "queue-unknown", "msg": msg} if {
 deny contains {"rule": "tenant-mismatch", "msg": msg} if {
 	queue
 	not queue.tenant == input.principal.tenant
-	msg := sprintf("queue %v is not a queue of tenant %v", [input.workload.queue, input.principal.tenant])
+	msg := sprintf("queue %v is not a queue of tenant %v", [queue_name, caller.name])
 }
 
 deny contains {"rule": "tenant-mismatch", "msg": msg} if {
 	is_string(input.workload.tenant)
 	input.workload.tenant != input.principal.tenant
-	msg := sprintf("the job says tenant %v, its credential says %v", [input.workload.tenant, input.principal.tenant])
+	msg := sprintf("the job says tenant %v, its credential says %v", [input.workload.tenant, caller.name])
 }
 
 # METADATA
@@ -80,7 +80,7 @@ deny contains {"rule": "dataset-incomplete", "msg": msg} if {
 deny contains {"rule": "runtime-env-field", "msg": msg, "field": field} if {
 	some field in fields
 	not field in allowed_fields
-	msg := sprintf("runtime_env field %v is not allowed for tenant %v", [field, input.principal.tenant])
+	msg := sprintf("runtime_env field %v is not allowed for tenant %v", [field, caller.name])
 }
 
 deny contains {"rule": "runtime-env-variable", "msg": msg, "field": field} if {
@@ -179,9 +179,12 @@ judged contains resource if {
 	is_number(share.requested)
 }
 
-show(share, key) := object.get(share, key, "?") if is_object(share)
+# An amount, when it is one.
+show(share, key) := share[key] if is_number(share[key])
 
-show(share, _) := "?" if not is_object(share)
+show(share, key) := "?" if not shown(share, key)
+
+shown(share, key) if is_number(share[key])
 
 most(share) := share.nominal + share.borrowing_limit if limited(share)
 

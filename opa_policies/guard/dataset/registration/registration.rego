@@ -31,11 +31,12 @@ deny contains {"rule": "dataset-incomplete", "msg": msg} if {
 
 deny contains {"rule": "tenant-mismatch", "msg": msg} if {
 	not input.dataset.tenant == input.principal.tenant
-	msg := sprintf("a dataset is recorded for its own tenant %v only", [input.principal.tenant])
+	msg := sprintf("a dataset is recorded for its own tenant %v only", [caller.name])
 }
 
 deny contains {"rule": "dataset-empty", "msg": msg} if {
 	input.dataset.rows == 0
+	is_string(input.dataset.name)
 	msg := sprintf("dataset %v has no rows", [input.dataset.name])
 }
 

@@ -24,7 +24,10 @@ deny contains {"rule": "purpose-unknown", "msg": msg} if {
 	msg := "the purpose must be train, evaluate, export or inspect"
 }
 
-deny contains {"rule": "dataset-incomplete", "msg": "the request does not say which dataset"} if not denials
+deny contains {"rule": "dataset-incomplete", "msg": "the request does not say which dataset"} if {
+	caller.tier
+	not denials
+}
 
 deny contains reason if some reason in denials
 
@@ -32,14 +35,14 @@ deny contains {"rule": "dataset-undeclared", "msg": msg, "dataset": facts.name(i
 	input.principal.kind == "job"
 	is_object(input.dataset)
 	not declared
-	msg := sprintf("job %v did not declare dataset %v", [input.principal.workload, facts.name(input.dataset)])
+	msg := sprintf("job %v did not declare dataset %v", [job, facts.name(input.dataset)])
 }
 
 deny contains {"rule": "workload-mismatch", "msg": msg} if {
 	input.principal.kind == "job"
 	is_string(input.workload)
 	not input.workload == input.principal.workload
-	msg := sprintf("the credential is for job %v, not for %v", [input.principal.workload, input.workload])
+	msg := sprintf("the credential is for job %v, not for %v", [job, input.workload])
 }
 
 warn contains reason if {
@@ -61,7 +64,17 @@ declared if {
 
 declared if {
 	input.dataset.tenant == input.principal.tenant
+	is_string(input.dataset.name)
+	is_number(input.dataset.version)
 	sprintf("%v@%v", [input.dataset.name, input.dataset.version]) in input.principal.datasets
 }
 
-declared if sprintf("%v/%v", [input.dataset.tenant, input.dataset.name]) in input.principal.datasets
+declared if {
+	is_string(input.dataset.tenant)
+	is_string(input.dataset.name)
+	sprintf("%v/%v", [input.dataset.tenant, input.dataset.name]) in input.principal.datasets
+}
+
+default job := "?"
+
+job := input.principal.workload if is_string(input.principal.workload)

@@ -7,7 +7,16 @@
 #   article: 4
 package guard.lib.caller
 
-tenant := data.guard.config.tenants[input.principal.tenant]
+# The tenant's name and the user's, when they are text.
+default name := "?"
+
+name := input.principal.tenant if is_string(input.principal.tenant)
+
+default user := "?"
+
+user := input.principal.user if is_string(input.principal.user)
+
+tenant := data.guard.config.tenants[name]
 
 tier := data.guard.config.thresholds.tiers[tenant.tier]
 
@@ -19,20 +28,20 @@ deny contains {"rule": "caller-unknown", "msg": "the request carries no complete
 deny contains {"rule": "tenant-unknown", "msg": msg} if {
 	complete
 	not tenant
-	msg := sprintf("tenant %v is not in the policy data (tenants.yaml)", [input.principal.tenant])
+	msg := sprintf("tenant %v is not in the policy data (tenants.yaml)", [name])
 }
 
 deny contains {"rule": "tenant-not-active", "msg": msg} if {
 	complete
 	tenant.state != "active"
-	msg := sprintf("tenant %v is %v", [input.principal.tenant, tenant.state])
+	msg := sprintf("tenant %v is %v", [name, tenant.state])
 }
 
 deny contains {"rule": "tier-unknown", "msg": msg} if {
 	complete
 	tenant
 	not tier
-	msg := sprintf("tenant %v has no protection tier in the policy data (thresholds.yaml)", [input.principal.tenant])
+	msg := sprintf("tenant %v has no protection tier in the policy data (thresholds.yaml)", [name])
 }
 
 deny contains {"rule": "not-a-member", "msg": msg} if {
@@ -40,20 +49,20 @@ deny contains {"rule": "not-a-member", "msg": msg} if {
 	is_object(tenant.members)
 	input.principal.kind in {"tenant", "job"}
 	not member
-	msg := sprintf("user %v is not a member of tenant %v", [input.principal.user, input.principal.tenant])
+	msg := sprintf("user %v is not a member of tenant %v", [user, name])
 }
 
 deny contains {"rule": "not-on-behalf", "msg": msg} if {
 	complete
 	not own_or_admin
-	msg := sprintf("user %v may not act on behalf of tenant %v", [input.principal.user, input.principal.tenant])
+	msg := sprintf("user %v may not act on behalf of tenant %v", [user, name])
 }
 
 deny contains {"rule": "clock-missing", "msg": "the request carries no time (now_ns)"} if not timed
 
 timed if is_number(input.now_ns)
 
-member if is_array(tenant.members[input.principal.user])
+member if is_array(tenant.members[user])
 
 complete if {
 	is_string(input.principal.tenant)
@@ -62,9 +71,11 @@ complete if {
 	input.principal.kind in {"local", "tenant", "job", "system"}
 }
 
-own_or_admin if object.get(input.principal, "on_behalf_of", null) == null
+own_or_admin if not delegated
 
 own_or_admin if {
 	input.principal.on_behalf_of == input.principal.tenant
 	is_admin
 }
+
+delegated if input.principal.on_behalf_of != null

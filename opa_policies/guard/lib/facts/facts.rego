@@ -33,9 +33,12 @@ warnings(fact, tier) := {reason |
 	reason := {"rule": rule, "msg": msg, "dataset": name(fact)}
 }
 
-# METADATA
-# title: The dataset's reference as people write it
-name(fact) := object.get(fact, "ref", "(a dataset without a reference)")
+# The reference as people write it.
+name(fact) := fact.ref if is_string(fact.ref)
+
+name(fact) := "(a dataset without a reference)" if not named(fact)
+
+named(fact) if is_string(fact.ref)
 
 problem("dataset-missing", fact, _, _, _) := msg if {
 	not present(fact)
@@ -119,4 +122,4 @@ shared(fact, tenant) if tenant in fact.shared_with
 
 judged(fact) if verdict(fact) in {"allow", "warn", "quarantine", "deny"}
 
-verdict(fact) := object.get(fact, "verdict", "unknown")
+verdict(fact) := fact.verdict

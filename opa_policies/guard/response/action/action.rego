@@ -42,25 +42,25 @@ deny contains {"rule": "action-incomplete", "msg": msg} if {
 
 deny contains {"rule": "not-a-responder", "msg": msg} if {
 	not responder
-	msg := sprintf("%v may not carry out responses", [user])
+	msg := sprintf("%v may not carry out responses", [caller.user])
 }
 
 deny contains {"rule": "target-mismatch", "msg": msg} if {
-	input.action.level < 7
+	level < 7
 	not input.action.target.tenant == input.incident.tenant
 	msg := sprintf("the incident is of tenant %v, the action is not", [incident_tenant])
 }
 
 deny contains {"rule": "target-missing", "msg": "cordoning needs a node"} if {
-	input.action.level == 7
+	level == 7
 	not node
 }
 
 deny contains {"rule": "severity-too-low", "msg": msg} if {
-	input.action.level >= 3
+	level >= 3
 	input.incident.severity in {"info", "warning"}
 	not confirmed
-	msg := sprintf("level %v needs an incident, this is a %v", [input.action.level, input.incident.severity])
+	msg := sprintf("level %v needs an incident, this is a %v", [level, input.incident.severity])
 }
 
 deny contains reason if {
@@ -74,30 +74,30 @@ warn contains reason if {
 }
 
 obstacles contains {"rule": "kill-switch", "msg": "the kill switch is on: no action above level 2"} if {
-	input.action.level > 2
+	level > 2
 	not config.kill_switch == false
 }
 
 obstacles contains {"rule": "approvals-missing", "msg": msg} if {
 	given := count(approvers)
 	given < needed
-	msg := sprintf("level %v needs %v approvals, %v given", [input.action.level, needed, given])
+	msg := sprintf("level %v needs %v approvals, %v given", [level, needed, given])
 }
 
 obstacles contains {"rule": "blast-actions", "msg": msg} if {
-	input.action.level > 2
+	level > 2
 	not calm
 	msg := sprintf("the cap of %v actions an hour is reached", [config.blast.actions_per_hour])
 }
 
 obstacles contains {"rule": "blast-tenants", "msg": msg} if {
-	input.action.level > 2
+	level > 2
 	not contained
 	msg := sprintf("more than %v tenants would be affected", [config.blast.tenants_affected])
 }
 
 complete if {
-	input.action.level in {0, 1, 2, 3, 4, 5, 6, 7}
+	is_number(level)
 	is_object(input.action.target)
 	is_string(input.incident.id)
 	is_string(input.incident.kind)
@@ -114,11 +114,9 @@ responder if {
 	role in {"platform-admin", "incident-responder"}
 }
 
+level := input.action.level if input.action.level in {0, 1, 2, 3, 4, 5, 6, 7}
+
 node if is_string(input.action.target.node)
-
-default user := "the caller"
-
-user := input.principal.user if is_string(input.principal.user)
 
 default incident_tenant := "?"
 
@@ -160,14 +158,14 @@ needed := 0 if {
 
 ladder_needs := rung.approvals if {
 	some rung in config.ladder
-	rung.level == input.action.level
+	rung.level == level
 }
 
 authorised_beforehand if {
 	playbook := config.playbooks[input.playbook.name]
 	playbook.enabled == true
-	input.action.level <= playbook.max_level
-	input.action.level <= 5
+	level <= playbook.max_level
+	level <= 5
 	covers(playbook.kinds, input.incident.kind)
 	covers(playbook.tenants, input.incident.tenant)
 	input.now_ns < time.parse_rfc3339_ns(playbook.expires)

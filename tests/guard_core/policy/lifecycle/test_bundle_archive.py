@@ -59,7 +59,9 @@ def test_a_bundle_comes_back_as_it_was_without_its_tests(key: BundleKey, verifie
     bundle = load_bundle(shipped_policies())
     read = open_archive(build_archive(bundle, sequence=7, key=key), verifier)
     assert (read.bundle.revision, read.sequence, read.key_id) == (bundle.revision, 7, key.key_id)
-    assert (read.bundle.modules, read.bundle.data_json) == (bundle.modules, bundle.data_json)
+    assert read.bundle.modules == bundle.modules
+    assert dict(read.bundle.config) == dict(bundle.config)
+    assert json.loads(read.bundle.data_json) == json.loads(bundle.data_json)
     assert not read.bundle.tests
 
 
@@ -172,6 +174,12 @@ def _unsigned(files: dict[str, bytes]) -> dict[str, bytes]:
     return {name: content for name, content in files.items() if name != SIGNATURES}
 
 
+def _doubled(files: dict[str, bytes]) -> dict[str, bytes]:
+    """A key twice: readers that take the last one see what was signed, readers that take the first do not."""
+    name = "guard/config/words/data.json"
+    return {**files, name: files[name].replace(b'{"numbers"', b'{"numbers":[7],"numbers"')}
+
+
 def _renumbered(files: dict[str, bytes]) -> dict[str, bytes]:
     manifest = json.loads(files[".manifest"])
     manifest["metadata"]["trainguard"]["sequence"] = 99
@@ -220,6 +228,11 @@ def test_opa_refuses_what_our_loader_refuses(
         capture_output=True, timeout=60,
     )  # fmt: skip
     assert done.returncode != 0
+
+
+def test_data_with_a_key_twice_is_refused(key: BundleKey, verifier: BundleVerifier) -> None:
+    with pytest.raises(Tampered, match="is not the JSON document that was signed"):
+        open_archive(packed(_doubled(unpacked(build_archive(SMALL, sequence=1, key=key)))), verifier)
 
 
 def test_a_bundle_cut_anywhere_is_refused(key: BundleKey, verifier: BundleVerifier) -> None:
