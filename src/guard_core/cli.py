@@ -113,6 +113,13 @@ class RootGroup(click.Group):
             raise UserError(f"the command {cmd_name!r} ({point.value}) is not a click command")
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run; a reader of stdout that has gone (``| head``) ends us as it would any program of the shell."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # click itself would exit with 1, which here means denied
+            raise click.exceptions.Exit(_reader_gone()) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of ``--help``, without importing any of its commands."""
         with formatter.section("Commands"):
@@ -158,15 +165,19 @@ def main(args: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
     except BrokenPipeError:
-        # The reader (`| head`) has gone: not an error, and Python's own flush at exit must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _reader_gone()
     except Exception:  # noqa: BLE001 - the last line of defence: a bug keeps its traceback and its own status
         import traceback
 
         traceback.print_exc()
         return 70
     return status if isinstance(status, int) and not isinstance(status, bool) else 0
+
+
+def _reader_gone() -> int:
+    """128 + SIGPIPE; and Python's own flush at exit finds something that takes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
 
 
 def _fail(sentence: str, status: int) -> int:

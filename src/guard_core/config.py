@@ -71,14 +71,14 @@ def load_settings_with_origins(**overrides: Any) -> tuple[Settings, dict[str, st
     environment = list(_environment())
     if named:
         file = Path(named).expanduser().absolute()
-        if not file.is_file():
+        if not _is_file(file):
             raise UserError(
                 f"the configuration file {file} does not exist; create it or unset TRAINGUARD_CONFIG"
             )
     else:
         asked = overrides.get("home") or {k: v for k, v, _ in environment}.get("home") or DEFAULT_HOME
         file = _path(asked) / CONFIG_FILE
-    if file.is_file():
+    if _is_file(file):
         layers += _flatten(_read_yaml(file), f"file {file}")
     layers += environment
     layers += _flatten({k: v for k, v in overrides.items() if v is not None}, "option")
@@ -150,6 +150,15 @@ def _environment() -> Iterator[tuple[str, Any, str]]:
             if near or section:
                 hint = f"; did you mean {near[0]}?" if near else "; see: trainguard config show"
                 raise UserError(f"the environment variable {name} is not a setting{hint}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise UserError(
+            f"the configuration file {path} cannot be looked at ({error.strerror}); mend its permissions"
+        ) from None
 
 
 def _read_yaml(file: Path) -> Mapping[str, Any]:

@@ -258,8 +258,9 @@ def masked_tokens(text: str) -> str:
 
 
 def _id_of(token: str) -> str:
-    parts = token.split("_", 2)
-    return parts[1] if len(parts) == 3 and parts[0] == "tg" else ""
+    """The id a token names; empty for what is no token, which then is in no database."""
+    match = TOKEN.fullmatch(token)
+    return match[1] if match else ""
 
 
 def _digest(token: str) -> str:
