@@ -39,6 +39,8 @@ class Answer:
     eval_ns: int = 0
     revision: str = ""
     """Revision that gave this very answer; with hot reload it may differ from the engine's a moment later."""
+    difference: Mapping[str, Any] | None = None
+    """What a staged candidate would have said, when it differs: for the audit log, beside the decision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

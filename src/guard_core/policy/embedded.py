@@ -93,8 +93,10 @@ class EmbeddedEngine:
 
     def evaluate(self, path: str, input: Mapping[str, Any]) -> Answer:  # noqa: A002  # the protocol's name
         """Value of the rule at ``path``. Any fault, a panic included, is an Answer with ``error``."""
+        return self._answer(self._bundle, path, input)
+
+    def _answer(self, bundle: Bundle, path: str, input: Mapping[str, Any]) -> Answer:  # noqa: A002
         started = time.perf_counter_ns()
-        bundle = self._bundle
         try:
             query = "data." + ".".join(rule_path(path))
             text = input_json(input)
@@ -106,7 +108,7 @@ class EmbeddedEngine:
         except Unaskable as exc:
             return Answer(error=f"policy {path} cannot be asked: {exc}", revision=bundle.revision)
         except BaseException as exc:  # noqa: BLE001  # PanicException is no Exception
-            self._local.engine = None  # a panic may leave the interpreter half way: start afresh
+            self._forget(bundle)  # a panic may leave the interpreter half way: start afresh
             return Answer(
                 error=f"policy {path} failed: {brief(exc)}",
                 eval_ns=time.perf_counter_ns() - started,
@@ -117,6 +119,9 @@ class EmbeddedEngine:
         if len(expressions) != 1 or "value" not in expressions[0]:
             return Answer(defined=False, eval_ns=elapsed, revision=bundle.revision)
         return Answer(value=expressions[0]["value"], defined=True, eval_ns=elapsed, revision=bundle.revision)
+
+    def _forget(self, bundle: Bundle) -> None:  # noqa: ARG002  # this thread has one engine only
+        self._local.engine = None
 
     def _engine(self, bundle: Bundle) -> Any:
         local = self._local

@@ -21,6 +21,7 @@ from guard_core.policy.rego_ast import (
     ParseFault,
     Place,
     Rule,
+    column,
     expression,
     nodes,
     parse,
@@ -74,9 +75,11 @@ class _File:
     test: bool
     found: list[Diagnostic] = field(default_factory=list)
     source: bytes = b""
+    resolved: set[Place] = field(default_factory=set)
 
     def report(self, where: Node | Place, code: str, message: str) -> None:
         line, col = where if isinstance(where, tuple) else place(where)
+        col = column(self.module.text, line, col)
         self.found.append(Diagnostic(self.module.file, line, col, code, message))
 
     @property
@@ -130,7 +133,8 @@ def _package(file: _File) -> None:
         file.report(where, "package", "guard.config is where the data files appear; choose another package")
     elif "/" in module.file:
         folder = module.file.rpartition("/")[0].replace("/", ".")
-        if not folder.endswith(module.package):
+        package = module.package.removesuffix("_test") if file.test else module.package
+        if not folder.endswith(package):
             file.report(where, "package", f"package {module.package} belongs in the folder of that name")
 
 
@@ -230,10 +234,15 @@ def _sprintf(file: _File, body: Node) -> None:
 
 def _reference(file: _File, kind: str, body: Node) -> None:
     path = path_of({kind: body})
+    where = place(body)
+    if path and len(path) > 1:
+        if where in file.resolved:
+            return  # the beginning of a longer reference, which has been looked at
+        file.resolved.add(where)
     if path and path[0] == "data" and len(path) > 1 and not file.test:
-        _resolves(file, path, place(body))
+        _resolves(file, path, where)
     elif path and kind == "RefDot" and (found := file.imported(path[0])):
-        _resolves(file, (*found.split("."), *path[1:]), place(body))
+        _resolves(file, (*found.split("."), *path[1:]), where)
 
 
 def _resolves(file: _File, path: tuple[str, ...], where: Place) -> None:
@@ -288,6 +297,7 @@ def _literals(file: _File) -> None:
                     )
                 if "NotExpr" in literal:
                     _negation(file, literal["NotExpr"]["expr"], local)
+                    continue
                 if "SomeIn" in literal:
                     _collection(file, literal["SomeIn"]["collection"], local, "some ... in")
                 if "Every" in literal:

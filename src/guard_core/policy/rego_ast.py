@@ -105,6 +105,7 @@ def parse(file: str, text: str) -> Module:
 def _parse_diagnostic(file: str, text: str, error: str) -> Diagnostic:
     found = _WHERE.search(error)
     line, col = (int(found["line"]), int(found["col"])) if found else (1, 1)
+    col = column(text, line, col)
     lines = text.splitlines()
     source = lines[line - 1] if line <= len(lines) else ""
     if source[col - 1 : col] == "$":
@@ -193,6 +194,18 @@ def nodes(tree: Node) -> Iterator[tuple[str, Any]]:
 def place(tree: Node) -> Place:
     """Least line and column of anything in ``tree``; (1, 1) when it holds no span."""
     return min(_places(tree), default=(1, 1))
+
+
+def column(text: str, line: int, col: int) -> int:
+    """The column as editors and OPA count it: regorus counts a tab as four."""
+    lines = text.splitlines()
+    source = lines[line - 1] if 0 < line <= len(lines) else ""
+    width = 1
+    for position, character in enumerate(source, 1):
+        if width >= col:
+            return position
+        width += 4 if character == "\t" else 1
+    return len(source) + 1 if source else col
 
 
 def _places(tree: Node) -> Iterator[Place]:

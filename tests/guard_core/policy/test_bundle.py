@@ -76,7 +76,13 @@ def test_any_change_of_policy_or_data_changes_the_revision(
             "nominal: -1",
         ),
         ("quotas", "nominal: 2000", "nominal: 1.5", "1.5 is a fraction", "1.5"),
-        ("quotas", "nominal: 2000", "nominal: 9007199254740993", "beyond 9007199254740991", "9007199254740993"),
+        (
+            "quotas",
+            "nominal: 2000",
+            "nominal: 9007199254740993",
+            "beyond 9007199254740991",
+            "9007199254740993",
+        ),
         ("quotas", "nominal: 2000", "nominal: 2026-11-23", "is not of type 'integer'", "2026-11-23"),
         ("quotas", "weight: 2", "wieght: 2", "queues.acme.wieght", "wieght"),
         (
