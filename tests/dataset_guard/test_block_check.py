@@ -1,6 +1,7 @@
 """A block is handed out only when it is exactly what was signed."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pytest
 
 from dataset_guard.block_check import BlockCheck
 from dataset_guard.fingerprint import BLOCK_ROWS, Fingerprinter
+from dataset_guard.manifest import FileEntry, file_digest
 from guard_core.errors import Tampered
 
 ROWS = BLOCK_ROWS + 100
@@ -43,6 +45,7 @@ def check(signed):
         rows=signed.rows,
         leaves=signed.leaves,
         fingerprint=signed.fingerprint,
+        files=[FileEntry("x.parquet", "0" * 64, 1, ROWS)],
     )
 
 
@@ -56,8 +59,8 @@ def changed(column, row, value):
 def test_unchanged_blocks_pass_in_any_column_order(check):
     data = table().select(["label", "x", "name"])
     for number in range(check.blocks):
-        check.check(number, block(data, number), place="x.parquet")
-    check.complete(2, place="x.parquet")
+        check.check(number, block(data, number))
+    check.complete(2)
 
 
 def test_one_changed_cell_names_its_file_block_and_column(check):
@@ -65,14 +68,14 @@ def test_one_changed_cell_names_its_file_block_and_column(check):
     with pytest.raises(
         Tampered, match=r"x\.parquet, block 1 \(rows 65,536 to 65,635\) differs in column 'label'"
     ):
-        check.check(1, tampered, place="x.parquet")
+        check.check(1, tampered)
 
 
 def test_a_block_in_another_blocks_place_is_found(check):
     rows = table().slice(BLOCK_ROWS, 100)
     swapped = pa.concat_tables([rows, table().slice(100, BLOCK_ROWS - 100)]).combine_chunks().to_batches()[0]
     with pytest.raises(Tampered, match=r"block 0 .* differs in column 'label' and 2 more"):
-        check.check(0, swapped, place="x.parquet")
+        check.check(0, swapped)
 
 
 @pytest.mark.parametrize(
@@ -88,24 +91,24 @@ def test_a_block_in_another_blocks_place_is_found(check):
 )
 def test_another_schema_is_tampering_and_says_which_column(check, data, said):
     with pytest.raises(Tampered, match=said):
-        check.check(0, block(data, 0), place="x.parquet")
+        check.check(0, block(data, 0))
 
 
 def test_added_and_removed_rows_are_found_even_at_the_end(check):
     longer = table(ROWS + 1)
     with pytest.raises(Tampered, match="has 101 rows where 100 were signed"):
-        check.check(1, block(longer, 1), place="x.parquet")
+        check.check(1, block(longer, 1))
     with pytest.raises(Tampered, match=r"block 2 .* rows were added at the end"):
-        check.check(2, block(table(), 1), place="x.parquet")
+        check.check(2, block(table(), 1))
     with pytest.raises(Tampered, match=r"block 1 .* is missing: rows were removed at the end"):
-        check.complete(1, place="x.parquet")
+        check.complete(1)
 
 
 def test_some_columns_are_checked_alone(check):
     some = check.of_columns(["label", "x"])
-    some.check(1, block(table().select(["x", "label"]), 1), place="x.parquet")
+    some.check(1, block(table().select(["x", "label"]), 1))
     with pytest.raises(Tampered, match="differs in column 'x'"):
-        some.check(1, block(changed("x", ROWS - 1, -1.0).select(["x", "label"]), 1), place="x.parquet")
+        some.check(1, block(changed("x", ROWS - 1, -1.0).select(["x", "label"]), 1))
 
 
 def test_a_column_the_version_lacks_is_named(check):
@@ -124,6 +127,28 @@ def test_changed_leaves_do_not_give_the_signed_fingerprint(signed):
             )
 
 
+def test_a_part_of_the_blocks_is_checked_under_its_own_numbers(check):
+    last = check.of_blocks(1, 2)
+    assert last.leaves.shape == (1, 3, 32)
+    last.check(1, block(table(), 1))
+    last.complete(2)
+    with pytest.raises(Tampered, match=r"block 1 .* differs in column 'label'"):
+        last.check(1, block(changed("label", ROWS - 1, 9), 1))
+
+
 def test_a_check_travels_to_another_process(check):
     there = pickle.loads(pickle.dumps(check))
-    there.check(1, block(table(), 1), place="x.parquet")
+    there.check(1, block(table(), 1))
+
+
+def test_of_several_files_in_a_block_the_changed_one_is_named(check, tmp_path):
+    names = ("a.parquet", "b.parquet", "c.parquet")
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    rows = dict(zip(names, (40_000, 20_000, 5_636), strict=True))
+    entries = [FileEntry(name, file_digest(tmp_path / name), 9, rows[name]) for name in names]
+    several = replace(check, files=tuple(entries), path=tmp_path)
+    assert several.place(0) == "a.parquet, b.parquet, c.parquet"
+    assert several.place(1) == "c.parquet"
+    (tmp_path / "b.parquet").write_bytes(b"B.parquet")
+    assert several.place(0) == "b.parquet"

@@ -6,14 +6,6 @@ import pytest
 
 from dataset_guard.integrations.mlflow_gate import LoggedDataset, refusal, token_of
 from dataset_guard.integrations.mlflow_server import logged_datasets
-from guard_core.config import load_settings
-from guard_core.home import Home
-
-
-@pytest.fixture
-def home(tmp_path):
-    with Home.open(load_settings(home=tmp_path / "home")) as opened:
-        yield opened
 
 
 def basic(text):

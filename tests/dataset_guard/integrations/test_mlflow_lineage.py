@@ -7,15 +7,7 @@ import pytest
 
 from dataset_guard.integrations.mlflow_data import dataset, record_registration
 from dataset_guard.integrations.mlflow_lineage import MARK, mark_runs, runs_using
-from guard_core.config import load_settings
 from guard_core.findings import Verdict
-from guard_core.home import Home
-
-
-@pytest.fixture
-def home(tmp_path):
-    with Home.open(load_settings(home=tmp_path / "home")) as opened:
-        yield opened
 
 
 def train(report, name, context="training"):
