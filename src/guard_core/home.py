@@ -13,7 +13,6 @@ audit log, and loads neither SQLAlchemy nor the policy engine until something as
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import entry_points
@@ -178,6 +177,10 @@ class Home:
                 subject=subject,
                 moment=moment,
             )
+        except (TypeError, ValueError, RecursionError) as error:
+            raise Undecidable(
+                f"no decision is given because its question cannot be put on record: {error}"
+            ) from error
         except Tampered as error:
             raise Undecidable(
                 f"no decision is given while the audit log cannot be trusted: {error}"
@@ -217,8 +220,3 @@ class Home:
 
 def _reopen(settings: Settings, clock: Clock) -> Home:
     return Home.open(settings, clock=clock)
-
-
-def default_home() -> Path:
-    """Where a home would be, without opening it."""
-    return load_settings(home=os.environ.get("TRAINGUARD_HOME") or None).home

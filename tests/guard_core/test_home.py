@@ -204,6 +204,22 @@ def test_no_decision_is_given_while_the_log_cannot_be_trusted(ruled):
         decide(ruled, owner="local")
 
 
+def deep(levels):
+    value = {}
+    for _ in range(levels):
+        value = {"in": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), b"x", object(), deep(5000)], ids=["nan", "bytes", "object", "deep"]
+)
+def test_no_decision_is_given_on_a_question_that_cannot_be_recorded(ruled, value):
+    with pytest.raises(Undecidable, match="cannot be put on record"):
+        decide(ruled, owner="local", extra=value)
+    assert list(ruled.audit.records()) == []
+
+
 def test_allowed_means_the_engine_said_so(ruled):
     assert decide(ruled, owner="local").allow
 

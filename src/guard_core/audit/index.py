@@ -18,6 +18,8 @@ from guard_core.audit.segments import lines, segments
 from guard_core.storage import Storage
 from guard_core.storage.tables import DecisionRow
 
+BATCH = 2000
+
 
 class DecisionIndex:
     """The index over one log."""
@@ -50,7 +52,16 @@ class DecisionIndex:
             return session.get(DecisionRow, decision_id)
 
     def refresh(self) -> int:
-        """Index the decisions recorded since the last time; returns how many."""
+        """Index the decisions recorded since the last time; returns how many.
+
+        Works in transactions of ``BATCH`` rows: other writers get their turn, and what is done stays done.
+        """
+        total = 0
+        while added := self._next_batch():
+            total += added
+        return total
+
+    def _next_batch(self) -> int:
         with self._storage.session() as session:
             newest = session.scalar(select(func.max(DecisionRow.seq)))
             last = session.scalars(select(DecisionRow).where(DecisionRow.seq == newest)).one_or_none()
@@ -71,6 +82,8 @@ class DecisionIndex:
                         if value.get("kind") == "decision" and (last is None or value["_seq"] > last.seq):
                             session.add(_row(value, path.name, offset))
                             added += 1
+                            if added == BATCH:
+                                return added
                     offset += len(line)
             return added
 

@@ -47,6 +47,13 @@ def test_bringing_the_index_up_to_date_twice_adds_nothing(home):
     )
 
 
+def test_a_long_log_is_indexed_in_several_transactions(home, monkeypatch):
+    monkeypatch.setattr("guard_core.audit.index.BATCH", 2)
+    ids = [ask(home) for _ in range(5)]
+    assert DecisionIndex(home.storage, home.audit).refresh() == 5
+    assert [home.decision_record(i)["_seq"] for i in ids] == [0, 1, 2, 3, 4]
+
+
 def test_after_a_restart_of_the_log_the_index_is_made_anew(home):
     old = ask(home)
     assert home.decision_record(old)
