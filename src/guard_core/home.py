@@ -101,19 +101,27 @@ class Home:
 
     @cached_property
     def policy(self) -> PolicyEngine:
-        """The policy engine that the settings name. Raises UserError for a broken policy directory."""
-        from guard_core.policy.engine import make_engine
+        """The policy engine that the settings name: with a policy store, what the store has in force.
 
-        return make_engine(self.settings)
+        Raises UserError for a broken policy directory, Tampered for a policy store that was changed.
+        """
+        from guard_core.policy.lifecycle.opening import engine_of
+
+        return engine_of(self)
 
     @cached_property
     def _bundle(self) -> Bundle:
-        from guard_core.policy.bundle import load_bundle, shipped_policies
+        from guard_core.policy.lifecycle.opening import bundle_of
 
-        return load_bundle(self.settings.policy.dir or shipped_policies())
+        return bundle_of(self)
 
     def policy_data(self) -> dict[str, Any]:
-        """``data.guard.config``: tenants, quotas, thresholds, nodes, ... of the policy directory."""
+        """``data.guard.config`` in force: tenants, quotas, thresholds, nodes, ..."""
+        from guard_core.policy.lifecycle.active import ActivePolicies
+
+        live = self.settings.policy.dir is None and self.settings.policy.engine == "embedded"
+        if live and isinstance(self.policy, ActivePolicies):
+            return dict(self.policy.bundle.config)
         return dict(self._bundle.config)
 
     def tenants(self) -> dict[str, Any]:
@@ -177,6 +185,14 @@ class Home:
                 subject=subject,
                 moment=moment,
             )
+            if answer.difference is not None:
+                self.audit.event(
+                    "policy.difference",
+                    subject=subject,
+                    data=answer.difference,
+                    enforcement=Enforcement.DETECTIVE,
+                    decision_id=decision.decision_id,
+                )
         except (TypeError, ValueError, RecursionError) as error:
             raise Undecidable(
                 f"no decision is given because its question cannot be put on record: {error}"
@@ -190,7 +206,8 @@ class Home:
     def _ask(self, path: str, question: Mapping[str, Any]) -> tuple[Answer, str, str]:
         try:
             engine = self.policy
-            return engine.evaluate(path, question), engine.revision, engine.name
+            answer = engine.evaluate(path, question)
+            return answer, answer.revision or engine.revision, engine.name
         except GuardError as error:
             return Answer(error=str(error)), "", self.settings.policy.engine
         except Exception as error:  # noqa: BLE001 - an engine's bug must be a denial on record, not a way round it

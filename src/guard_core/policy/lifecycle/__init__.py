@@ -1,1 +1,1 @@
-"""How a policy change reaches a live cluster: signed bundles, replay, stages, promotion, rollback, break-glass."""
+"""How a policy change reaches a live cluster: signed bundles, replay, stages, promotion, rollback."""

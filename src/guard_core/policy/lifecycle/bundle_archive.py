@@ -20,19 +20,21 @@ import json
 import re
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from guard_core.errors import Tampered, UserError
 from guard_core.files import write_atomic
-from guard_core.policy.bundle import ROOTS, Bundle, make_bundle
+from guard_core.policy.bundle import ROOTS, Bundle
 from guard_core.policy.lifecycle.bundle_signature import (
     MANIFEST,
     SIGNATURES,
     BundleKey,
     BundleVerifier,
+    go_json,
 )
 
 MAX_ARCHIVE_BYTES = 256 << 20
@@ -61,9 +63,7 @@ def build_archive(bundle: Bundle, *, sequence: int, key: BundleKey) -> bytes:
     """The signed archive of ``bundle`` as number ``sequence``. Tests are left out."""
     files = {name: text.encode() for name, text in bundle.modules.items()}
     for stem, value in bundle.config.items():
-        files[f"guard/config/{stem}/data.json"] = json.dumps(
-            value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
-        ).encode()
+        files[f"guard/config/{stem}/data.json"] = go_json(value).encode()
     manifest = {
         "revision": bundle.revision,
         "roots": list(ROOTS),
@@ -109,11 +109,42 @@ def open_archive(content: bytes, verifier: BundleVerifier) -> SignedBundle:
         raise Tampered("it is not signed; sign it: trainguard policy bundle")
     key_id = verifier.verify(signatures, files)
     manifest = _manifest(files)
-    modules, config = _content(files)
-    bundle = make_bundle(modules, config, source=f"bundle {manifest['sequence']}")
-    if bundle.revision != manifest["revision"]:
-        raise Tampered("its manifest names another revision than its content has; build it again")
+    modules, documents = _content(files)
+    bundle = Bundle(
+        revision=manifest["revision"],  # signed with the rest; taking the content's hash again would parse it
+        modules=MappingProxyType(modules),
+        tests=MappingProxyType({}),
+        config=Documents(documents),
+        data_json=f'{{"guard":{{"config":{_joined(documents)}}}}}',
+        source=f"bundle {manifest['sequence']}",
+    )
     return SignedBundle(bundle, manifest["sequence"], hashlib.sha256(content).hexdigest(), key_id)
+
+
+class Documents(Mapping[str, Any]):
+    """Policy data by stem, each document parsed when it is first looked at. Pickles as a plain dict."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self.texts = dict(texts)
+        self._parsed: dict[str, Any] = {}
+
+    def __getitem__(self, stem: str) -> Any:
+        if stem not in self._parsed:
+            self._parsed[stem] = json.loads(self.texts[stem])
+        return self._parsed[stem]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.texts)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (dict, (dict(self),))
+
+
+def _joined(documents: Mapping[str, str]) -> str:
+    return "{" + ",".join(f"{json.dumps(stem)}:{documents[stem]}" for stem in sorted(documents)) + "}"
 
 
 def _packed(files: Mapping[str, bytes]) -> bytes:
@@ -180,22 +211,23 @@ def _manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
     return {"revision": value["revision"], "sequence": sequence}
 
 
-def _content(files: Mapping[str, bytes]) -> tuple[dict[str, str], dict[str, Any]]:
+def _content(files: Mapping[str, bytes]) -> tuple[dict[str, str], dict[str, str]]:
     modules: dict[str, str] = {}
-    config: dict[str, Any] = {}
-    for name, content in files.items():
+    documents: dict[str, str] = {}
+    for name in sorted(files):
+        if name == MANIFEST:
+            continue
         stem = _STEM.match(name)
+        if not stem and (not _MODULE.match(name) or name.endswith("_test.rego")):
+            raise Tampered(f"{name} is neither a policy nor guard/config/<name>/data.json")
         try:
-            if name == MANIFEST:
-                continue
-            if stem:
-                config[stem[1]] = json.loads(content)
-            elif _MODULE.match(name) and not name.endswith("_test.rego"):
-                modules[name] = content.decode()
-            else:
-                raise Tampered(f"{name} is neither a policy nor guard/config/<name>/data.json")
-        except ValueError:
-            raise Tampered(f"{name} is not what its name says: UTF-8 Rego, or JSON") from None
+            text = files[name].decode()
+        except UnicodeDecodeError:
+            raise Tampered(f"{name} is not UTF-8 text") from None
+        if stem:
+            documents[stem[1]] = text
+        else:
+            modules[name] = text
     if not modules:
         raise Tampered("it holds no policy")
-    return modules, config
+    return modules, documents
