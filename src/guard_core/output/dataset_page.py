@@ -43,7 +43,7 @@ class FindingView:
     ranges_total: int
     strip: Markup | None
     evidence: tuple[tuple[str, str], ...]
-    waiver: Mapping[str, Any] | None
+    waiver: str | None
 
     @property
     def family(self) -> str:
@@ -167,7 +167,7 @@ def _finding(finding: Finding, number: int, rows: int, waivers: Any) -> FindingV
         ranges_total=len(finding.rows.ranges),
         strip=strip,
         evidence=tuple(flat[:SHOWN_EVIDENCE]),
-        waiver=next((w for w in waivers if w.get("rule_id") == finding.rule_id), None),
+        waiver=next((str(w["msg"]) for w in waivers if w["rule"] == finding.rule_id), None),
     )
 
 

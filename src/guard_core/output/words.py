@@ -114,7 +114,8 @@ PHRASES: dict[str, Phrase] = {
     "label.version": Phrase("Version", "版本"),
     "label.verdict": Phrase("Verdict", "结论"),
     "text.noversions": Phrase("No dataset has been registered yet.", "尚未登记任何数据集。"),
-    "label.waived": Phrase("waived by {author} until {until}", "由 {author} 豁免，至 {until}"),
+    "label.waived": Phrase("Waived", "已豁免"),
+    "label.others": Phrase("{n} others", "另外 {n} 个"),
     # sentences
     "text.nofindings": Phrase(
         "The checks that ran found nothing. Read below which ran and which were skipped.",
