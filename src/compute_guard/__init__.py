@@ -1,7 +1,7 @@
 """Admission, quota and response for shared Ray clusters.
 
 ``compute_guard`` is also an address scheme of Ray's Job API: ``RAY_ADDRESS=compute_guard://host:port`` or
-``JobSubmissionClient("compute_guard://host:port")`` sends the caller's credential (``TRAINGUARD_TOKEN``) along.
+``JobSubmissionClient("compute_guard://host:port")`` sends the credential in ``TRAINGUARD_TOKEN`` along.
 
 From Python, a local guarded cluster is ``compute_guard.up()`` and ``compute_guard.down()``.
 """

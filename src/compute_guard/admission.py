@@ -7,6 +7,7 @@ nominal quota go before those that would borrow (Kueue's order), so borrowing ne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,8 +121,11 @@ class Assessment:
         return ", ".join(f"{name} {amount(name, max(0, r.available))}" for name, r in self.resources.items())
 
 
-def assess(snapshot: Snapshot, workload: Workload) -> Assessment:
-    """Compare ``workload``, in the line or not, with its queue's quota in ``snapshot``."""
+def assess(snapshot: Snapshot, workload: Workload, *, ahead: Sequence[Workload] | None = None) -> Assessment:
+    """Compare ``workload``, in the line or not, with its queue's quota in ``snapshot``.
+
+    ``ahead`` saves looking for who is before it, where the caller walks the line anyway.
+    """
     queue = snapshot.quotas.queues[workload.queue]
     used = snapshot.usage.get(workload.queue)
     resources = {}
@@ -139,7 +143,7 @@ def assess(snapshot: Snapshot, workload: Workload) -> Assessment:
         workload=workload,
         cohort=queue.cohort,
         resources=resources,
-        ahead=tuple(other.id for other in snapshot.ahead_of(workload)),
+        ahead=tuple(other.id for other in (snapshot.ahead_of(workload) if ahead is None else ahead)),
         hold=snapshot.holds.get(workload.queue),
     )
 

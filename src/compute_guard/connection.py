@@ -19,7 +19,8 @@ TOKEN_FILE = "system.token"  # noqa: S105 - the name of a file
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """One running cluster. ``marker`` is in the environment of every process that was started for it."""
+    """One running cluster. ``marker`` is in the environment of every process `compute up` started for it,
+    and empty for a cluster that was started otherwise (``trainguard compute install``)."""
 
     dashboard: str
     gcs_address: str

@@ -10,12 +10,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compute_guard.admission import QUEUE_ORDER, Assessment, assess, heads_of_line
 from compute_guard.ledger import Entry, Ledger, Reservation
 from compute_guard.quota import Quotas
 from compute_guard.ray_body import body_for_ray, check_packages
+from compute_guard.snapshot import Snapshot
 from compute_guard.workload import Workload, WorkloadState, workload_from_submission
 from guard_core.clock import to_ns
 from guard_core.errors import Denied, Undecidable, UserError
@@ -63,7 +65,9 @@ class Gateway:
     def __init__(self, home: Home) -> None:
         self.home = home
         self.ledger = Ledger(home.storage, home.clock)
+        self._policy_files = _state_of(_policy_folder(home))
         self._asked: dict[str, tuple[object, int]] = {}
+        self._shown: Snapshot | None = None
 
     def authenticate(self, token: str, *, acting_for: str = "") -> Principal:
         """The principal of a credential. Raises Denied, or Undecidable when storage is down."""
@@ -71,8 +75,19 @@ class Gateway:
         return principal.acting_for(acting_for) if acting_for else principal
 
     def quotas(self) -> Quotas:
-        """Today's quotas from policy data. Raises UserError when they are malformed."""
-        return Quotas.from_config(self.home.policy_data().get("quotas", {}))
+        """The quotas in policy data. Raises Undecidable when the policy data cannot be used."""
+        try:
+            return Quotas.from_config(self.home.policy_data().get("quotas", {}))
+        except UserError as error:
+            raise Undecidable(f"the policy data cannot be used: {error}") from error
+
+    def freshen(self) -> None:
+        """Take up policies and data that were edited since; a running guard follows its files."""
+        now = _state_of(_policy_folder(self.home))
+        if now != self._policy_files:
+            # The ledger keeps its connection; only what was read from the policy folder is read anew.
+            self.home = type(self.home).open(self.home.settings, clock=self.home.clock)
+            self._policy_files = now
 
     def submit(self, principal: Principal, body: Mapping[str, Any]) -> Admitted | Held | Refused:
         """Decide one submission. Never raises for a denial; storage or policy trouble is a refusal (503)."""
@@ -86,6 +101,7 @@ class Gateway:
             return Refused(503, f"TrainGuard could not decide, so the job is refused: {error}")
 
     def _submit(self, principal: Principal, body: Mapping[str, Any]) -> Admitted | Held | Refused:
+        self.freshen()
         quotas = self.quotas()
         metadata = body.get("metadata") or {}
         wanted = metadata.get("queue", "") if isinstance(metadata, Mapping) else ""
@@ -144,6 +160,7 @@ class Gateway:
 
     def release(self) -> list[Admitted]:
         """One admission round: the heads of the lines that fit are decided again and reserved."""
+        self.freshen()
         quotas = self.quotas()
         admitted: list[Admitted] = []
         passed: set[str] = set()
@@ -191,13 +208,17 @@ class Gateway:
         return True
 
     def _refresh_reasons(self, quotas: Quotas) -> None:
-        """Keep what pending jobs say about themselves true; written only when it changed."""
+        """Keep what pending jobs say about themselves true; looked at only when something moved."""
         snapshot = self.ledger.snapshot(quotas)
-        for workload in snapshot.pending:
-            if workload.queue in quotas.queues:
-                reason = waiting_reason(assess(snapshot, workload), None)
+        if snapshot == self._shown:
+            return
+        for queue in quotas.queues:
+            line = snapshot.waiting_in(queue)
+            for place, workload in enumerate(line):
+                reason = waiting_reason(assess(snapshot, workload, ahead=line[:place]), None)
                 if reason:
                     self.ledger.note(workload.id, reason=reason)
+        self._shown = snapshot
         waiting = {workload.id for workload in snapshot.pending}
         self._asked = {key: value for key, value in self._asked.items() if key in waiting}
 
@@ -315,6 +336,24 @@ def waiting_reason(assessment: Assessment, decision: Decision | None) -> str:
     if not sentences:
         return ""
     return f"waiting in queue {assessment.workload.queue}: " + "; ".join(sentences)
+
+
+def _policy_folder(home: Home) -> Path:
+    from guard_core.policy.bundle import shipped_policies
+
+    return home.settings.policy.dir or shipped_policies()
+
+
+def _state_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of every file below ``folder``: a reason to look again, never evidence."""
+    found = []
+    for file in sorted(folder.rglob("*")):
+        try:
+            state = file.stat()
+        except OSError:
+            continue
+        found.append((str(file), state.st_mtime_ns, state.st_size))
+    return tuple(found)
 
 
 def _is_denied(decision: Decision) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -60,6 +60,7 @@ class Entry:
     decision_id: str
     ray_job_id: str | None
     created_ms: int
+    admitted_ms: int | None = None
     finished_ms: int | None
     lease_token: str | None
 
@@ -345,6 +346,11 @@ def _entry(row: WorkloadRow) -> Entry:
         decision_id=row.decision_id,
         ray_job_id=row.ray_job_id,
         created_ms=to_ns(row.created_at) // 1_000_000,
-        finished_ms=None if row.finished_at is None else to_ns(row.finished_at) // 1_000_000,
+        admitted_ms=_ms(row.admitted_at),
+        finished_ms=_ms(row.finished_at),
         lease_token=row.lease_token,
     )
+
+
+def _ms(moment: datetime | None) -> int | None:
+    return None if moment is None else to_ns(moment) // 1_000_000

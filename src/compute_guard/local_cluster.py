@@ -58,13 +58,18 @@ def up(
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with locked(folder / ".lock"):
         known = load_cluster(folder)
-        if known is not None and status(home).guarded:
-            return known
         if known is not None:
-            down(home)
+            seen = status(home)
+            if seen.guarded:
+                return known
+            if seen.processes or seen.answers:
+                raise UserError(
+                    f"the cluster of this home ({known.dashboard}) runs, but does not answer as a guarded one; "
+                    "end it first: trainguard compute down"
+                )
         token_file = folder / TOKEN_FILE
         write_atomic(token_file, secrets.token_hex(32).encode(), mode=0o600)
-        gcs, dashboard = _free_ports(2)
+        gcs, dashboard, agent = _free_ports(3)
         cluster = Cluster(
             dashboard=f"http://127.0.0.1:{dashboard}",
             gcs_address=f"127.0.0.1:{gcs}",
@@ -75,12 +80,15 @@ def up(
         )
         cluster.save(folder)
         options = {
+            "port": gcs,
+            "dashboard-port": dashboard,
+            "dashboard-agent-listen-port": agent,
             "num-cpus": num_cpus,
             "num-gpus": num_gpus,
             "object-store-memory": object_store_bytes,
         }
         try:
-            _start(home.settings, cluster, gcs, dashboard, options, period_ms)
+            _start(home.settings, cluster, options, period_ms)
             _wait_until_it_admits(home, cluster)
         except BaseException:
             down(home)
@@ -89,13 +97,13 @@ def up(
 
 
 def guarded_environment(settings: Settings, token_file: str) -> dict[str, str]:
-    """The variables that make a plain ``ray start`` guarded, for this home."""
+    """The variables that make a plain ``ray start`` guarded, for this home. No secrets among them."""
     from guard_core.config import flat
 
     values = {
         f"TRAINGUARD_{key.replace('.', '_').upper()}": str(value)
         for key, value in flat(settings).items()
-        if value is not None and key != "token"
+        if value is not None and key not in ("token", "storage_url")
     }
     return {
         **values,
@@ -111,20 +119,19 @@ def guarded_environment(settings: Settings, token_file: str) -> dict[str, str]:
 def _start(
     settings: Settings,
     cluster: Cluster,
-    gcs: int,
-    dashboard: int,
     options: Mapping[str, int | None],
     period_ms: int,
 ) -> None:
     command = [
         *(sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--head"),
-        *("--node-ip-address=127.0.0.1", f"--port={gcs}", f"--temp-dir={cluster.temp_dir}"),
-        *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+        *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={cluster.temp_dir}"),
         *("--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"),
         *(f"--{name}={value}" for name, value in options.items() if value is not None),
     ]
     environment = {key: value for key, value in os.environ.items() if key not in _FOREIGN}
     environment |= guarded_environment(settings, cluster.token_file)
+    if settings.storage_url is not None:
+        environment["TRAINGUARD_STORAGE_URL"] = settings.storage_url
     environment |= {processes.MARKER: cluster.marker, "COMPUTE_GUARD_PERIOD_MS": str(period_ms)}
     # `python` in a job's entrypoint means the interpreter the cluster runs on.
     environment["PATH"] = os.pathsep.join(
@@ -183,6 +190,8 @@ def down(home: Home) -> int:
     cluster = load_cluster(folder)
     if cluster is None:
         return 0
+    if not cluster.marker:
+        raise UserError("this cluster was not started by `trainguard compute up`; end it as it was started")
     found = processes.of_cluster(cluster.marker)
     left = processes.end(found)
     # What a dying raylet still started is found in a second look.
@@ -203,7 +212,7 @@ def status(home: Home) -> Status:
     cluster = load_cluster(home.path("ray"))
     if cluster is None:
         return Status(cluster=None)
-    running = len(processes.of_cluster(cluster.marker))
+    running = len(processes.of_cluster(cluster.marker)) if cluster.marker else 0
     try:
         marks, _ = _get(cluster.dashboard + "/api/version")
     except (OSError, urllib.error.URLError):

@@ -39,5 +39,5 @@ def _credential() -> str:
     except OSError:
         raise UserError(
             "there is no credential to submit with; set TRAINGUARD_TOKEN "
-            "(made by: trainguard tenant issue --tenant NAME --user YOU)"
+            "(made by: trainguard tenant issue TENANT --user YOU)"
         ) from None

@@ -26,7 +26,7 @@ def agent_middleware(aiohttp: Any, native: Any, public: frozenset[str]) -> Any:
         if request.path in public:
             return await handler(request)
         try:
-            refusal = await _refusal(request)
+            refusal = await _refusal(request, native, web)
         except Exception as error:
             logger.exception("TrainGuard refused a request because it could not judge it")
             refusal = (503, f"TrainGuard could not judge this request, so it is refused: {error}")
@@ -37,7 +37,8 @@ def agent_middleware(aiohttp: Any, native: Any, public: frozenset[str]) -> Any:
     return web.middleware(guard)
 
 
-async def _refusal(request: Any) -> tuple[int, str] | None:
+async def _refusal(request: Any, native: Any, web: Any) -> tuple[int, str] | None:
+    """Why this request goes no further, or None. Only whom Ray's own check accepts is looked at closer."""
     from ray._private.authentication import authentication_utils
 
     if not authentication_utils.is_token_auth_enabled():
@@ -45,6 +46,13 @@ async def _refusal(request: Any) -> tuple[int, str] | None:
     if "tg_" in request.headers.get("Authorization", ""):
         return 429, "TrainGuard: tenants use the dashboard's Job API, not a node's agent"
     if request.method == "POST" and request.path.rstrip("/") == "/api/job_agent/jobs":
+
+        async def accepted(_request: Any) -> Any:
+            return web.Response(status=200)
+
+        judged = await native(request, accepted)
+        if judged.status != 200:
+            return judged.status, judged.text
         body = json.loads(await request.read())
         return await asyncio.to_thread(_unadmitted, body)
     return None
@@ -53,11 +61,16 @@ async def _refusal(request: Any) -> tuple[int, str] | None:
 def _unadmitted(body: dict[str, Any]) -> tuple[int, str] | None:
     """Why this submission is not one of the ledger's, or None."""
     from compute_guard.ledger import Ledger
-    from guard_core.home import Home
+    from guard_core.config import load_settings
+    from guard_core.storage import Storage
 
     submission_id = str(body.get("submission_id") or "")
-    with Home.open() as home:
-        entry = Ledger(home.storage).get(submission_id) if submission_id else None
+    settings = load_settings()
+    storage = Storage.in_home(settings.home, settings.storage_url)
+    try:
+        entry = Ledger(storage).get(submission_id) if submission_id else None
+    finally:
+        storage.close()
     if entry is None or entry.state is not WorkloadState.ADMITTED:
         return 429, f"TrainGuard: submission {submission_id or '(none)'} was not admitted"
     if entry.workload.entrypoint != body.get("entrypoint"):

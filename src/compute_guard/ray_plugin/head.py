@@ -45,6 +45,15 @@ def bearer(request: Any) -> str:
     return str(request.cookies.get(_TOKEN_COOKIE, ""))
 
 
+def _object(raw: bytes) -> dict[str, Any] | None:
+    """``raw`` as a JSON object, None when it is none."""
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def head_middleware(
     aiohttp: Any, native: Any, service: Service, public: frozenset[str], prefixes: tuple[str, ...]
 ) -> Any:
@@ -113,22 +122,21 @@ class _Head:
 
     async def _system(self, request: Any, handler: Handler) -> Any:
         """Ray's own token, or none: Ray decides, but nobody submits a job beside the gateway with it."""
-        if request.method == "POST" and request.path.rstrip("/") == "/api/jobs":
-            clone = request.clone()
-            raw = await clone.read()
-            clone._read_bytes = raw
-            submission_id = str(json.loads(raw).get("submission_id") or "") if raw else ""
-            if submission_id not in self.service.underway:
-                # Ray's own check comes first, so that a stranger learns no more than that it is one.
-                probe = await self.native(clone, self._accepted)
-                if probe.status != 200:
-                    return probe
-                return self.no(
-                    429,
-                    "the cluster's own token submits no jobs; use a tenant's credential (TRAINGUARD_TOKEN)",
-                )
-            return await self.native(clone, handler)
-        return await self.native(request, handler)
+        if request.method != "POST" or request.path.rstrip("/") != "/api/jobs":
+            return await self.native(request, handler)
+        # Ray's own check comes first, so that a stranger's body is not even read.
+        probe = await self.native(request, self._accepted)
+        if probe.status != 200:
+            return probe
+        clone = request.clone()
+        raw = await clone.read()
+        clone._read_bytes = raw
+        body = _object(raw)
+        if body is None or body.get("submission_id") not in self.service.underway:
+            return self.no(
+                429, "the cluster's own token submits no jobs; use a tenant's credential (TRAINGUARD_TOKEN)"
+            )
+        return await handler(clone)
 
     async def _accepted(self, _request: Any) -> Any:
         return self.web.Response(status=200)

@@ -28,7 +28,7 @@ STOP_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """What a stop did. ``verified`` means: looked at afterwards, nothing of the job exists in Ray any more."""
+    """What a stop did. ``verified``: looked at afterwards, nothing of the job exists in Ray any more."""
 
     submission_id: str
     verified: bool
@@ -46,7 +46,7 @@ class Stopped:
 
 
 class ClusterActions(Protocol):
-    """Effects on one cluster, idempotent. They raise UserError for an unknown name, Undecidable for trouble."""
+    """Effects on one cluster, idempotent. They raise UserError (unknown name) or Undecidable (trouble)."""
 
     def stop_job(self, submission_id: str, *, reason: str) -> Stopped:
         """End a job, running or waiting, with its actors and placement groups."""

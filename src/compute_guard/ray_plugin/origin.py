@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from compute_guard.reconcile import INTERNAL_NAMESPACE, Driver
 
-
 AGENT_TITLE = "ray::DashboardAgent"  # ray_constants.AGENT_PROCESS_TYPE_DASHBOARD_AGENT
 
 
@@ -76,7 +75,7 @@ def _ancestors(pid: int) -> set[int]:
 
 
 def _is_dashboard_agent(pid: int) -> bool | None:
-    """Whether ``pid`` is a raylet's child that calls itself the dashboard agent; None when it cannot be seen."""
+    """Whether ``pid`` is a raylet's child that calls itself the dashboard agent; None if not seen."""
     import psutil
 
     try:

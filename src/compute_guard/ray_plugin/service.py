@@ -16,12 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from compute_guard.connection import Cluster, load_cluster
 from compute_guard.gateway import Admitted, Gateway
+from compute_guard.processes import MARKER
 from compute_guard.ray_plugin.gcs import Gcs
 from compute_guard.ray_plugin.origin import Origins
 from compute_guard.reconcile import Correction, Step, Submission, reconcile
 from compute_guard.workload import WorkloadState
-from guard_core.clock import new_id
+from guard_core.clock import new_id, rfc3339
 from guard_core.findings import Enforcement
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ class Service:
         self._holder = new_id("head")
         self._deciding = ThreadPoolExecutor(1, thread_name_prefix="trainguard-decide")
         self._reading = ThreadPoolExecutor(4, thread_name_prefix="trainguard-read")
+        self._gcs_address = gcs_address
+        self._announced = False
         self._gcs = Gcs(gcs_address, token)
         self._origins = Origins(gcs_address, self._gcs.supervisors)
         self._opening = threading.Lock()
@@ -118,10 +122,29 @@ class Service:
         gateway = await self.gateway()
         if not await self.read(lambda: gateway.ledger.lead(LEASE, self._holder, LEASE_SECONDS)):
             return
+        if not self._announced:
+            await self.read(lambda: self._announce(gateway))
         for correction in await self.read(lambda: self._corrections(gateway)):
             await self._apply(gateway, correction)
         for admitted in await self.decide(gateway.release):
             await self._hand_over(gateway, admitted)
+
+    def _announce(self, gateway: Gateway) -> None:
+        """Record how to reach a cluster that `compute up` did not start: response and doctor read it."""
+        self._announced = True
+        if MARKER in os.environ:
+            return
+        folder = gateway.home.path("ray")
+        known = load_cluster(folder)
+        if known is None or known.gcs_address != self._gcs_address:
+            Cluster(
+                dashboard="http://" + self._gcs.dashboard_address(),
+                gcs_address=self._gcs_address,
+                token_file=os.environ.get("RAY_AUTH_TOKEN_PATH", ""),
+                marker="",
+                temp_dir="",
+                started_at=rfc3339(gateway.home.clock()),
+            ).save(folder)
 
     def _corrections(self, gateway: Gateway) -> tuple[Correction, ...]:
         underway = frozenset(self.underway)  # taken first: a job handed over meanwhile must not look lost

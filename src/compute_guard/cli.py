@@ -1,0 +1,226 @@
+"""``trainguard compute``: a guarded local cluster, quotas, and why a job waits."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from guard_core.output import format_option
+
+if TYPE_CHECKING:
+    from guard_core.home import Home
+
+LABELS = {
+    "job_api_admission": "cooperative",
+    "reconciler": "detective",
+}
+"""Said wherever this profile is shown: code inside the cluster holds the cluster's own token."""
+
+
+@click.group()
+def compute() -> None:
+    """Admission, quota and isolation on Ray."""
+
+
+@compute.command()
+@click.option(
+    "--num-cpus", type=click.IntRange(min=0), help="Logical CPUs; Ray counts the machine's without."
+)
+@click.option(
+    "--num-gpus", type=click.IntRange(min=0), help="Logical GPUs; Ray counts the machine's without."
+)
+@click.option(
+    "--object-store-memory",
+    "object_store",
+    type=click.IntRange(min=80_000_000),
+    help="Bytes of object store.",
+)
+@click.option(
+    "--period-ms",
+    type=click.IntRange(min=50),
+    default=1000,
+    show_default=True,
+    help="Time between two rounds of admission and reconciliation.",
+)
+@format_option("text", "json")
+@click.pass_context
+def up(
+    ctx: click.Context,
+    num_cpus: int | None,
+    num_gpus: int | None,
+    object_store: int | None,
+    period_ms: int,
+    output_format: str,
+) -> None:
+    """Start a guarded Ray head on this machine."""
+    from compute_guard import local_cluster
+
+    click.echo("starting a Ray head (this takes some seconds) ...", err=True)
+    cluster = local_cluster.up(
+        ctx.obj.home(),
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        object_store_bytes=object_store,
+        period_ms=period_ms,
+    )
+    if output_format == "json":
+        click.echo(
+            json.dumps(
+                {
+                    "address": cluster.submit_address,
+                    "dashboard": cluster.dashboard,
+                    "gcs_address": cluster.gcs_address,
+                    "profile": cluster.profile,
+                    "enforcement": LABELS,
+                }
+            )
+        )
+        return
+    click.echo(f"guarded Ray head at {cluster.dashboard} (profile {cluster.profile})")
+    click.echo("a credential:  export TRAINGUARD_TOKEN=$(trainguard tenant issue acme --user $USER)")
+    click.echo(f"the address:   export RAY_ADDRESS={cluster.submit_address}")
+    click.echo("a job:         ray job submit --entrypoint-num-cpus 1 -- python train.py")
+    click.echo("the end:       trainguard compute down")
+
+
+@compute.command()
+@click.pass_context
+def down(ctx: click.Context) -> None:
+    """End the local cluster: the processes `up` started, and no others."""
+    from compute_guard import local_cluster
+
+    ended = local_cluster.down(ctx.obj.home())
+    click.echo(f"{ended} processes ended" if ended else "there is no cluster of this home")
+
+
+@compute.command()
+@format_option("text", "json")
+@click.pass_context
+def status(ctx: click.Context, output_format: str) -> None:
+    """Say what is really running: cluster, guard, profile and jobs by state."""
+    from compute_guard import local_cluster
+    from compute_guard.ledger import Ledger
+
+    home: Home = ctx.obj.home()
+    seen = local_cluster.status(home)
+    counts = Counter(entry.state.value for entry in Ledger(home.storage).entries())
+    if output_format == "json":
+        shape: dict[str, Any] = {
+            "running": seen.answers,
+            "guarded": seen.guarded,
+            "processes": seen.processes,
+            "dashboard": seen.cluster.dashboard if seen.cluster else None,
+            "address": seen.cluster.submit_address if seen.cluster else None,
+            "profile": seen.cluster.profile if seen.cluster else None,
+            "enforcement": LABELS,
+            "jobs": dict(counts),
+        }
+        click.echo(json.dumps(shape))
+        return
+    if seen.cluster is None:
+        click.echo("no cluster of this home; start one: trainguard compute up")
+    else:
+        state = "guarded" if seen.guarded else "NOT guarded" if seen.answers else "does not answer"
+        click.echo(f"cluster  {seen.cluster.dashboard}: {state}, {seen.processes} processes")
+        labels = ", ".join(f"{name.replace('_', ' ')} {label}" for name, label in LABELS.items())
+        click.echo(f"profile  {seen.cluster.profile} ({labels})")
+    click.echo("jobs     " + (", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "none yet"))
+
+
+@compute.group()
+def quota() -> None:
+    """Queues, what they may use and what they use."""
+
+
+@quota.command("show")
+@click.option("--tenant", help="Only the queues of this tenant.")
+@format_option("text", "json")
+@click.pass_context
+def quota_show(ctx: click.Context, tenant: str | None, output_format: str) -> None:
+    """Show nominal quota, use, borrowing and what is available now."""
+    from compute_guard.gateway import Gateway
+    from compute_guard.why import quota_table
+
+    home: Home = ctx.obj.home()
+    principal = home.principal(tenant=tenant)
+    gateway = Gateway(home)
+    quotas = gateway.quotas()
+    rows = quota_table(quotas, gateway.ledger.snapshot(quotas))
+    if tenant is not None or not principal.is_platform_admin:
+        rows = [row for row in rows if row["tenant"] == principal.tenant]
+    if output_format == "json":
+        click.echo(json.dumps({"queues": rows}))
+        return
+    for line in _table(rows):
+        click.echo(line)
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    from compute_guard.admission import amount
+
+    def shown(row: dict[str, Any], key: str) -> str:
+        return "no limit" if row[key] is None else amount(row["resource"], row[key])
+
+    head = ("queue", "resource", "nominal", "used", "borrowed", "available", "may borrow", "lends")
+    lines = [
+        (
+            row["queue"] + (" (on hold)" if row["hold"] else ""),
+            row["resource"],
+            shown(row, "nominal"),
+            shown(row, "used"),
+            shown(row, "borrowed"),
+            amount(row["resource"], max(0, row["available"])),
+            shown(row, "borrowing_limit") if row["cohort"] else "-",
+            shown(row, "lending_limit") if row["cohort"] else "-",
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+    return [
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+        for line in [head, *lines]
+    ]
+
+
+@compute.command()
+@click.argument("job")
+@format_option("text", "json")
+@click.pass_context
+def why(ctx: click.Context, job: str, output_format: str) -> None:
+    """Say which rule holds JOB, the numbers, who is ahead, and what would fit now."""
+    from compute_guard.why import why as tell
+    from compute_guard.why import why_text
+
+    home: Home = ctx.obj.home()
+    story = tell(home, job, home.principal())
+    if output_format == "json":
+        click.echo(json.dumps(story))
+        return
+    for line in why_text(story):
+        click.echo(line)
+
+
+@compute.command()
+@click.option(
+    "--target",
+    type=click.Choice(("ray-start", "ray-up", "kuberay")),
+    default="ray-start",
+    show_default=True,
+    help="How the cluster is started.",
+)
+@click.option(
+    "--token-file",
+    default="/etc/ray/auth_token",
+    show_default=True,
+    help="Where Ray's processes find the cluster's own token (0600, on every node).",
+)
+@click.pass_context
+def install(ctx: click.Context, target: str, token_file: str) -> None:
+    """Print what a cluster that you start yourself needs to be guarded. Changes nothing."""
+    from compute_guard.install import instructions
+    from compute_guard.local_cluster import guarded_environment
+
+    click.echo(instructions(target, guarded_environment(ctx.obj.settings(), token_file)), nl=False)

@@ -1,0 +1,92 @@
+"""Helpers for tests against a real guarded cluster. Public, and used by our own tests.
+
+::
+
+    @pytest.fixture(scope="session")
+    def ray_cluster(tmp_path_factory):
+        with guarded_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+            yield cluster
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compute_guard.connection import Cluster
+
+if TYPE_CHECKING:
+    from guard_core.home import Home
+
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+@dataclass(slots=True)
+class GuardedCluster:
+    """A running cluster with its opened home and its own, editable copy of the policies."""
+
+    home: Home
+    cluster: Cluster
+    policies: Path
+    _tokens: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def token(self, tenant: str, user: str = "ada") -> str:
+        """A credential of ``tenant``, the same one each time."""
+        if (tenant, user) not in self._tokens:
+            self._tokens[tenant, user] = self.home.credentials.issue(tenant=tenant, user=user)
+        return self._tokens[tenant, user]
+
+    def client(self, tenant: str, user: str = "ada") -> Any:
+        """Ray's own JobSubmissionClient with that credential."""
+        from ray.job_submission import JobSubmissionClient
+
+        headers = {"Authorization": f"Bearer {self.token(tenant, user)}"}
+        return JobSubmissionClient(self.cluster.submit_address, headers=headers)
+
+    def wait(self, client: Any, job: str, states: Collection[str] = ENDED, *, seconds: float = 90) -> Any:
+        """Ray's details of ``job`` once it is in one of ``states``. Raises TimeoutError otherwise."""
+        deadline = time.monotonic() + seconds
+        while True:
+            details = client.get_job_info(job)
+            if str(details.status.value) in states:
+                return details
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"job {job} is {details.status.value}, not {states}: {details.message}")
+            time.sleep(0.1)
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
+    """Return once ``condition`` holds. Raises TimeoutError."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"it did not come about within {seconds} s")
+        time.sleep(0.1)
+
+
+@contextmanager
+def guarded_cluster(
+    folder: Path, *, num_cpus: int = 4, object_store_bytes: int = 200_000_000, period_ms: int = 250
+) -> Iterator[GuardedCluster]:
+    """A guarded local head in ``folder`` with a copy of the shipped policies, ended on exit."""
+    from compute_guard import local_cluster
+    from guard_core.config import load_settings
+    from guard_core.home import Home
+    from guard_core.policy.bundle import shipped_policies
+
+    policies = folder / "policies"
+    shutil.copytree(shipped_policies(), policies)
+    settings = load_settings(home=folder / "home", policy={"dir": policies})
+    with Home.open(settings) as home:
+        cluster = local_cluster.up(
+            home, num_cpus=num_cpus, object_store_bytes=object_store_bytes, period_ms=period_ms
+        )
+        try:
+            yield GuardedCluster(home, cluster, policies)
+        finally:
+            local_cluster.down(home)

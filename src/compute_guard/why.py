@@ -1,0 +1,125 @@
+"""Why a job is where it is: the rule, the numbers, who is ahead, and what would fit now. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from compute_guard.admission import Assessment, amount, assess
+from compute_guard.gateway import Gateway
+from compute_guard.ledger import Entry
+from compute_guard.quota import Amounts, Quotas
+from compute_guard.snapshot import Snapshot
+from compute_guard.workload import WorkloadState
+from guard_core.errors import UserError
+
+if TYPE_CHECKING:
+    from guard_core.home import Home
+    from guard_core.identity import Principal
+
+
+def why(home: Home, job: str, principal: Principal) -> dict[str, Any]:
+    """The story of one job, as JSON. Raises UserError for a job that is not the principal's."""
+    gateway = Gateway(home)
+    entry = gateway.ledger.get(job)
+    mine = entry is not None and (principal.is_platform_admin or entry.workload.tenant == principal.tenant)
+    if entry is None or not mine:
+        raise UserError(f"there is no job {job!r}; see: trainguard compute status")
+    story: dict[str, Any] = {
+        "job": entry.id,
+        "tenant": entry.workload.tenant,
+        "queue": entry.workload.queue,
+        "state": entry.state.value,
+        "reason": entry.reason,
+        "decision_id": entry.decision_id,
+        "enforcement": "cooperative",
+        "requests": dict(entry.workload.requests),
+    }
+    if entry.state is WorkloadState.PENDING:
+        story |= _waiting(gateway, entry)
+    return story
+
+
+def _waiting(gateway: Gateway, entry: Entry) -> dict[str, Any]:
+    quotas = gateway.quotas()
+    if entry.workload.queue not in quotas.queues:
+        return {
+            "reasons": [{"rule": "queue-unknown", "msg": f"queue {entry.workload.queue} no longer exists"}]
+        }
+    snapshot = gateway.ledger.snapshot(quotas)
+    assessment: Assessment = assess(snapshot, entry.workload)
+    return {
+        "reasons": [{"rule": rule, "msg": text} for rule, text in assessment.waits_for()],
+        "numbers": {name: numbers.to_input() for name, numbers in assessment.resources.items()},
+        "ahead": list(assessment.ahead),
+        "would_fit_now": {n: max(0, r.available) for n, r in assessment.resources.items()},
+        "held_by": _holders(gateway, snapshot, entry),
+    }
+
+
+def _holders(gateway: Gateway, snapshot: Snapshot, entry: Entry) -> list[dict[str, Any]]:
+    """Whose reservations, in queues of the same cohort, take what this job asks for."""
+    members = {queue.name for queue in snapshot.quotas.members(snapshot.quotas.queues[entry.workload.queue])}
+    states = [WorkloadState.ADMITTED, WorkloadState.RUNNING]
+    holders = [
+        other
+        for other in gateway.ledger.entries(states=states)
+        if other.workload.queue in members and set(other.workload.requests) & set(entry.workload.requests)
+    ]
+    return [
+        {
+            # Another tenant's job ids are that tenant's business: only its queue is named.
+            "job": other.id if other.workload.tenant == entry.workload.tenant else None,
+            "queue": other.workload.queue,
+            "requests": dict(other.workload.requests),
+        }
+        for other in holders
+    ]
+
+
+def why_text(story: Mapping[str, Any]) -> Iterator[str]:
+    """The story for a person."""
+    asked = ", ".join(f"{name} {amount(name, value)}" for name, value in story["requests"].items())
+    yield f"job {story['job']} of {story['tenant']}: {story['state']} in queue {story['queue']}"
+    yield f"  asks for      {asked}"
+    if story["state"] != WorkloadState.PENDING and story["reason"]:
+        yield f"  because       {story['reason']}"
+    for reason in story.get("reasons", ()):
+        yield f"  waits for     {reason['msg']} [{reason['rule']}]"
+    if story.get("ahead"):
+        yield f"  ahead         {', '.join(story['ahead'])}"
+    for holder in story.get("held_by", ()):
+        used = ", ".join(f"{name} {amount(name, value)}" for name, value in holder["requests"].items())
+        yield f"  in use by     {holder['job'] or 'another tenant'} (queue {holder['queue']}): {used}"
+    if "would_fit_now" in story:
+        room = ", ".join(f"{name} {amount(name, value)}" for name, value in story["would_fit_now"].items())
+        yield f"  fits now      {room}"
+    if story["decision_id"]:
+        yield f"  decision      {story['decision_id']} (trainguard policy why {story['decision_id']})"
+
+
+def quota_table(quotas: Quotas, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """One row for each queue and resource that has quota or is used."""
+    rows = []
+    for name in sorted(quotas.queues):
+        queue = quotas.queues[name]
+        used: Amounts = snapshot.usage.get(name, Amounts())
+        for resource in dict.fromkeys([*queue.resources, *used]):
+            limits = queue.quota(resource)
+            rows.append(
+                {
+                    "queue": name,
+                    "tenant": queue.tenant,
+                    "cohort": queue.cohort,
+                    "resource": resource,
+                    "nominal": limits.nominal,
+                    "borrowing_limit": limits.borrowing_limit,
+                    "lending_limit": limits.lending_limit,
+                    "used": used[resource],
+                    "borrowed": quotas.borrowed(name, resource, snapshot.usage),
+                    "available": quotas.available(name, resource, snapshot.usage),
+                    "pending": len(snapshot.waiting_in(name)),
+                    "hold": snapshot.holds.get(name),
+                }
+            )
+    return rows
