@@ -5,7 +5,7 @@ Pure: it decides what is shown and how much of it; the template only places it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ UNFOLDED_RANGES = 400
 """Ranges in the unfolded list; a page is for reading, findings.json has all of them."""
 SHOWN_COLUMNS = 200
 SHOWN_EVIDENCE = 8
+SHOWN_CLASSES = 40
 
 _NEXT = {
     Verdict.ALLOW: ("next.use",),
@@ -61,8 +62,20 @@ class ColumnView:
     null_share: float
     distinct: str
     range: str
+    lengths: bool
     mean: str
     shape: Markup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassView:
+    """One class of the label: its index in sorted order, its salted name, and how often it occurs."""
+
+    index: int
+    name: str
+    count: int
+    percent: str
+    bar: Markup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +90,8 @@ class DatasetView:
     next_steps: tuple[str, ...]
     columns: tuple[ColumnView, ...]
     hidden_columns: int
+    classes: tuple[ClassView, ...]
+    hidden_classes: int
     cpu_seconds: float
     times: tuple[tuple[str, float, float], ...]
     times_figure: Markup
@@ -119,6 +134,7 @@ def view(report: Mapping[str, Any]) -> DatasetView:
     columns = _columns(report.get("profile") or {}, report.get("schema") or (), report["rows"])
     times = sorted((report.get("seconds") or {}).items(), key=lambda item: -float(item[1]))
     cpu = sum(float(t) for _, t in times)
+    classes = ((report.get("profile") or {}).get("label") or {}).get("classes") or ()
     stored = report.get("version") is not None
     return DatasetView(
         report=report,
@@ -133,6 +149,8 @@ def view(report: Mapping[str, Any]) -> DatasetView:
         next_steps=_NEXT[verdict] + (() if stored or verdict is Verdict.DENY else ("next.scan",)),
         columns=columns[:SHOWN_COLUMNS],
         hidden_columns=max(0, len(columns) - SHOWN_COLUMNS),
+        classes=_classes(classes[:SHOWN_CLASSES], report["rows"]),
+        hidden_classes=max(0, len(classes) - SHOWN_CLASSES),
         cpu_seconds=cpu,
         times=tuple((name, float(t), float(t) / cpu if cpu else 0.0) for name, t in times),
         times_figure=figures.stacked([(name, float(t)) for name, t in times]),
@@ -184,6 +202,7 @@ def _columns(profile: Mapping[str, Any], schema: Any, rows: int) -> tuple[Column
 def _column(name: str, statistics: Mapping[str, Any], kind: str, rows: int) -> ColumnView:
     nulls = int(statistics.get("nulls") or 0)
     low, high = statistics.get("min"), statistics.get("max")
+    lengths = statistics.get("lengths") or {}
     histogram = statistics.get("histogram") or ()
     counts = histogram.get("counts", ()) if isinstance(histogram, Mapping) else histogram
     return ColumnView(
@@ -191,10 +210,38 @@ def _column(name: str, statistics: Mapping[str, Any], kind: str, rows: int) -> C
         type=str(statistics.get("type") or kind),
         nulls=nulls,
         null_share=nulls / rows if rows else 0.0,
-        distinct=_short(statistics.get("distinct")),
-        range="" if low is None or high is None else f"{_short(low)} \N{HORIZONTAL ELLIPSIS} {_short(high)}",
+        distinct=_distinct(statistics),
+        range=_span(low, high) or _span(lengths.get("min"), lengths.get("max")),
+        lengths=low is None and bool(lengths),
         mean=_short(statistics.get("mean")),
         shape=figures.bars([float(c) for c in counts], label=f"distribution of {name}"),
+    )
+
+
+def _distinct(statistics: Mapping[str, Any]) -> str:
+    number = _short(statistics.get("distinct"))
+    return (
+        f"\N{ALMOST EQUAL TO} {number}" if number and not statistics.get("distinct_exact", True) else number
+    )
+
+
+def _span(low: Any, high: Any) -> str:
+    return "" if low is None or high is None else f"{_short(low)} \N{HORIZONTAL ELLIPSIS} {_short(high)}"
+
+
+def _classes(classes: Sequence[Mapping[str, Any]], rows: int) -> tuple[ClassView, ...]:
+    top = max((c["count"] for c in classes), default=0)
+    return tuple(
+        ClassView(
+            index=c["class"],
+            name=c["name"],
+            count=c["count"],
+            percent=_percent(c["count"] / rows) if rows else "",
+            bar=figures.share_bar(
+                c["count"] / top if top else 0, kind="class", label=f"class {c['class']}: {c['count']:,} rows"
+            ),
+        )
+        for c in classes
     )
 
 

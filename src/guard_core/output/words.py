@@ -62,6 +62,7 @@ PHRASES: dict[str, Phrase] = {
     "heading.each": Phrase("Each finding", "逐项说明"),
     "heading.why": Phrase("Why this verdict", "结论依据"),
     "heading.columns": Phrase("Columns", "列概况"),
+    "heading.classes": Phrase("Classes of the label", "标签类别分布"),
     "heading.checks": Phrase("Checks", "检查项"),
     "heading.identity": Phrase("Identity and signature", "身份与签名"),
     "heading.time": Phrase("Where the CPU time went", "CPU 时间分布"),
@@ -138,6 +139,11 @@ PHRASES: dict[str, Phrase] = {
     "text.noreasons": Phrase("The policy gave no reason beyond its verdict.", "策略未给出结论之外的理由。"),
     "text.noprofile": Phrase("No profile was made.", "未生成列概况。"),
     "text.explain": Phrase("The whole decision, with its input", "完整决策及其输入"),
+    "text.classes": Phrase(
+        "Classes are numbered in sorted order; the name is a salted hash: labels may be confidential.",
+        "类别按排序编号；名称为加盐哈希，因为标签内容可能保密。",
+    ),
+    "label.lengths": Phrase("length", "长度"),
     "text.verify": Phrase("Check later that the data has not changed", "稍后核对数据是否被改动"),
     "text.signed": Phrase(
         "The record of this version (fingerprint, schema, findings, verdict) is signed with this key. "

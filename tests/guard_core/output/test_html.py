@@ -80,7 +80,13 @@ def document(**changes):
         "source_uri": "digits.parquet",
         "num_bytes": 1234,
         "schema": [{"name": "pixel_1", "type": "double"}, {"name": "label", "type": "int64"}],
-        "profile": {"columns": {"pixel_1": {"nulls": 1, "min": 0, "max": 16, "histogram": [1, 5, 2]}}},
+        "profile": {
+            "columns": {
+                "pixel_1": {"nulls": 1, "min": 0, "max": 16, "histogram": {"counts": [1, 5, 2]}},
+                "note": {"distinct": 80, "distinct_exact": False, "lengths": {"min": 2, "max": 9}},
+            },
+            "label": {"column": "label", "classes": [{"class": 0, "name": "class:ab12", "count": 100}]},
+        },
         "checks": [
             {"name": "trigger_patch", "version": "1", "seconds": 0.5, "skipped": None},
             {"name": "near_duplicate_text", "version": "1", "seconds": 0, "skipped": "no text column"},
@@ -157,6 +163,13 @@ def test_a_reader_sees_which_rows_why_and_what_to_do():
         "0.75",
     ):
         assert said in text
+
+
+def test_columns_and_classes_show_counts_lengths_and_salted_names():
+    text = render(document())
+    for said in ("0 … 16", "≈ 80", "2 … 9", "class:ab12", "100.0%"):
+        assert said in text
+    assert 'aria-label="distribution of pixel_1"' in text
 
 
 def test_findings_are_listed_worst_first():
