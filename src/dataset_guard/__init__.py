@@ -1,1 +1,67 @@
-"""dataset_guard."""
+"""dataset_guard: what a dataset is, what is wrong with it, and whether it is still the same.
+
+::
+
+    import dataset_guard
+
+    dataset_guard.fingerprint("digits.parquet").fingerprint        # dg1:...
+    report = dataset_guard.register("digits.parquet", name="digits", label="label", split="train")
+    dataset_guard.verify("digits@1").ok
+    for batch in dataset_guard.read("digits@1").batches(): ...
+
+Importing this package imports nothing heavy: each name below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dataset_guard import ray_data as ray_data
+    from dataset_guard.diff import diff as diff
+    from dataset_guard.identity import fingerprint as fingerprint
+    from dataset_guard.register import register as register
+    from dataset_guard.register import scan as scan
+    from dataset_guard.report import Report as Report
+    from dataset_guard.verified_read import read as read
+    from dataset_guard.verify import verify as verify
+
+__all__ = ["Report", "diff", "fingerprint", "ray_data", "read", "register", "scan", "verify"]
+
+_HOME_OF = {
+    "Report": "report",
+    "diff": "diff",
+    "fingerprint": "identity",
+    "read": "verified_read",
+    "register": "register",
+    "scan": "register",
+    "verify": "verify",
+}
+
+
+class _Package(ModuleType):
+    """This package: ``dataset_guard.verify`` is the function, although a module has the same name.
+
+    Python sets a submodule as an attribute of its package when it is first imported, which would hide the
+    function of that name from then on.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "ray_data":
+            return import_module("dataset_guard.ray_data")
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'dataset_guard' has no attribute {name!r}")
+        return getattr(import_module(f"dataset_guard.{_HOME_OF[name]}"), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package

@@ -235,8 +235,7 @@ def _wider(a: pa.DataType, b: pa.DataType) -> pa.DataType:
 def _not_utf8(path: Path, where: str) -> UserError:
     """Find the first byte that is not UTF-8, for the message."""
     offset, line = 0, 1
-    opened: Any = gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
-    with opened as stream:
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as stream:
         for raw in stream:
             try:
                 raw.decode("utf-8")

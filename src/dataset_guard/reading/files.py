@@ -143,7 +143,7 @@ def open_path(path: Path) -> FilesSource:
     """The source at ``path``. Raises UserError."""
     with refusing(path):
         if path.is_dir():
-            names = _listed(path)
+            names = listed(path)
             root = path
         else:
             path.stat()
@@ -159,7 +159,8 @@ def open_path(path: Path) -> FilesSource:
     return FilesSource(path, root, kind, files)
 
 
-def _listed(folder: Path) -> list[Path]:
+def listed(folder: Path) -> list[Path]:
+    """The data files of ``folder`` in row order. Raises UserError for none, or for partition folders."""
     found: list[Path] = []
 
     def refuse(error: OSError) -> None:

@@ -1,0 +1,213 @@
+"""What changed between two tables: columns, and rows as a multiset, or row by row along a key.
+
+Registered versions are compared by the row hashes kept with them, without reading their data; anything
+else (a path, a frame) is hashed on the spot under the same tenant's key. Rows are told by their numbers,
+never by their values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_guard.canonical import canonical_schema
+from dataset_guard.identity import identify
+from dataset_guard.reading import Source, open_source
+from dataset_guard.reference import Reference
+from dataset_guard.rowhash import RowHasher
+from dataset_guard.rowkeys import tenant_row_key
+from dataset_guard.rowset import sort_hashes
+from guard_core.errors import UserError
+from guard_core.findings import RowSet
+
+if TYPE_CHECKING:
+    from guard_core.home import Home
+
+Hashes = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """``added`` are row numbers of B, ``removed`` of A; ``changed`` (with a key) are of B.
+
+    Without a key a changed row is one removed and one added row.
+    """
+
+    a: str
+    b: str
+    rows_a: int
+    rows_b: int
+    added_columns: tuple[str, ...]
+    removed_columns: tuple[str, ...]
+    retyped_columns: tuple[str, ...]
+    added: RowSet
+    removed: RowSet
+    changed: RowSet
+    reordered: bool
+    key: str | None = None
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs but perhaps the order of rows."""
+        columns = self.added_columns or self.removed_columns or self.retyped_columns
+        return not (columns or len(self.added) or len(self.removed) or len(self.changed))
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts and row numbers."""
+        return {
+            "a": self.a,
+            "b": self.b,
+            "same": self.same,
+            "reordered": self.reordered,
+            "key": self.key,
+            "rows": {"a": self.rows_a, "b": self.rows_b},
+            "columns": {
+                "added": list(self.added_columns),
+                "removed": list(self.removed_columns),
+                "retyped": list(self.retyped_columns),
+            },
+            "added": {"count": len(self.added), "rows": self.added.to_json()},
+            "removed": {"count": len(self.removed), "rows": self.removed.to_json()},
+            "changed": {"count": len(self.changed), "rows": self.changed.to_json()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One of the two tables: its columns, its hashes when they are kept, its data when it can be read."""
+
+    name: str
+    columns: dict[str, str]
+    reference: Reference | None
+    source: Source | None
+
+    def readable(self) -> Source:
+        source = self.source if self.reference is None else self.reference.open()
+        if source is None:
+            raise UserError(f"the data of {self.name} is gone, and this comparison has to read it")
+        return source
+
+    def hashes(self, key: bytes, columns: list[str]) -> Hashes:
+        """Keyed hashes over ``columns`` in row order; the kept ones when they are over just these."""
+        if self.reference is not None and set(columns) == set(self.columns):
+            return self.reference.row_hashes()
+        source = self.readable()
+        dropped = [name for name in source.schema.names if name not in columns]
+        if not dropped:
+            rows = identify(source, row_key=key, set_root=False).rows
+            return np.empty((0, 2), np.uint64) if rows is None else rows.hashes
+        hasher = RowHasher(source.schema, key=key, exclude=dropped)
+        parts = [hasher.hash(batch).keyed for batch in source.stream()]
+        known = [part for part in parts if part is not None]
+        return np.concatenate(known) if known else np.empty((0, 2), np.uint64)
+
+
+def diff(
+    a: Any, b: Any, *, key: str | None = None, tenant: str | None = None, home: Home | None = None
+) -> Difference:
+    """Compare ``a`` with ``b``: references of registered versions, paths, or tables.
+
+    Rows are compared over the columns both have. With ``key``, a column whose values name the rows, rows
+    of one key are told as changed. Raises UserError when a side cannot be had or the key is not unique.
+    """
+    with _opened(home) as opened:
+        owner = opened.principal(tenant=tenant).tenant
+        left, right = _side(opened, a, owner), _side(opened, b, owner)
+        common = sorted(left.columns.keys() & right.columns.keys())
+        secret = tenant_row_key(opened, owner)
+        hashes_a, hashes_b = left.hashes(secret, common), right.hashes(secret, common)
+        removed, added = _only_in(hashes_a, hashes_b), _only_in(hashes_b, hashes_a)
+        changed = np.empty(0, np.int64)
+        if key is not None:
+            keys_a, keys_b = (_keys(side, secret, key) for side in (left, right))
+            changed, removed, added = _paired(keys_a, keys_b, removed, added)
+        clean = not len(removed) and not len(added) and not len(changed)
+        return Difference(
+            a=left.name,
+            b=right.name,
+            rows_a=len(hashes_a),
+            rows_b=len(hashes_b),
+            added_columns=tuple(sorted(right.columns.keys() - left.columns.keys())),
+            removed_columns=tuple(sorted(left.columns.keys() - right.columns.keys())),
+            retyped_columns=tuple(n for n in common if left.columns[n] != right.columns[n]),
+            added=RowSet.of(added.tolist()),
+            removed=RowSet.of(removed.tolist()),
+            changed=RowSet.of(changed.tolist()),
+            reordered=clean and not np.array_equal(hashes_a, hashes_b),
+            key=key,
+        )
+
+
+@contextmanager
+def _opened(home: Home | None) -> Iterator[Home]:
+    if home is not None:
+        yield home
+        return
+    from guard_core.home import Home as Opened
+
+    with Opened.open() as opened:
+        yield opened
+
+
+def _side(home: Home, what: Any, tenant: str) -> _Side:
+    from dataset_guard.refs import parse_ref
+    from dataset_guard.registry import Registry
+
+    if isinstance(what, Reference):
+        return _Side(what.ref, dict(what.columns), what, None)
+    if isinstance(what, str) and not Path(what).exists():
+        registry = Registry(home)
+        try:
+            owner = parse_ref(what, tenant=tenant).tenant
+        except UserError as error:
+            raise UserError(f"{what!r} is neither a registered dataset nor a file") from error
+        if owner != tenant:
+            raise UserError(f"{what} belongs to another tenant; rows of two tenants are never compared")
+        reference = registry.reference(what, tenant=tenant)
+        return _Side(reference.ref, dict(reference.columns), reference, None)
+    source = open_source(what)
+    columns = {c.name: c.type for c in canonical_schema(source.schema)}
+    return _Side(source.uri, columns, None, source)
+
+
+def _only_in(mine: Hashes, other: Hashes) -> npt.NDArray[np.int64]:
+    """Rows of ``mine`` that ``other`` does not have, duplicates counted: of n to m equal rows, n - m."""
+    both = np.concatenate([mine, other])
+    owner = np.concatenate([np.zeros(len(mine), np.int64), np.ones(len(other), np.int64)])
+    order = sort_hashes(both)
+    ordered = both[order]
+    starts = np.ones(len(ordered), np.bool_)
+    starts[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    group = np.cumsum(starts) - 1
+    theirs = np.bincount(group, weights=owner[order]).astype(np.int64) if len(order) else owner
+    is_mine = owner[order] == 0
+    groups, rows = group[is_mine], order[is_mine]
+    # The position of each of my rows among my rows of its group; the first `theirs` of them have a partner.
+    first = np.searchsorted(groups, groups, side="left")
+    place = np.arange(len(groups)) - first
+    return np.sort(rows[place >= theirs[groups]]) if len(groups) else np.empty(0, np.int64)
+
+
+def _keys(side: _Side, secret: bytes, key: str) -> Hashes:
+    if key not in side.columns:
+        raise UserError(f"{side.name} has no key column {key!r}")
+    hashes = side.hashes(secret, [key])
+    order = sort_hashes(hashes)
+    if (hashes[order][1:] == hashes[order][:-1]).all(axis=1).any():
+        raise UserError(f"the key column {key!r} of {side.name} repeats values; name a column that does not")
+    return hashes
+
+
+def _paired(
+    keys_a: Hashes, keys_b: Hashes, removed: npt.NDArray[np.int64], added: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(changed rows of B, only in A, only in B): a removed and an added row of one key are one change."""
+    lone_a, lone_b = _only_in(keys_a[removed], keys_b[added]), _only_in(keys_b[added], keys_a[removed])
+    changed = np.delete(added, lone_b)
+    return changed, removed[lone_a], added[lone_b]

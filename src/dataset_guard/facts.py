@@ -1,0 +1,74 @@
+"""What is known of datasets, as facts for policy: the join of the two guards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dataset_guard.refs import parse_ref
+from dataset_guard.registry import Registry, Version
+from guard_core.errors import Tampered, UserError
+
+if TYPE_CHECKING:
+    from guard_core.home import Home
+    from guard_core.identity import Principal
+
+
+def dataset_facts(home: Home, refs: Sequence[str], *, principal: Principal) -> list[dict[str, Any]]:
+    """One fact for each of ``refs``, in their order; a name without a tenant is the principal's own.
+
+    The verdict is the signed record's, never the database's. What does not exist, or is no reference at
+    all, is a fact with ``exists`` false: refusing it is the policy's work. Raises Undecidable for storage.
+    """
+    return [_fact(home, text, principal) for text in refs]
+
+
+def _fact(home: Home, text: str, principal: Principal) -> dict[str, Any]:
+    try:
+        ref = parse_ref(text, tenant=principal.tenant)
+        version = Registry(home).find(text, tenant=principal.tenant)
+    except UserError:
+        return _unknown(text, None, None)
+    if version is None:
+        return _unknown(str(ref), ref.tenant, ref.name)
+    return _known(home, version)
+
+
+def _unknown(ref: str, tenant: str | None, name: str | None) -> dict[str, Any]:
+    return {
+        "ref": ref,
+        "exists": False,
+        "tenant": tenant,
+        "name": name,
+        "version": None,
+        "verdict": "unknown",
+        "fingerprint": None,
+        "signed": False,
+        "record_ok": False,
+        "shared_with": [],
+        "findings": {"critical": 0, "warning": 0, "info": 0},
+        "tampered": False,
+    }
+
+
+def _known(home: Home, version: Version) -> dict[str, Any]:
+    fact = {
+        **_unknown(version.ref, version.tenant, version.name),
+        "exists": True,
+        "version": version.version,
+        "fingerprint": version.fingerprint,
+    }
+    try:
+        record = Registry(home).record(version)
+    except Tampered:
+        return {**fact, "tampered": True}
+    return {
+        **fact,
+        "verdict": record["verdict"],
+        "signed": True,
+        "record_ok": True,
+        "findings": dict(record["findings"]),
+        "waivers": len(record["waivers"]),
+        "label": record["label"],
+        "split": record["split"],
+    }

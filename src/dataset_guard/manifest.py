@@ -1,0 +1,118 @@
+"""The file manifest: which bytes held the data when it was registered.
+
+Each file is named by its path relative to the data's root and known by BLAKE3 and size. It is the fast
+path of verification: unchanged bytes need no decoding. Times of modification are recorded nowhere and
+prove nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from dataset_guard.reading.files import listed
+from dataset_guard.reading.source import Source
+from guard_core.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file: its relative path, BLAKE3 (64 hex), bytes, and how many rows it holds."""
+
+    path: str
+    blake3: str
+    bytes: int
+    rows: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The record's form."""
+        return {"path": self.path, "blake3": self.blake3, "bytes": self.bytes, "rows": self.rows}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> FileEntry:
+        """Inverse of :meth:`to_json`."""
+        return cls(value["path"], value["blake3"], int(value["bytes"]), int(value["rows"]))
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE3 of a file's bytes, 64 hex, through a memory map on all cores. Raises OSError."""
+    hasher = blake3(max_threads=blake3.AUTO)
+    if path.stat().st_size:
+        hasher.update_mmap(path)
+    return hasher.hexdigest()
+
+
+def manifest_of(source: Source) -> tuple[FileEntry, ...]:
+    """The manifest of ``source``, in row order; empty for data that is in no file. Raises UserError."""
+    entries = []
+    for file, rows in zip(source.files, source.file_rows, strict=True):
+        try:
+            entries.append(FileEntry(source.name_of(file), file_digest(file), file.stat().st_size, rows))
+        except OSError as error:
+            raise UserError(f"{file} cannot be read ({error.strerror or error}); try again") from error
+    return tuple(entries)
+
+
+@dataclass(frozen=True, slots=True)
+class FileChanges:
+    """How files on disk differ from a manifest; all empty when every byte is as it was."""
+
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    different: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.extra or self.different)
+
+    def sentences(self) -> list[str]:
+        """One sentence per file."""
+        return (
+            [f"{name} is missing" for name in self.missing]
+            + [f"{name} was added" for name in self.extra]
+            + [f"{name} has other bytes than were registered" for name in self.different]
+        )
+
+
+def compare(entries: Sequence[FileEntry], path: Path, *, closed: bool = True) -> FileChanges:
+    """``entries`` against what lies at ``path`` now: a file, or the folder that ``entries`` are relative to.
+
+    Every file is read; sizes only save the reading of files that cannot be the same. With ``closed``,
+    files that are not in the manifest count as extra.
+    """
+    if path.is_file() and len(entries) == 1:
+        found = {entries[0].path: path}
+    elif not closed:
+        found = {e.path: path / e.path for e in entries if (path / e.path).is_file()}
+    else:
+        found = _found_in(path)
+    different = []
+    for entry in entries:
+        file = found.get(entry.path)
+        if file is not None and (file.stat().st_size != entry.bytes or file_digest(file) != entry.blake3):
+            different.append(entry.path)
+    names = {entry.path for entry in entries}
+    return FileChanges(
+        missing=tuple(e.path for e in entries if e.path not in found),
+        extra=tuple(sorted(name for name in found if name not in names)),
+        different=tuple(different),
+    )
+
+
+def _found_in(folder: Path) -> dict[str, Path]:
+    try:
+        return {file.relative_to(folder).as_posix(): file for file in listed(folder)}
+    except UserError:  # no data files at all
+        return {}
+
+
+def file_of_row(entries: Sequence[FileEntry], row: int) -> str | None:
+    """The file that holds ``row``; None when there are no files, the last one for a row past the end."""
+    for entry in entries:
+        if row < entry.rows:
+            return entry.path
+        row -= entry.rows
+    return entries[-1].path if entries else None

@@ -1,0 +1,461 @@
+"""Registering: look at a dataset once, ask policy, and keep a signed record of the answer.
+
+``scan`` does everything but the keeping. ``register`` makes a version appear whole or not at all:
+
+1. sidecars, findings and kept data are written to a staging folder that dies with this process;
+2. policy decides, and the decision is in the audit log before anything is kept;
+3. under the dataset's lock: the record gets its version number and is signed, the folder is renamed into
+   place, ``dataset.registered`` is recorded, and one database commit makes the version exist.
+
+Whatever is found without a row in the database is a leftover and is swept by the next registration.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataset_guard import record as records
+from dataset_guard.keeping import keep
+from dataset_guard.leaves import write_leaves
+from dataset_guard.manifest import FileEntry, manifest_of
+from dataset_guard.question import registration_input
+from dataset_guard.reading import Source, open_source
+from dataset_guard.refs import check_dataset_name, parse_ref
+from dataset_guard.registry import Reference, Registry
+from dataset_guard.report import Report, digest_of
+from dataset_guard.rowkeys import tenant_row_key
+from dataset_guard.rowstore import write_sidecar
+from guard_core.clock import rfc3339
+from guard_core.errors import Denied, Undecidable, UserError
+from guard_core.files import write_atomic
+from guard_core.findings import Enforcement, Verdict
+from guard_core.version import __version__
+
+if TYPE_CHECKING:
+    from dataset_guard.scan import Progress, ScanResult
+    from dataset_guard.staging import Staging
+    from guard_core.home import Home
+    from guard_core.identity import Principal
+    from guard_core.policy.decision import Decision
+
+POLICY = "guard/dataset/registration/decision"
+SPLITS = ("train", "validation", "test")
+ENFORCEMENT = Enforcement.COOPERATIVE
+"""Whoever owns the machine can leave a dataset unregistered; what is registered is recorded."""
+
+Step = Callable[[str], None]
+"""Told the name of each step when it is done; tests end the process there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for, resolved: everything that is known before the data is read."""
+
+    home: Home
+    principal: Principal
+    name: str
+    label: str | None
+    split: str | None
+    against: tuple[Reference, ...]
+    trusted: Reference | None
+    checks: tuple[str, ...] | None
+    parameters: dict[str, dict[str, Any]]
+
+    @property
+    def tenant(self) -> str:
+        """The tenant that the version will belong to."""
+        return self.principal.tenant
+
+
+def scan(
+    data: Any,
+    *,
+    name: str = "scan",
+    tenant: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
+    against: Sequence[str] = (),
+    trusted: str | None = None,
+    home: Home | None = None,
+    suite: Any = None,
+    checks: Sequence[str] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Check ``data`` and ask policy, as :func:`register` does, but keep nothing.
+
+    The decision is in the audit log. Raises as :func:`register`, except that a refusal by policy is a
+    Report with the verdict ``deny``.
+    """
+    with _opened(home) as opened:
+        request = _request(opened, name, tenant, label, split, against, trusted, suite, checks)
+        source, result, _ = _look(request, data, progress)
+        decision = _decide(request, result, version=None)
+        return _report(request, source, result, decision)
+
+
+def register(
+    data: Any,
+    *,
+    name: str,
+    tenant: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
+    against: Sequence[str] = (),
+    trusted: str | None = None,
+    home: Home | None = None,
+    suite: Any = None,
+    checks: Sequence[str] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    steps: Step | None = None,
+) -> Report:
+    """Register ``data`` as the next version of ``name``.
+
+    ``data`` is a path, or a table of pyarrow, pandas or polars (which is then kept in the home).
+    ``against`` are versions that must not share rows with it, ``trusted`` one to compare it with.
+    ``suite`` is a suite of expectations, ``checks`` limits the checks by name.
+
+    Raises UserError for what the user can mend (also a full disk), Denied when policy refuses, Undecidable
+    when it cannot be asked, Tampered when a reference was changed. In each case nothing is stored.
+    """
+    step = steps or (lambda _: None)
+    with _opened(home) as opened:
+        request = _request(opened, name, tenant, label, split, against, trusted, suite, checks)
+        source, result, entries = _look(request, data, progress)
+        step("scanned")
+        with _disk_trouble(opened.path("datasets")):
+            staging = Registry(opened).stage()
+            try:
+                kept = keep(source, staging.folder / records.DATA) if not source.files else None
+                _write_sidecars(staging.folder, result)
+                step("staged")
+                commit = _Commit(request, source, result, manifest_of(kept) if kept else entries, staging)
+                return commit.run(step)
+            finally:
+                staging.release()
+
+
+@contextmanager
+def _opened(home: Home | None) -> Iterator[Home]:
+    if home is not None:
+        yield home
+        return
+    from guard_core.home import Home as Opened
+
+    with Opened.open() as opened:
+        yield opened
+
+
+@contextmanager
+def _disk_trouble(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"the dataset cannot be stored under {place} ({error.strerror or error}); nothing was stored: "
+            "free space or mend the permissions, and try again"
+        ) from error
+
+
+def _request(
+    home: Home,
+    name: str,
+    tenant: str | None,
+    label: str | None,
+    split: str | None,
+    against: Sequence[str],
+    trusted: str | None,
+    suite: Any,
+    checks: Sequence[str] | None,
+) -> Request:
+    check_dataset_name(name)
+    if split is not None and split not in SPLITS:
+        raise UserError(f"split {split!r} is none of {', '.join(SPLITS)}")
+    principal = home.principal(tenant=tenant)
+    _ = home.policy  # a broken policy directory is found before hours of reading, not after
+    registry = Registry(home)
+
+    def reference(text: str) -> Reference:
+        if parse_ref(text, tenant=principal.tenant).tenant != principal.tenant:
+            raise Denied(
+                f"{text} belongs to another tenant: rows of two tenants are never compared; "
+                f"name a dataset of {principal.tenant}"
+            )
+        return registry.reference(text, tenant=principal.tenant)
+
+    baseline = None if trusted is None else reference(trusted)
+    if baseline is not None and baseline.version.verdict in ("quarantine", "deny"):
+        raise UserError(
+            f"{baseline.ref} has the verdict {baseline.version.verdict}, so it cannot be the trusted "
+            "version; name another with --trusted"
+        )
+    return Request(
+        home=home,
+        principal=principal,
+        name=name,
+        label=label,
+        split=split,
+        against=tuple(reference(text) for text in against),
+        trusted=baseline,
+        checks=None if checks is None else tuple(checks),
+        parameters={} if suite is None else {"expectations": {"suite": suite}},
+    )
+
+
+def _look(
+    request: Request, data: Any, progress: Callable[[Progress], None] | None
+) -> tuple[Source, ScanResult, tuple[FileEntry, ...]]:
+    """Read the data once. Raises UserError for bad data, and when its files change meanwhile."""
+    from dataset_guard.checks.base import CheckContext
+    from dataset_guard.scan import scan_source
+
+    source = open_source(data)
+    if source.num_rows == 0:
+        raise UserError(f"{source.uri} has no rows; a dataset needs at least one")
+    _check_label(source, request.label)
+    before = _signs(source)
+    entries = manifest_of(source)
+    context = CheckContext(
+        schema=source.schema,
+        name=request.name,
+        tenant=request.tenant,
+        label=request.label,
+        split=request.split,
+        baseline=request.trusted,
+        against=request.against,
+        parameters=request.parameters,
+    )
+    result = scan_source(
+        source,
+        context,
+        row_key=tenant_row_key(request.home, request.tenant),
+        checks=request.checks,
+        progress=progress,
+    )
+    if result.fingerprint.rows == 0:
+        raise UserError(f"{source.uri} has no rows; a dataset needs at least one")
+    if _signs(source) != before:
+        raise UserError(f"{source.uri} changed while it was read; try again when nothing writes to it")
+    return source, result, entries
+
+
+def _check_label(source: Source, label: str | None) -> None:
+    if label is None:
+        return
+    if label not in source.schema.names:
+        known = ", ".join(source.schema.names[:20]) + (", ..." if len(source.schema.names) > 20 else "")
+        raise UserError(f"{source.uri} has no label column {label!r}; its columns are: {known}")
+    if all(b.column(0).null_count == b.num_rows for b in source.stream(columns=[label])):
+        raise UserError(f"{source.uri}: the label column {label!r} holds only nulls; name another column")
+
+
+def _signs(source: Source) -> list[tuple[int, int, int]]:
+    """What shows that a file was written to while it was read (a hint for now, never evidence later)."""
+    stats = [file.stat() for file in source.files]
+    return [(s.st_size, s.st_mtime_ns, s.st_ino) for s in stats]
+
+
+def _decide(request: Request, result: ScanResult, *, version: int | None) -> Decision:
+    decision = request.home.decide(
+        POLICY,
+        registration_input(
+            tenant=request.tenant,
+            name=request.name,
+            version=version,
+            label=request.label,
+            split=request.split,
+            trusted=None if request.trusted is None else request.trusted.ref,
+            fingerprint=result.fingerprint,
+            findings=result.findings,
+        ),
+        principal=request.principal,
+        enforcement=ENFORCEMENT,
+        subject=f"{request.tenant}/{request.name}" + ("" if version is None else f"@{version}"),
+    )
+    if decision.undecidable:
+        raise Undecidable(f"no decision on {request.name}: {decision.explain()}; nothing was stored")
+    return decision
+
+
+def _verdict(decision: Decision) -> Verdict:
+    """The policy's verdict. Raises Undecidable for a policy that gives none."""
+    said = decision.value.get("verdict") if isinstance(decision.value, dict) else None
+    if said is None and not decision.allow:
+        return Verdict.DENY
+    try:
+        return Verdict(str(said))
+    except ValueError as error:
+        raise Undecidable(f"policy {POLICY} gave no verdict (decision {decision.decision_id})") from error
+
+
+def _report(
+    request: Request, source: Source, result: ScanResult, decision: Decision, *, version: int | None = None
+) -> Report:
+    reasons = decision.reasons_of("deny") + decision.reasons_of("warn")
+    return Report(
+        name=request.name,
+        tenant=request.tenant,
+        version=version,
+        fingerprint=result.fingerprint.fingerprint,
+        rows=result.fingerprint.rows,
+        columns=len(result.fingerprint.columns),
+        verdict=_verdict(decision),
+        decision_id=decision.decision_id,
+        findings=result.findings,
+        label=request.label,
+        split=request.split,
+        source_uri=source.uri,
+        num_bytes=source.num_bytes,
+        schema=tuple((c.name, c.type) for c in result.fingerprint.columns),
+        profile=result.profile,
+        checks=tuple(dict(check) for check in result.checks),
+        seconds=dict(result.seconds),
+        reasons=tuple(reason.to_json() for reason in reasons),
+        waivers=tuple(r.to_json() for r in reasons if r.details.get("severity") == "waived"),
+        against=tuple(r.ref for r in request.against),
+        trusted=None if request.trusted is None else request.trusted.ref,
+        policy_revision=decision.revision,
+        policy_engine=decision.engine,
+        enforcement=decision.enforcement,
+        created_by=request.principal.user,
+    )
+
+
+def _write_sidecars(folder: Path, result: ScanResult) -> None:
+    write_leaves(folder / records.LEAVES, result.fingerprint.leaves)
+    write_sidecar(folder / records.ROWS, result.rowhashes.rows, result.rowhashes.features)
+
+
+@dataclass(frozen=True, slots=True)
+class _Commit:
+    """The last part of a registration: from a staging folder to a version that exists."""
+
+    request: Request
+    source: Source
+    result: ScanResult
+    entries: tuple[FileEntry, ...]
+    staging: Staging
+
+    def run(self, step: Step) -> Report:
+        """Make the next version. Raises Denied, Undecidable, OSError; nothing exists then."""
+        from dataset_guard.versions import add_version, known_versions
+
+        home, name, tenant = self.request.home, self.request.name, self.request.tenant
+        registry = Registry(home)
+        with registry.lock(tenant, name):
+            known = known_versions(home, tenant, name)
+            swept = registry.sweep_dataset(tenant, name, known)
+            if swept:
+                data = {"folders": swept, "reason": "no version was committed for them"}
+                home.audit.event(
+                    "dataset.swept", subject=f"{tenant}/{name}", data=data, enforcement=ENFORCEMENT
+                )
+            version = max(known, default=0) + 1
+            decision = _decide(self.request, self.result, version=version)
+            if not decision.allow:
+                raise Denied(f"{name} was not registered: {decision.explain()}", decision.decision_id)
+            step("decided")
+            target = registry.folder(tenant, name, version)
+            report = self._written(decision, version, target)
+            step("signed")
+            record = json.loads((self.staging.folder / records.RECORD).read_bytes())
+            self.staging.publish(target)
+            step("published")
+            home.audit.event(
+                "dataset.registered",
+                subject=report.ref,
+                data=_event(report, record),
+                enforcement=ENFORCEMENT,
+                decision_id=decision.decision_id,
+            )
+            step("recorded")
+            path = target.relative_to(home.settings.home) / records.RECORD
+            add_version(home, record, record_path=path.as_posix(), created_by=self.request.principal.user)
+            step("committed")
+        return report
+
+    def _written(self, decision: Decision, version: int, target: Path) -> Report:
+        """Complete the staging folder: findings, page, manifest, record, signature."""
+        folder, home = self.staging.folder, self.request.home
+        kept = not self.source.files
+        uri = str(target / records.DATA) if kept else self.source.uri
+        now = rfc3339(home.clock())
+        report = replace(
+            _report(self.request, self.source, self.result, decision, version=version),
+            source_uri=uri,
+            report_path=target / records.REPORT,
+            created_at=now,
+            key_id=home.signer.key_id,
+        )
+        _dump(folder / records.FINDINGS, report.document())
+        _dump(folder / records.MANIFEST, [entry.to_json() for entry in self.entries])
+        report.save_html(folder / records.REPORT)
+        sidecars = (records.LEAVES, records.ROWS, records.FINDINGS, records.MANIFEST)
+        record = self._record(report, uri, kept, {n: records.sidecar_entry(folder / n) for n in sidecars})
+        _dump(folder / records.RECORD, record)
+        _dump(folder / records.ENVELOPE, records.sign(record, home.signer))
+        return report
+
+    def _record(self, report: Report, uri: str, kept: bool, sidecars: dict[str, Any]) -> dict[str, Any]:
+        found = self.result.fingerprint
+        roots = zip(found.columns, found.column_roots, strict=True)
+        return {
+            "record_version": 1,
+            "ref": report.ref,
+            "tenant": report.tenant,
+            "name": report.name,
+            "version": report.version,
+            "created_at": report.created_at,
+            "created_by": report.created_by,
+            "content": {
+                **found.to_json(),
+                "digest": digest_of(found.fingerprint),
+                "columns": [{"name": c.name, "type": c.type, "root": root} for c, root in roots],
+            },
+            "source": {
+                "uri": uri,
+                "path": uri if self.entries else None,
+                "kind": self.source.kind,
+                "kept": kept,
+                "files": [entry.to_json() for entry in self.entries],
+            },
+            "label": report.label,
+            "split": report.split,
+            "parents": [] if report.trusted is None else [report.trusted],
+            "transform": None,
+            "against": list(report.against),
+            "trusted": report.trusted,
+            "checks": [
+                {k: check[k] for k in ("name", "version", "parameters", "skipped")} for check in report.checks
+            ],
+            "findings": {s: report.count(s) for s in ("critical", "warning", "info")},
+            "verdict": report.verdict.value,
+            "waivers": [dict(w) for w in report.waivers],
+            "decision": {
+                "id": report.decision_id,
+                "revision": report.policy_revision,
+                "engine": report.policy_engine,
+                "enforcement": report.enforcement.value,
+            },
+            "sidecars": sidecars,
+            "tool": {"name": "trainguard", "version": __version__},
+        }
+
+
+def _event(report: Report, record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "fingerprint": report.fingerprint,
+        "verdict": report.verdict.value,
+        "rows": report.rows,
+        "findings": record["findings"],
+        "record_digest": records.digest_of(record),
+        "created_by": report.created_by,
+    }
+
+
+def _dump(path: Path, value: Any) -> None:
+    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")

@@ -1,0 +1,161 @@
+"""Row hashes of a whole table: collected during a scan, kept beside the record, read back.
+
+While a table is scanned its keyed hashes arrive batch by batch (:class:`RowStore`); above a few million
+rows they go to an unnamed temporary file and are seen through a memory map. The sidecar ``rows.arrow``
+(:func:`write_sidecar`, :class:`Sidecar`) holds them sorted, uncompressed, so that it is used in place:
+overlap of two versions is a merge of two maps.
+
+Columns of the sidecar: ``hash_hi``, ``hash_lo`` (uint64), ``feat_hi``, ``feat_lo`` (uint64, null without a
+label), ``row`` (uint32, or uint64 from 2^32 rows on).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dataset_guard.rowset import sort_hashes
+
+Hashes = npt.NDArray[np.uint64]
+
+_IN_MEMORY_ROWS = 4_194_304
+_WRITE_ROWS = 1_048_576
+
+
+class _Growing:
+    """(n, 2) hashes that grow by batches; in memory first, in an unnamed file later."""
+
+    def __init__(self) -> None:
+        self._parts: list[Hashes] = []
+        self._file: IO[bytes] | None = None
+        self.rows = 0
+
+    def append(self, hashes: Hashes) -> None:
+        self.rows += len(hashes)
+        self._parts.append(hashes)
+        if self._file is not None or self.rows > _IN_MEMORY_ROWS:
+            self._spill()
+
+    def _spill(self) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the map below
+        for part in self._parts:
+            np.ascontiguousarray(part).tofile(self._file)
+        self._parts = []
+
+    def array(self) -> Hashes:
+        if self._file is None:
+            whole = np.concatenate(self._parts) if self._parts else np.empty((0, 2), np.uint64)
+            self._parts = [whole]
+            return whole
+        self._file.flush()
+        return np.memmap(self._file, np.uint64, "r", shape=(self.rows, 2))
+
+
+class RowStore:
+    """The keyed row hashes of one table in row order, and its feature hashes when it has a label."""
+
+    def __init__(self, *, with_features: bool) -> None:
+        self._keyed = _Growing()
+        self._features = _Growing() if with_features else None
+
+    def append(self, keyed: Hashes, features: Hashes | None) -> None:
+        """Take the next rows. ``features`` must be given exactly when the store was made with them."""
+        if (features is None) != (self._features is None):
+            raise ValueError("feature hashes are kept for all rows or for none")
+        self._keyed.append(keyed)
+        if self._features is not None and features is not None:
+            self._features.append(features)
+
+    def __len__(self) -> int:
+        return self._keyed.rows
+
+    @property
+    def hashes(self) -> Hashes:
+        """Shape (rows, 2), in row order; do not write to it."""
+        return self._keyed.array()
+
+    @property
+    def features(self) -> Hashes | None:
+        """Shape (rows, 2), in row order; None without a label."""
+        return None if self._features is None else self._features.array()
+
+
+def write_sidecar(path: Path, hashes: Hashes, features: Hashes | None) -> None:
+    """Write ``rows.arrow``. Raises OSError (a full disk); the caller owns the half-written file then."""
+    order = sort_hashes(hashes)
+    row_type = pa.uint32() if len(hashes) < 2**32 else pa.uint64()
+    names = ["hash_hi", "hash_lo", "feat_hi", "feat_lo", "row"]
+    schema = pa.schema([*((name, pa.uint64()) for name in names[:4]), ("row", row_type)])
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for start in range(0, len(order), _WRITE_ROWS):
+            rows = order[start : start + _WRITE_ROWS]
+            columns = [pa.array(hashes[rows, 0]), pa.array(hashes[rows, 1])]
+            if features is None:
+                columns += [pa.nulls(len(rows), pa.uint64())] * 2
+            else:
+                columns += [pa.array(features[rows, 0]), pa.array(features[rows, 1])]
+            columns.append(pa.array(rows.astype(row_type.to_pandas_dtype())))
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """``rows.arrow`` of a version, memory-mapped. Its digest has been checked by whoever opened it."""
+
+    path: Path
+
+    def _batches(self, columns: list[str]) -> Iterator[Any]:
+        with pa.memory_map(str(self.path)) as raw:
+            reader = pa.ipc.open_file(raw)
+            for i in range(reader.num_record_batches):
+                yield reader.get_batch(i).select(columns)
+
+    def _in_row_order(self, hi: str, lo: str) -> Hashes | None:
+        batches = list(self._batches([hi, lo, "row"]))
+        out = np.empty((sum(b.num_rows for b in batches), 2), np.uint64)
+        for batch in batches:
+            if batch.column(0).null_count:
+                return None
+            rows = batch.column(2).to_numpy()
+            out[rows, 0] = batch.column(0).to_numpy()
+            out[rows, 1] = batch.column(1).to_numpy()
+        return out
+
+    def hashes(self) -> Hashes:
+        """Keyed row hashes in row order, shape (rows, 2)."""
+        found = self._in_row_order("hash_hi", "hash_lo")
+        return np.empty((0, 2), np.uint64) if found is None else found
+
+    def features(self) -> Hashes | None:
+        """Keyed feature hashes in row order; None when the version has no label."""
+        return self._in_row_order("feat_hi", "feat_lo")
+
+    def sorted_hashes(self) -> Hashes:
+        """Keyed row hashes in ascending order, shape (rows, 2)."""
+        parts = [
+            np.stack([b.column(0).to_numpy(), b.column(1).to_numpy()], axis=1)
+            for b in self._batches(["hash_hi", "hash_lo"])
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, 2), np.uint64)
+
+    def window(self, first_row: int, rows: int) -> Hashes:
+        """Keyed row hashes of ``rows`` rows from ``first_row`` on, in row order (fewer at the end)."""
+        found: list[Hashes] = []
+        places: list[npt.NDArray[np.int64]] = []
+        for batch in self._batches(["hash_hi", "hash_lo", "row"]):
+            at = batch.column(2).to_numpy().astype(np.int64)
+            chosen = np.flatnonzero((at >= first_row) & (at < first_row + rows))
+            pair = batch.column(0).to_numpy()[chosen], batch.column(1).to_numpy()[chosen]
+            found.append(np.stack(pair, axis=1))
+            places.append(at[chosen])
+        if not found:
+            return np.empty((0, 2), np.uint64)
+        return np.concatenate(found)[np.argsort(np.concatenate(places))]

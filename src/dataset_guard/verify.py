@@ -1,0 +1,237 @@
+"""Verification: is this still the data that was registered? If not, where does it differ?
+
+Fast path: every file has the bytes of the manifest, so nothing needs decoding. Otherwise the leaves are
+computed again and compared with the signed ones: equal leaves in other bytes are the same content,
+re-encoded; unequal leaves name block and column, and the keyed row hashes of the sidecar name the rows.
+Times of modification and sizes are never taken as a sign that nothing changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dataset_guard import record as records
+from dataset_guard.fingerprint import BLOCK_ROWS, Fingerprint
+from dataset_guard.identity import Progress, identify
+from dataset_guard.manifest import FileChanges, FileEntry, compare, file_of_row
+from dataset_guard.reading import Source, open_source
+from dataset_guard.reference import Reference
+from dataset_guard.rowhash import RowHasher
+from dataset_guard.rowkeys import tenant_row_key
+from guard_core.errors import UserError
+from guard_core.findings import Enforcement, RowSet
+
+if TYPE_CHECKING:
+    from guard_core.home import Home
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One place where data differs. None means: not in a file, not in one block, not in one column."""
+
+    file: str | None
+    block: int | None = None
+    column: str | None = None
+    rows: RowSet = field(default_factory=RowSet)
+
+    def to_json(self) -> dict[str, Any]:
+        """``{file, block, column, rows}``; rows are 0-based over the whole table."""
+        return {"file": self.file, "block": self.block, "column": self.column, "rows": self.rows.to_json()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What verification found. ``notes`` are harmless, ``problems`` are sentences about ``changes``."""
+
+    ref: str
+    ok: bool
+    changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    decoded: bool = False
+    """Whether the data had to be decoded (some file had other bytes)."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The documented shape, with reference, notes and problems beside it."""
+        return {
+            "ok": self.ok,
+            "changes": [change.to_json() for change in self.changes],
+            "ref": self.ref,
+            "notes": list(self.notes),
+            "problems": list(self.problems),
+        }
+
+
+def verify(
+    ref: str | Reference,
+    *,
+    path: str | Path | None = None,
+    tenant: str | None = None,
+    home: Home | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Compare a registered version with its data, or with what lies at ``path``.
+
+    Raises Tampered when the record or a sidecar itself was changed, UserError when there is no such
+    version or no data to look at. What was found is an audit event ``dataset.verified``.
+    """
+    with _opened(home) as opened:
+        if isinstance(ref, Reference):
+            reference = ref
+        else:
+            from dataset_guard.registry import Registry
+
+            reference = Registry(opened).reference(ref, tenant=opened.principal(tenant=tenant).tenant)
+        for name in (records.LEAVES, records.ROWS, records.FINDINGS, records.MANIFEST):
+            records.checked_sidecar(reference.version.folder, name, reference.record)
+        found = _verified(opened, reference, None if path is None else Path(path), progress)
+        opened.audit.event(
+            "dataset.verified",
+            subject=reference.ref,
+            data={"ok": found.ok, "changes": len(found.changes), "problems": list(found.problems[:20])},
+            enforcement=Enforcement.DETECTIVE,
+        )
+        return found
+
+
+@contextmanager
+def _opened(home: Home | None) -> Iterator[Home]:
+    if home is not None:
+        yield home
+        return
+    from guard_core.home import Home as Opened
+
+    with Opened.open() as opened:
+        yield opened
+
+
+def _verified(
+    home: Home, reference: Reference, given: Path | None, progress: Progress | None
+) -> Verification:
+    path = given or reference.data_path()
+    if path is None:
+        raise UserError(f"the data of {reference.ref} was in no file; name what to compare with --path")
+    if not path.exists():
+        if given is not None:
+            raise UserError(f"there is no file or folder {path}; check the path")
+        gone = tuple(Change(file=entry.path) for entry in reference.manifest)
+        return Verification(ref=reference.ref, ok=False, changes=gone, problems=(f"{path} is missing",))
+    closed = reference.record["source"]["kind"] != "dataset"
+    files = compare(reference.manifest, path, closed=closed) if reference.manifest else None
+    if files is not None and not files:
+        return Verification(
+            ref=reference.ref, ok=True, notes=("every file has the bytes it was registered with",)
+        )
+    try:
+        source = open_source(path)
+        found = identify(source, set_root=False, progress=progress).fingerprint
+    except UserError as error:
+        return _unreadable(reference, files, error)
+    if found.fingerprint == reference.version.fingerprint:
+        note = "re-encoded, same content: other bytes, the same rows"
+        return Verification(ref=reference.ref, ok=True, notes=(note,), decoded=True)
+    return _compared(home, reference, source, found, files)
+
+
+def _unreadable(reference: Reference, files: FileChanges | None, error: UserError) -> Verification:
+    names = [] if files is None else [*files.missing, *files.different, *files.extra]
+    return Verification(
+        ref=reference.ref,
+        ok=False,
+        changes=tuple(Change(file=name) for name in names) or (Change(file=None),),
+        problems=(str(error), *([] if files is None else files.sentences())),
+    )
+
+
+def _compared(
+    home: Home, reference: Reference, source: Source, found: Fingerprint, files: FileChanges | None
+) -> Verification:
+    """Both tables are readable and differ: say where."""
+    problems = [] if files is None else files.sentences()
+    changes = [Change(file=name) for name in (() if files is None else (*files.missing, *files.extra))]
+    signed_types = dict(reference.columns)
+    found_types = {c.name: c.type for c in found.columns}
+    for name in sorted({*signed_types, *found_types}):
+        if signed_types.get(name) != found_types.get(name):
+            changes.append(Change(file=None, column=name))
+            problems.append(_column_sentence(name, signed_types.get(name), found_types.get(name)))
+    same = [name for name in signed_types if signed_types[name] == found_types.get(name)]
+    signed_rows = int(reference.record["content"]["rows"])
+    if found.rows != signed_rows:
+        problems.append(f"{found.rows:,} rows where {signed_rows:,} were registered")
+    changes += _changed_blocks(home, reference, source, found, same)
+    return Verification(
+        ref=reference.ref, ok=False, changes=tuple(changes), problems=tuple(problems), decoded=True
+    )
+
+
+def _column_sentence(name: str, signed: str | None, found: str | None) -> str:
+    if found is None:
+        return f"column {name!r} is missing"
+    if signed is None:
+        return f"column {name!r} was added"
+    return f"column {name!r} is {found} where {signed} was registered"
+
+
+def _changed_blocks(
+    home: Home, reference: Reference, source: Source, found: Fingerprint, same: Sequence[str]
+) -> Iterator[Change]:
+    """Blocks and columns whose leaves differ, over the columns ``same`` that both tables have."""
+    signed = reference.leaves()
+    signed_at = {name: i for i, (name, _) in enumerate(reference.columns)}
+    found_at = {c.name: i for i, c in enumerate(found.columns)}
+    common = min(len(signed), len(found.leaves))
+    manifest = reference.manifest
+    comparable = len(same) == len(signed_at) == len(found_at)
+    for block in range(max(len(signed), len(found.leaves))):
+        columns = [
+            name
+            for name in same
+            if block >= common
+            or (signed[block, signed_at[name]] != found.leaves[block, found_at[name]]).any()
+        ]
+        if not columns:
+            continue
+        rows = _changed_rows(home, reference, source, block) if comparable else _all_rows(block, found.rows)
+        for file, part in _by_file(manifest, rows, block):
+            for name in columns:
+                yield Change(file=file, block=block, column=name, rows=part)
+
+
+def _changed_rows(home: Home, reference: Reference, source: Source, block: int) -> RowSet:
+    """The rows of ``block`` whose hash is not the signed one at the same place."""
+    first = block * BLOCK_ROWS
+    key = tenant_row_key(home, reference.version.tenant)
+    signed = reference.row_window(first, BLOCK_ROWS)
+    hasher = RowHasher(source.schema, key=key)
+    parts = [hasher.hash(batch).keyed for batch in source.batches(first_row=first, rows=BLOCK_ROWS)]
+    known = [part for part in parts if part is not None]
+    found = np.concatenate(known) if known else np.empty((0, 2), np.uint64)
+    shared = min(len(signed), len(found))
+    different = np.flatnonzero((signed[:shared] != found[:shared]).any(axis=1))
+    beyond = range(shared, max(len(signed), len(found)))
+    return RowSet.of([first + int(row) for row in (*different, *beyond)])
+
+
+def _all_rows(block: int, rows: int) -> RowSet:
+    first = block * BLOCK_ROWS
+    last = min(first + BLOCK_ROWS, rows) - 1
+    return RowSet(((first, last),)) if last >= first else RowSet()
+
+
+def _by_file(manifest: Sequence[FileEntry], rows: RowSet, block: int) -> Iterator[tuple[str | None, RowSet]]:
+    """``rows`` by the registered file that holds them; the block's first file when no row is known."""
+    if not rows.ranges:
+        yield file_of_row(manifest, block * BLOCK_ROWS), rows
+        return
+    grouped: dict[str | None, list[int]] = {}
+    for row in rows:
+        grouped.setdefault(file_of_row(manifest, row), []).append(row)
+    for file, members in grouped.items():
+        yield file, RowSet.of(members)

@@ -1,0 +1,81 @@
+"""Writing versions to the database: the one commit that makes a version exist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dataset_guard import record as records
+from guard_core.errors import Undecidable
+
+if TYPE_CHECKING:
+    from guard_core.home import Home
+
+
+def known_versions(home: Home, tenant: str, name: str) -> set[int]:
+    """The version numbers of one dataset."""
+    from sqlalchemy import select
+
+    from guard_core.storage.tables import DatasetRow, DatasetVersionRow
+
+    with home.storage.reading() as session:
+        query = (
+            select(DatasetVersionRow.version)
+            .join(DatasetRow, DatasetRow.id == DatasetVersionRow.dataset_id)
+            .where(DatasetRow.tenant == tenant, DatasetRow.name == name)
+        )
+        return set(session.scalars(query))
+
+
+def add_version(home: Home, record: Mapping[str, Any], *, record_path: str, created_by: str) -> None:
+    """Commit the version of ``record``. ``record_path`` is relative to the home.
+
+    Raises Undecidable when the database cannot be written, or when another host took the number first.
+    """
+    from sqlalchemy import exc, select
+
+    from guard_core.storage.tables import DatasetRow, DatasetVersionRow
+
+    content = record["content"]
+    now = home.clock()
+    try:
+        with home.storage.session() as session:
+            dataset = session.scalar(
+                select(DatasetRow).where(
+                    DatasetRow.tenant == record["tenant"], DatasetRow.name == record["name"]
+                )
+            )
+            if dataset is None:
+                dataset = DatasetRow(
+                    tenant=record["tenant"], name=record["name"], created_at=now, deleted_at=None
+                )
+                session.add(dataset)
+                session.flush()
+            session.add(
+                DatasetVersionRow(
+                    dataset_id=dataset.id,
+                    version=record["version"],
+                    fingerprint=content["fingerprint"],
+                    set_root=content["set_root"],
+                    schema_root=content["schema_root"],
+                    digest=content["digest"],
+                    rows=content["rows"],
+                    columns=len(content["columns"]),
+                    bytes=content["bytes"],
+                    verdict=record["verdict"],
+                    label=record["label"],
+                    split=record["split"],
+                    source_uri=record["source"]["uri"],
+                    record_path=record_path,
+                    record_digest=records.digest_of(record),
+                    findings_digest=record["sidecars"][records.FINDINGS]["blake3"],
+                    decision_id=record["decision"]["id"],
+                    parents=list(record["parents"]),
+                    created_at=now,
+                    created_by=created_by,
+                )
+            )
+    except exc.IntegrityError as error:
+        raise Undecidable(
+            f"{record['ref']} was taken by another host that shares this database; register again"
+        ) from error
