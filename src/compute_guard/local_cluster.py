@@ -64,7 +64,7 @@ def up(
                 return known
             if seen.processes or seen.answers:
                 raise UserError(
-                    f"the cluster of this home ({known.dashboard}) runs, but does not answer as a guarded one; "
+                    f"the cluster of this home ({known.dashboard}) runs, but does not answer as guarded; "
                     "end it first: trainguard compute down"
                 )
         token_file = folder / TOKEN_FILE
