@@ -1,0 +1,185 @@
+"""An incident as one self-contained HTML page: the series, what was expected and seen, who decided what.
+
+No script, no external address; a Content-Security-Policy allows only its one style sheet, by hash. Every
+value is escaped by Jinja2, those in the drawings by ``Markup.format``: a job may be called anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from compute_guard.actions import Action
+from compute_guard.incidents import MITRE, Incident
+from compute_guard.notices import KINDS
+from compute_guard.usage.samples import Frame, Ints
+from guard_core.clock import rfc3339
+from guard_core.errors import UserError
+from guard_core.version import __version__
+
+WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "exercise": ("Exercise: this telemetry is made up.", "演练：以下监测数据为人工生成。"),
+    "info": ("note", "提示"),
+    "warning": ("warning", "预警"),
+    "incident": ("incident", "事件"),
+    "open": ("open", "待处理"),
+    "acknowledged": ("acknowledged", "已确认"),
+    "contained": ("contained", "已控制"),
+    "resolved": ("resolved", "已解决"),
+    "tenant": ("Tenant", "租户"),
+    "job": ("Job", "作业"),
+    "opened_at": ("Opened", "发现时间"),
+    "score": ("Score", "评分"),
+    "rules": ("Rules", "规则"),
+    "devices": ("Devices", "加速卡"),
+    "expected_seen": ("What was expected, what was seen", "预期与实际"),
+    "expect_mining": (
+        "Training and inference use tensor cores, move data and vary; a miner does none of these.",
+        "训练与推理会使用张量核心、传输数据且负载有波动；挖矿负载三者皆无。",
+    ),
+    "expect_idle_hoard": (
+        "Memory is held to compute with; held memory that computes nothing is given back.",
+        "显存应当用于计算；长时间占用而不计算的显存应予释放。",
+    ),
+    "expect_unattributed_process": (
+        "Every process on a device belongs to a job with a lease there, or to the platform.",
+        "加速卡上的每个进程都应属于持有租约的作业或平台自身。",
+    ),
+    "expect_telemetry_contradiction": (
+        "A device that computes nothing draws little power, stays cool and moves no data.",
+        "未执行计算的加速卡应当功耗低、温度低且无数据活动。",
+    ),
+    "series": ("Time series", "时间序列"),
+    "no_series": ("No telemetry was kept.", "未保存监测数据。"),
+    "who_decided": ("What was done, and who decided it", "处置措施与决策"),
+    "level": ("Level", "级别"),
+    "step": ("Step", "措施"),
+    "outcome": ("Outcome", "结果"),
+    "when": ("When", "时间"),
+    "why": ("Why", "依据"),
+    "decision": ("Decision", "决策编号"),
+    "approved_by": ("approved by", "批准人"),
+    "playbook": ("authorised beforehand by playbook", "预先授权的预案"),
+    "nothing": ("Nothing was done yet.", "尚未采取措施。"),
+    "util_percent": ("Utilisation, %", "利用率（%）"),
+    "power_w": ("Power, W", "功耗（W）"),
+    "tensor_active": ("Tensor cores active, share", "张量核心活跃度"),
+    "memory_used_bytes": ("Memory, GiB", "显存（GiB）"),
+    "pcie_bytes_per_s": ("PCIe, MB/s", "PCIe（MB/s）"),
+    "temperature_c": ("Temperature, °C", "温度（°C）"),
+}
+_CHARTS: Final[Mapping[str, tuple[float, float]]] = {
+    # metric: divisor to the unit above, and the least upper end of its axis
+    "util_percent": (1.0, 100.0),
+    "power_w": (1.0, 100.0),
+    "tensor_active": (1.0, 1.0),
+    "memory_used_bytes": (2.0**30, 1.0),
+    "pcie_bytes_per_s": (1e6, 1.0),
+    "temperature_c": (1.0, 50.0),
+}
+_FIGURE = Markup(
+    "<figure><figcaption><span>{name}</span><span>{device}</span></figcaption>"
+    '<svg viewBox="0 0 760 92" role="img" aria-label="{label}"><rect class="frame" x="44" y="4" width="712" '
+    'height="70" rx="4"/>{marks}<text class="tick" x="40" y="13" text-anchor="end">{top}</text>'
+    '<text class="tick" x="40" y="74" text-anchor="end">0</text>'
+    '<text class="tick" x="44" y="88">{start}</text>'
+    '<text class="tick" x="756" y="88" text-anchor="end">{end}</text></svg></figure>'
+)
+_LINE = Markup('<polyline class="series" points="{points}"/>')
+_FROM = Markup('<line class="from" x1="{x:.1f}" y1="4" x2="{x:.1f}" y2="74"/>')
+
+
+def render(incident: Incident, actions: Sequence[Action], frame: Frame, *, lang: str = "en") -> str:
+    """The page. ``frame`` is the incident's telemetry, of which the first device is drawn.
+
+    Raises UserError for a language other than ``en`` and ``zh``.
+    """
+    if lang not in ("en", "zh"):
+        raise UserError(f"incident pages are written in en and zh, not {lang!r}")
+    number = ("en", "zh").index(lang)
+
+    def word(name: str) -> str:
+        return WORDS[name][number] if name in WORDS else ""
+
+    style = files("compute_guard").joinpath("templates", "incident.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template("incident.html.j2")
+        .render(
+            incident=incident,
+            kind=KINDS.get(incident.kind, {}).get(lang, incident.kind),
+            techniques=MITRE.get(incident.kind, ()),
+            actions=actions,
+            charts=_charts(incident, frame, word),
+            t=word,
+            lang=lang,
+            version=__version__,
+            style=Markup(style),  # noqa: S704 - our own file
+            csp=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        )
+    )
+
+
+def _charts(incident: Incident, frame: Frame, word: object) -> list[Markup]:
+    assert callable(word)
+    wanted = [i for i, d in enumerate(frame.devices) if d.key in set(incident.evidence["devices"])]
+    if not wanted or not len(frame):
+        return []
+    rows = np.flatnonzero(frame.device == wanted[0])
+    rows = rows[np.argsort(frame.ts_ns[rows], kind="stable")]
+    since = datetime.fromisoformat(str(incident.evidence["first_seen"]))
+    charts = []
+    for metric, (unit, least) in _CHARTS.items():
+        values = np.asarray(frame.metric(metric)[rows], dtype=np.float64) / unit
+        if np.isfinite(values).any():
+            device = frame.devices[wanted[0]].key
+            charts.append(_chart(word(metric), device, frame.ts_ns[rows], values, least, since))
+    return charts
+
+
+def _chart(name: str, device: str, ts_ns: Ints, values: np.ndarray, least: float, since: datetime) -> Markup:
+    """One series as a figure: values on a scale from 0, gaps left open, a dashed line where it began."""
+    top = max(least, float(np.nanmax(values)) * 1.05)
+    first, last = int(ts_ns[0]), int(ts_ns[-1])
+    x = 44 + 712 * (ts_ns - first) / max(last - first, 1)
+    y = 74 - 70 * np.clip(values / top, 0, 1)
+    marks = Markup("")
+    seen = np.isfinite(values)
+    for part in np.split(np.arange(len(values)), np.flatnonzero(np.diff(seen.astype(np.int8))) + 1):
+        if len(part) and seen[part[0]]:
+            marks += _LINE.format(points=" ".join(f"{x[i]:.1f},{y[i]:.1f}" for i in part.tolist()))
+    begun = int(since.timestamp() * 1e9)
+    if first <= begun <= last:
+        marks += _FROM.format(x=44 + 712 * (begun - first) / max(last - first, 1))
+    return _FIGURE.format(
+        name=name,
+        device=device,
+        label=f"{name}: {float(np.nanmin(values)):.1f} to {float(np.nanmax(values)):.1f}",
+        marks=marks,
+        top=f"{top:.0f}" if top >= 2 else f"{top:.1f}",
+        start=f"{datetime.fromtimestamp(first / 1e9, UTC):%Y-%m-%d %H:%M:%S}",
+        end=f"{datetime.fromtimestamp(last / 1e9, UTC):%H:%M:%S} UTC",
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("compute_guard", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["moment"] = rfc3339
+    return environment

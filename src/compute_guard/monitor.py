@@ -1,0 +1,272 @@
+"""From telemetry to a verified response: source -> window -> detectors -> attribution -> incident -> ladder.
+
+:class:`Monitor` takes one scrape at a time; :func:`replay` runs a whole recording through it. Time is the
+telemetry's own, so a recording of an hour is judged as an hour however fast it is read; incidents and actions
+carry the home's clock. A store that is full does not blind the monitor: history is given up, counted, and
+detection goes on. An audit log that cannot be written stops it: nothing happens off the record.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from compute_guard.actions import Action
+from compute_guard.casefile import CaseFile
+from compute_guard.incidents import Hysteresis, Incident, Incidents, Key, merge
+from compute_guard.response import Responder
+from compute_guard.usage.attribution import LeaseBook, Ledger, Use, attribute
+from compute_guard.usage.detectors import Detector, View, load_detectors
+from compute_guard.usage.history import History
+from compute_guard.usage.rolling import Rolling
+from compute_guard.usage.samples import Frame, concat, to_table
+from compute_guard.usage.sources import Source
+from guard_core.errors import UserError
+from guard_core.identity import Principal
+
+if TYPE_CHECKING:
+    from compute_guard.ray_plugin.jobs import ClusterActions
+    from guard_core.home import Home
+
+STEP_NS: Final = 15_000_000_000
+CELLS: Final = 48
+FLUSH_TICKS: Final = 20  # scrapes per history file: five minutes at 15 s
+Attribution = LeaseBook | Callable[[int], LeaseBook]
+"""Who holds which device: a book, or a function from a time (ns) to the book of that time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorReport:
+    """What a run saw and did. Times of detection are telemetry time, in nanoseconds since the epoch."""
+
+    ticks: int
+    samples: int
+    devices: int
+    synthetic: bool
+    quality: Mapping[str, int]
+    attribution: Sequence[Mapping[str, str | int]]
+    device_ms: int
+    incidents: Sequence[Incident]
+    actions: Sequence[Action]
+    first_signal_ns: Mapping[str, int]
+    opened_ns: Mapping[str, int]
+    acted_ns: Mapping[str, int]
+    alert_budget: Mapping[str, int]
+    history_failures: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The documented JSON shape (docs/admin/incidents.md)."""
+        return {
+            "ticks": self.ticks,
+            "samples": self.samples,
+            "devices": self.devices,
+            "synthetic": self.synthetic,
+            "quality": dict(self.quality),
+            "attribution": [dict(row) for row in self.attribution],
+            "device_ms": self.device_ms,
+            "incidents": [incident.to_json() for incident in self.incidents],
+            "actions": [action.to_json() for action in self.actions],
+            "alert_budget": dict(self.alert_budget),
+            "history_failures": self.history_failures,
+        }
+
+
+@dataclass(slots=True)
+class Monitor:
+    """Watches one stream of frames for one home. Not thread-safe; one process at a time should respond."""
+
+    home: Home
+    attribution: Attribution
+    cluster: ClusterActions | None = None
+    principal: Principal | None = None
+    synthetic_may_act: bool = False
+    step_ns: int = STEP_NS
+    cells: int = CELLS
+    respond: bool = True
+    _rolling: Rolling = field(init=False)
+    _detectors: tuple[Detector, ...] = field(init=False)
+    _hysteresis: Hysteresis = field(init=False)
+    _incidents: Incidents = field(init=False)
+    _responder: Responder = field(init=False)
+    _history: History = field(init=False)
+    _recent: deque[Frame] = field(init=False)
+    _who: Principal = field(init=False)
+    _uses: dict[str, tuple[Use, ...]] = field(default_factory=dict)
+    _last_ns: dict[str, int] = field(default_factory=dict)
+    _ledger: Ledger = field(default_factory=Ledger)
+    _opened: dict[Key, str] = field(default_factory=dict)
+    _first_ns: dict[Key, int] = field(default_factory=dict)
+    _first_signal: dict[str, int] = field(default_factory=dict)
+    _opened_ns: dict[str, int] = field(default_factory=dict)
+    _acted_ns: dict[str, int] = field(default_factory=dict)
+    _ticks: int = 0
+    _history_failures: int = 0
+    _unsaved: list[Frame] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        config = self.home.policy_data().get("usage", {})
+        self._rolling = Rolling(self.step_ns, self.cells)
+        self._detectors = load_detectors(config.get("detectors"))
+        self._hysteresis = Hysteresis(int(config.get("raise_after", 2)), int(config.get("clear_after", 8)))
+        self._incidents = Incidents(
+            self.home, budget_per_day=int(config.get("alert_budget_per_tenant_day", 20))
+        )
+        self._history = History(self.home.path("telemetry"))
+        self._recent = deque(maxlen=self.cells + 40)
+        self._who = self.principal or self.home.principal()
+        self._responder = Responder(
+            self.home,
+            self.cluster,
+            incidents=self._incidents,
+            case_file=CaseFile(self.home, telemetry=self._window_of),
+            synthetic_may_act=self.synthetic_may_act,
+        )
+
+    def start(self) -> list[Action]:
+        """Finish what a process before us left half done, and undo what has expired."""
+        return [*self._responder.recover(), *self._responder.expire(self._who)]
+
+    def take(self, frame: Frame, now_ns: int) -> tuple[Incident, ...]:
+        """One scrape, received at ``now_ns``: the incidents that are raised now, after responding to them."""
+        self._ticks += 1
+        self._recent.append(frame)
+        self._store(frame)
+        self._rolling.push(frame, now_ns=now_ns)
+        self._see_processes(frame)
+        book = self.attribution(now_ns) if callable(self.attribution) else self.attribution
+        self._account(frame, book)
+        view = View(self._rolling.snapshot(), book, dict(self._uses))
+        signals = [signal for detector in self._detectors for signal in detector.detect(view)]
+        observed = merge(signals, book, now_ns)
+        for observation in observed:
+            self._first_ns.setdefault(observation.key, now_ns)
+        raised, cleared = self._hysteresis.step(observed)
+        incidents = []
+        for observation in raised:
+            incident = self._incidents.observe(observation)
+            if incident.id not in self._opened_ns:
+                self._opened_ns[incident.id] = now_ns
+                self._first_signal[incident.id] = self._first_ns[observation.key]
+            self._opened[observation.key] = incident.id
+            if self.respond:
+                for action in self._responder.respond(incident, self._who):
+                    if action.state == "done":
+                        self._acted_ns.setdefault(action.id, now_ns)
+            incidents.append(self._incidents.get(incident.id))
+        self._clear(cleared)
+        return tuple(incidents)
+
+    def report(self) -> MonitorReport:
+        """What was seen and done so far."""
+        incidents = [self._incidents.get(incident_id) for incident_id in self._opened_ns]
+        spent: dict[str, int] = {}
+        for incident in incidents:
+            spent[incident.tenant] = spent.get(incident.tenant, 0) + 1
+        steps = [a for i in incidents for a in self._responder.steps(i)]
+        return MonitorReport(
+            ticks=self._ticks,
+            samples=self._rolling.quality.samples,
+            devices=len(self._rolling.devices),
+            synthetic=any(device.synthetic for device in self._rolling.devices),
+            quality=self._rolling.quality.to_json(),
+            attribution=list(self._ledger.rows()),
+            device_ms=self._ledger.device_ns // 1_000_000,
+            incidents=incidents,
+            actions=steps,
+            first_signal_ns=dict(self._first_signal),
+            opened_ns=dict(self._opened_ns),
+            acted_ns=dict(self._acted_ns),
+            alert_budget=spent,
+            history_failures=self._history_failures,
+        )
+
+    def flush(self) -> None:
+        """Write what is not yet in the history. A disk that refuses is counted, and detection goes on."""
+        if self._unsaved:
+            frame, self._unsaved = concat(self._unsaved), []
+            try:
+                self._history.append(frame)
+            except UserError:
+                self._history_failures += 1
+
+    def _store(self, frame: Frame) -> None:
+        self._unsaved.append(frame)
+        if len(self._unsaved) >= FLUSH_TICKS:
+            self.flush()
+
+    def _see_processes(self, frame: Frame) -> None:
+        """Remember the processes of the newest sample of each device; none seen means none there."""
+        seen: dict[int, list[Use]] = {index: [] for index in np.unique(frame.device).tolist()}
+        for _, device, pid, memory, share, name in frame.processes.rows():
+            weight = None if share != share else int(share * 1000)
+            seen[device].append(Use(pid, name, weight, memory))
+        for index, uses in seen.items():
+            self._uses[frame.devices[index].key] = tuple(uses)
+
+    def _account(self, frame: Frame, book: LeaseBook) -> None:
+        """Attribute the time since each device's previous sample. A gap is attributed by its leases too."""
+        for index in np.unique(frame.device).tolist():
+            key = frame.devices[index].key
+            now = int(frame.ts_ns[frame.device == index].max())
+            before = self._last_ns.get(key)
+            if before is not None and now > before:
+                self._ledger.add(attribute(key, before, now, book, self._uses.get(key, ())))
+            self._last_ns[key] = max(now, before or now)
+
+    def _clear(self, keys: Sequence[Key]) -> None:
+        for key in keys:
+            self._first_ns.pop(key, None)
+            incident_id = self._opened.pop(key, None)
+            if incident_id is not None and self._incidents.get(incident_id).severity != "incident":
+                self._incidents.resolve(incident_id, by=None, note="no longer observed")
+
+    def _window_of(self, incident: Incident) -> pa.Table:
+        """The recent samples of the incident's devices: evidence does not depend on the store."""
+        frame = concat(self._recent)
+        wanted = set(incident.evidence["devices"])
+        keep = np.asarray([device.key in wanted for device in frame.devices], dtype=np.bool_)
+        return to_table(frame.take(np.flatnonzero(keep[frame.device])))
+
+
+def replay(
+    home: Home,
+    source: Source,
+    attribution: Attribution,
+    actions: ClusterActions | None,
+    *,
+    principal: Principal | None = None,
+    synthetic_may_act: bool = False,
+    step_ns: int = STEP_NS,
+    on_incident: Callable[[Incident], None] | None = None,
+    until: Callable[[Incident], bool] | None = None,
+) -> MonitorReport:
+    """Run ``source`` through a monitor and respond for real through ``actions``.
+
+    ``until``: stop reading when it is true of an incident (a demonstration ends when the job is contained).
+    Raises Undecidable when the audit log or the storage fails, UserError when the source cannot be read.
+    """
+    monitor = Monitor(
+        home,
+        attribution,
+        actions,
+        principal,
+        synthetic_may_act=synthetic_may_act,
+        step_ns=step_ns,
+    )
+    monitor.start()
+    for frame in source.frames():
+        if not len(frame):
+            continue
+        raised = monitor.take(frame, int(np.median(frame.ts_ns)))
+        for incident in raised:
+            if on_incident is not None:
+                on_incident(incident)
+        if until is not None and any(until(incident) for incident in raised):
+            break
+    monitor.flush()
+    return monitor.report()

@@ -1,0 +1,104 @@
+"""Notices about an incident, from templates, in Chinese and English: to the customer and to the regulator.
+
+Facts come from the incident and its actions only; a notice never holds telemetry, commands or data. It is a
+draft until a person releases it. A notice about made-up telemetry says in its first line that it is an
+exercise. Names that users choose (jobs, tenants) are made harmless before they are set into text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from compute_guard.incidents import MITRE, Incident
+from guard_core.clock import rfc3339
+from guard_core.errors import UserError
+
+AUDIENCES: Final = ("customer", "regulator")
+LANGUAGES: Final = ("en", "zh")
+DEADLINE_HOURS: Final[Mapping[str, int]] = {"customer": 24, "regulator": 24}
+"""Hours from opening within which a notice must leave, unless ``usage.notices`` in policy data says other."""
+
+KINDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "mining": {"en": "suspected cryptocurrency mining", "zh": "疑似加密货币挖矿"},
+    "idle_hoard": {"en": "accelerator memory held without computing", "zh": "长时间占用算力而未计算"},
+    "unattributed_process": {
+        "en": "a process without authorisation on an accelerator",
+        "zh": "加速卡上存在未授权进程",
+    },
+    "telemetry_contradiction": {
+        "en": "telemetry that contradicts itself (possible falsification)",
+        "zh": "监测数据自相矛盾（可能被篡改）",
+    },
+}
+ACTIONS: Final[Mapping[str, Mapping[str, str]]] = {
+    "record": {"en": "recorded", "zh": "已记录"},
+    "notify": {"en": "owner notified", "zh": "已通知责任人"},
+    "acknowledge": {"en": "acknowledgement requested", "zh": "已要求确认"},
+    "throttle": {"en": "priority lowered", "zh": "已降低优先级"},
+    "suspend": {"en": "queue suspended", "zh": "已暂停队列"},
+    "stop": {"en": "job stopped", "zh": "已停止作业"},
+    "quarantine": {"en": "tenant quarantined", "zh": "已隔离租户"},
+    "cordon": {"en": "node cordoned", "zh": "已封锁节点"},
+}
+
+
+def render(
+    audience: str,
+    language: str,
+    incident: Incident,
+    actions: Sequence[Mapping[str, Any]] = (),
+    *,
+    deadline_hours: Mapping[str, int] = DEADLINE_HOURS,
+    now: datetime,
+) -> str:
+    """The notice as Markdown text. ``actions`` are those of the incident (``ActionRow`` as JSON).
+
+    Raises UserError for another audience or language.
+    """
+    if audience not in AUDIENCES or language not in LANGUAGES:
+        raise UserError(
+            f"there is no notice for {audience!r} in {language!r}; "
+            f"audiences are {', '.join(AUDIENCES)}, languages {', '.join(LANGUAGES)}"
+        )
+    done = [action for action in actions if action["state"] in ("done", "undone", "expired")]
+    return (
+        _environment()
+        .get_template(f"{audience}.{language}.md.j2")
+        .render(
+            incident=incident,
+            kind=KINDS.get(incident.kind, {}).get(language, incident.kind),
+            actions=[{**a, "words": ACTIONS.get(a["action"], {}).get(language, a["action"])} for a in done],
+            techniques=MITRE.get(incident.kind, ()),
+            deadline=rfc3339(incident.opened_at + timedelta(hours=deadline_hours[audience])),
+            now=rfc3339(now),
+        )
+    )
+
+
+def plain(text: object, limit: int = 120) -> str:
+    """``text`` as one line without anything Markdown or HTML would act on, at most ``limit`` characters."""
+    line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+", " ", str(text))
+    line = re.sub(r"([\\`*_{}\[\]<>()#!|~])", r"\\\1", line)
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+@cache
+def _environment() -> Environment:
+    # Markdown, not HTML: `plain` does the escaping, and every value of a user goes through it.
+    environment = Environment(
+        loader=PackageLoader("compute_guard", "notices"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701
+    )
+    environment.filters["plain"] = plain
+    environment.filters["moment"] = rfc3339
+    return environment
