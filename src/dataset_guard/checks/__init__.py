@@ -1,0 +1,1 @@
+"""Checks: one module each, found through the entry points ``dataset_guard.checks``. Start at ``base``."""

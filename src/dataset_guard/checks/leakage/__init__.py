@@ -1,0 +1,1 @@
+"""Checks for leakage: rows that should not be where they are."""

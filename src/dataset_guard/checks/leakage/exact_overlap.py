@@ -1,0 +1,206 @@
+"""Rows that occur twice, rows that are also in another set, and equal rows with unequal labels.
+
+All by 128-bit row hashes, sorted once. Whether rows shared with a test set are an accident is a question of
+numbers: see :func:`chance_of` and docs/rules/LEAK002.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, Rows, counted, set_name
+from dataset_guard.checks.hash_index import HashIndex, equal_to_previous, sort_order
+from guard_core.findings import Finding, RowSet, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class ExactOverlap:
+    """LEAK001 duplicates within, LEAK002 rows of another set, QUAL003 equal rows with unequal labels.
+
+    ``duplicates_warning`` and ``conflicts_warning`` are shares of rows below which a finding is only
+    information. ``chance_critical``: an overlap less probable than this by chance is critical.
+    """
+
+    duplicates_warning: float = 0.02
+    conflicts_warning: float = 0.01
+    chance_critical: float = 1e-3
+
+    name: ClassVar[str] = "exact_overlap"
+    version: ClassVar[str] = "1"
+    rule_ids: ClassVar[tuple[str, ...]] = ("LEAK001", "LEAK002", "QUAL003")
+    needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes", "feature_hashes"})
+
+    def applies(self, context: CheckContext) -> str | None:
+        """Always: any table can hold a row twice."""
+        return None
+
+    def start(self, context: CheckContext) -> OverlapState:
+        """An empty state."""
+        return OverlapState(self, context)
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Rows sorted by hash; ``group`` numbers the runs of equal hashes."""
+
+    order: Rows
+    group: npt.NDArray[np.int64]
+    repeated: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, hashes: Hashes) -> _Groups:
+        order = sort_order(hashes)
+        again = equal_to_previous(hashes[order])
+        return cls(order, np.cumsum(~again) - 1, again)
+
+
+class OverlapState:
+    """Memory: keeps the driver's hash arrays (in memory or mapped); at the end 24 more bytes per row."""
+
+    def __init__(self, check: ExactOverlap, context: CheckContext) -> None:
+        self._check = check
+        self._context = context
+        self._parts: list[tuple[int, Hashes, Hashes | None]] = []
+
+    def update(
+        self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
+    ) -> None:
+        """Remember the hashes."""
+        assert hashes is not None
+        self._parts.append((first_row, hashes, feature_hashes))
+
+    def merge(self, other: OverlapState) -> None:
+        """Remember the other rows' hashes too."""
+        self._parts += other._parts
+
+    def finish(self) -> Iterator[Finding]:
+        """Within the set first, then each set to compare with."""
+        self._parts.sort(key=lambda p: p[0])
+        if not self._parts:
+            return
+        hashes = np.concatenate([h for _, h, _ in self._parts])
+        labelled = self._context.label is not None
+        features = np.concatenate([f for _, _, f in self._parts if f is not None]) if labelled else None
+        self._parts = []
+        groups = _Groups.of(hashes)
+        yield from self._within(groups, len(hashes))
+        if features is not None:
+            yield from self._conflicts(hashes, features)
+        for reference in self._context.against:
+            if set_name(reference) != f"{self._context.tenant}/{self._context.name}":
+                yield from self._shared(reference, hashes, features, groups)
+
+    def _within(self, groups: _Groups, rows: int) -> Iterator[Finding]:
+        again = groups.order[groups.repeated]
+        if not len(again):
+            return
+        share = len(again) / rows
+        largest = int(np.bincount(groups.group).max())
+        yield Finding(
+            rule_id="LEAK001",
+            severity=Severity.WARNING if share >= self._check.duplicates_warning else Severity.INFO,
+            message=f"{counted(len(again), 'row')} of {rows:,} repeat an earlier row exactly.",
+            rows=RowSet.of(again.tolist()),
+            score=share,
+            action="Remove the repeats, or split the set so that equal rows stay on one side.",
+            evidence={"groups": int(np.unique(groups.group[groups.repeated]).size), "largest_group": largest},
+        )
+
+    def _conflicts(self, hashes: Hashes, features: Hashes) -> Iterator[Finding]:
+        """Rows whose features occur with more than one label."""
+        groups = _Groups.of(features)
+        ordered = hashes[groups.order]
+        first = np.flatnonzero(~groups.repeated)[groups.group]
+        differs = (ordered != ordered[first]).any(axis=1)
+        mixed = np.zeros(int(groups.group[-1]) + 1, bool)
+        mixed[groups.group[differs]] = True
+        rows = groups.order[mixed[groups.group]]
+        if not len(rows):
+            return
+        share = len(rows) / len(hashes)
+        yield Finding(
+            rule_id="QUAL003",
+            severity=Severity.WARNING if share >= self._check.conflicts_warning else Severity.INFO,
+            message=f"{counted(len(rows), 'row')} have the same features as another row but another label.",
+            columns=(str(self._context.label),),
+            rows=RowSet.of(rows.tolist()),
+            score=share,
+            action="Decide which label is right; a model cannot learn both.",
+            evidence={"groups": int(mixed.sum())},
+        )
+
+    def _shared(
+        self, reference: Reference, hashes: Hashes, features: Hashes | None, groups: _Groups
+    ) -> Iterator[Finding]:
+        context = self._context
+        whole = context.rows_of(reference)
+        equal = whole.contains(hashes)
+        other_label = np.zeros(len(hashes), bool)
+        if features is not None:
+            other_label = context.features_of(reference).contains(features) & ~equal
+        shared = equal | other_label
+        if not shared.any():
+            return
+        chance = chance_of(shared, groups, whole)
+        same_split = context.split is not None and context.split == reference.split
+        critical = chance < self._check.chance_critical and not same_split
+        copies = int(equal.sum())
+        covered = np.unique(whole.positions(hashes[equal])).size / max(1, len(whole))
+        kind = f"the {reference.split} set" if reference.split else "the set"
+        yield Finding(
+            rule_id="LEAK002",
+            severity=Severity.CRITICAL if critical else Severity.WARNING,
+            message=f"{counted(int(shared.sum()), 'row')} are also in {kind} {reference.ref}, so a score "
+            "measured there would be too good.",
+            rows=RowSet.of(np.flatnonzero(shared).tolist()),
+            score=float(shared.sum() / len(hashes)),
+            action=f"Remove the rows from this set (or from {reference.ref}) before training.",
+            evidence={
+                "reference": reference.ref,
+                "same_label_or_none": copies,
+                "other_label": int(other_label.sum()),
+                "share_of_reference": round(covered, 6),
+                "chance": chance,
+                "splits": f"{context.split or 'unknown'} / {reference.split or 'unknown'}",
+            },
+        )
+
+
+def chance_of(shared: npt.NDArray[np.bool_], groups: _Groups, reference: HashIndex) -> float:
+    """Probability of at least so many shared rows if they repeat as often as rows of the set itself do.
+
+    The rows that are *not* shared tell how often two independent rows of this kind are equal: ``p`` pairs
+    among ``m`` rows. With one pair added (so that "never seen" is not "impossible"), the expected number of
+    shared rows is ``(p + 1) / (m (m - 1) / 2) * rows * reference rows``; the tail is Poisson's.
+    """
+    own = ~shared[groups.order]
+    sizes = np.bincount(groups.group[own])
+    m = int(own.sum())
+    if m < 2:
+        return 0.0 if reference.total > 1 else 1.0
+    pairs = float((sizes.astype(np.float64) * (sizes - 1) / 2).sum()) + 1.0
+    expected = pairs / (m * (m - 1) / 2) * len(shared) * reference.total
+    return poisson_tail(int(shared.sum()), expected)
+
+
+def poisson_tail(at_least: int, mean: float) -> float:
+    """P(X >= at_least) for a Poisson number X; 1.0 where ``at_least`` is not above the mean."""
+    if at_least <= mean:
+        return 1.0
+    log_term = at_least * math.log(mean) - mean - math.lgamma(at_least + 1)
+    total, term, k = 0.0, 1.0, at_least
+    while term > 1e-17 * max(total, 1e-300) and k < at_least + 10_000:
+        total += term
+        k += 1
+        term *= mean / k
+    return min(1.0, math.exp(max(log_term, -745.0)) * total)
+
+
+CHECK = ExactOverlap()

@@ -1,0 +1,1 @@
+"""Checks for poisoning: rows somebody planted or mislabelled."""

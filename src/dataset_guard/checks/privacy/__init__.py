@@ -1,0 +1,1 @@
+"""Checks for privacy: what must not leave with the data."""

@@ -1,0 +1,1 @@
+"""Checks for quality: whether the table is what it should be."""

@@ -1,0 +1,78 @@
+"""A sample of rows that is the same however the table was cut: the rows with the smallest mixed number.
+
+Each row number and the seed give a 64-bit priority; the ``budget`` smallest are kept. So the sample is
+uniform, deterministic, and two samples of disjoint rows merge into the sample of their union.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Rows = npt.NDArray[np.int64]
+_U64 = np.uint64
+
+
+def priorities(rows: Rows, seed: int) -> npt.NDArray[np.uint64]:
+    """SplitMix64 of row numbers and ``seed`` (Steele, Lea, Flood 2014)."""
+    with np.errstate(over="ignore"):
+        z = rows.astype(_U64) + _U64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) & (2**64 - 1))
+        z = (z ^ (z >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> _U64(27))) * _U64(0x94D049BB133111EB)
+        return np.asarray(z ^ (z >> _U64(31)))
+
+
+class RowSample:
+    """At most ``budget`` rows of a table, with their numbers; holds at most twice as many."""
+
+    def __init__(self, budget: int, seed: int) -> None:
+        self.budget = budget
+        self.seen = 0
+        self._seed = seed
+        self._limit = _U64(2**64 - 1)
+        self._held = 0
+        self._parts: list[tuple[Rows, npt.NDArray[np.uint64], pa.RecordBatch]] = []
+
+    def update(self, batch: pa.RecordBatch, rows: Rows) -> None:
+        """Offer the rows numbered ``rows``."""
+        self.seen += len(rows)
+        rank = priorities(rows, self._seed)
+        chosen = np.flatnonzero(rank <= self._limit)
+        if len(chosen):
+            kept = batch if len(chosen) == batch.num_rows else batch.take(pa.array(chosen))
+            self._add(rows[chosen], rank[chosen], kept)
+
+    def _add(self, rows: Rows, rank: npt.NDArray[np.uint64], batch: pa.RecordBatch) -> None:
+        self._parts.append((rows, rank, batch))
+        self._held += len(rows)
+        if self._held > 2 * self.budget:
+            self._compact()
+
+    def _compact(self) -> None:
+        if self._held <= self.budget:
+            return
+        rank = np.concatenate([r for _, r, _ in self._parts])
+        self._limit = np.partition(rank, self.budget - 1)[self.budget - 1]
+        parts = []
+        for rows, ranks, batch in self._parts:
+            chosen = np.flatnonzero(ranks <= self._limit)
+            if len(chosen):
+                parts.append((rows[chosen], ranks[chosen], batch.take(pa.array(chosen))))
+        self._parts, self._held = parts, self.budget
+
+    def merge(self, other: RowSample) -> None:
+        """Absorb the sample of other rows."""
+        self.seen += other.seen
+        for part in other._parts:
+            self._add(*part)
+
+    def finish(self, schema: pa.Schema) -> tuple[Rows, pa.Table]:
+        """Row numbers, ascending, and those rows of ``schema``."""
+        self._compact()
+        if not self._parts:
+            return np.empty(0, np.int64), schema.empty_table()
+        rows = np.concatenate([r for r, _, _ in self._parts])
+        table = pa.Table.from_batches([b for _, _, b in self._parts])
+        order = np.argsort(rows)
+        return rows[order], table.take(pa.array(order))
