@@ -3,48 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from guard_core.errors import UserError
 from guard_core.policy.bundle import load_bundle, shipped_policies
-from guard_core.policy.data_yaml import read_document
-from guard_core.policy.embedded import EmbeddedEngine
-from guard_core.policy.question import MAX_INPUT_INTEGER
+from guard_core.policy.metadata import instead_of, package_notes
+from guard_core.policy.samples import Sample, read_samples, run_samples
 
-SAMPLES = sorted(shipped_policies().glob("guard/**/samples/*.yaml"))
-SETS = ("deny", "hold", "warn")
+SAMPLES = read_samples(shipped_policies())
+DECISIONS = sorted(p for p in shipped_policies().glob("guard/**/*.rego") if "\ndecision :=" in p.read_text())
 
 
 @pytest.fixture(scope="module")
-def engine() -> EmbeddedEngine:
-    return EmbeddedEngine(load_bundle(shipped_policies()))
+def problems() -> dict[str, str]:
+    bundle = load_bundle(shipped_policies())
+    return {result.sample.name: result.problem for result in run_samples(bundle, shipped_policies())}
 
 
-def rule_path(sample: Path) -> str:
-    return sample.parent.parent.relative_to(shipped_policies()).as_posix() + "/decision"
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: s.name)
+def test_the_sample_is_decided_as_it_says(problems: dict[str, str], sample: Sample) -> None:
+    assert problems[sample.name] == ""
 
 
-@pytest.mark.parametrize("sample", SAMPLES, ids=lambda p: f"{p.parent.parent.name}/{p.stem}")
-def test_the_sample_is_decided_as_it_says(engine: EmbeddedEngine, sample: Path) -> None:
-    document: dict[str, Any] = read_document(sample, max_integer=MAX_INPUT_INTEGER).value
-    answer = engine.evaluate(rule_path(sample), document["input"])
-    assert answer.error is None
-    expected = document["expect"]
-    said = {
-        key: sorted(r["rule"] for r in answer.value.get(key, ())) if key in SETS else answer.value.get(key)
-        for key in expected
-    }
-    assert said == {key: sorted(v) if key in SETS else v for key, v in expected.items()}
-    for key in {"deny", "hold"} & set(answer.value) - set(expected):
-        assert answer.value[key] == []
+@pytest.mark.parametrize("rego", DECISIONS, ids=lambda p: p.stem)
+def test_every_decision_has_samples_of_both_kinds(rego: Path) -> None:
+    assert {s.expect["allow"] for s in SAMPLES if s.file.parent.parent == rego.parent} == {True, False}
 
 
-def test_every_decision_has_samples_of_both_kinds() -> None:
-    for rego in sorted(shipped_policies().glob("guard/**/*.rego")):
-        if "\ndecision :=" in rego.read_text() and "lib" not in rego.parts:
-            allowed = [
-                read_document(p, max_integer=MAX_INPUT_INTEGER).value["expect"]["allow"]
-                for p in rego.parent.glob("samples/*.yaml")
-            ]
-            assert {True, False} <= set(allowed), f"{rego} lacks a sample that is allowed or one that is not"
+def test_every_rule_that_refuses_in_a_sample_says_what_would_have_been_allowed() -> None:
+    instead = instead_of(load_bundle(shipped_policies()).modules)
+    fired = {rule for s in SAMPLES for kind in ("deny", "hold") for rule in s.expect.get(kind, ())}
+    assert fired <= set(instead)
+
+
+def test_every_policy_says_what_it_is_for_and_which_article_it_serves() -> None:
+    modules = load_bundle(shipped_policies()).modules
+    notes = package_notes(modules)
+    assert {n.file for n in notes} == set(modules)
+    assert all(n.title and n.description and n.article in {"4", "5"} for n in notes)
+
+
+def test_a_sample_that_is_wrong_says_what_it_got(tmp_path: Path) -> None:
+    folder = tmp_path / "guard" / "dataset" / "use" / "samples"
+    folder.mkdir(parents=True)
+    good = next(s for s in SAMPLES if s.name == "dataset/use/deny_foreign")
+    text = good.file.read_text()
+    (folder / "wrong.yaml").write_text(text.replace("allow: false", "allow: true"))
+    (result,) = run_samples(load_bundle(shipped_policies()), tmp_path)
+    assert result.problem == "allow is False, expected True"
+    (folder / "wrong.yaml").write_text(text.replace("title:", "titel:"))
+    with pytest.raises(UserError, match="a sample needs title"):
+        read_samples(tmp_path)

@@ -6,6 +6,18 @@
 #   Input: principal, now_ns, workload (with a dataset fact per declared dataset), quota (a snapshot of its queue).
 # custom:
 #   article: 4
+#   instead:
+#     workload-incomplete: submit through the gateway of trainguard compute, which describes the job
+#     principal-kind: submit with a credential of the tenant, outside a job
+#     queue-unknown: use a queue of quotas.yaml
+#     tenant-mismatch: submit to a queue of your own tenant
+#     dataset-incomplete: declare datasets that are registered, each once
+#     runtime-env-field: leave the field out; packages belong into the cluster's image
+#     runtime-env-variable: leave the variable out
+#     quota-unknown: ask for resources that the queue has a quota of
+#     quota-mismatch: submit again; the ledger changed in between
+#     quota-never-fits: ask for less, or have the queue's nominal quota raised (quotas.yaml)
+#     quota-busy: nothing to do; the job starts when the queue has room
 package guard.compute.admission
 
 import data.guard.lib.caller

@@ -7,6 +7,11 @@
 #   Input: principal, now_ns, dataset, findings, baseline.
 # custom:
 #   article: 4
+#   instead:
+#     dataset-incomplete: register through trainguard dataset register, which describes the data
+#     tenant-mismatch: use a credential of that tenant
+#     dataset-empty: give data with at least one row
+#     baseline-required: "register with --trusted name@version"
 package guard.dataset.registration
 
 import data.guard.lib.caller

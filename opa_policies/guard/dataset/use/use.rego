@@ -6,6 +6,11 @@
 #   Input: principal, now_ns, dataset (a dataset fact), purpose (train, evaluate, export, inspect), workload.
 # custom:
 #   article: 4
+#   instead:
+#     purpose-unknown: say train, evaluate, export or inspect
+#     dataset-incomplete: name the dataset as name@version or tenant/name@version
+#     dataset-undeclared: "submit the job with the dataset in its metadata (datasets: name@version)"
+#     workload-mismatch: read with the credential of the job that reads
 package guard.dataset.use
 
 import data.guard.lib.caller

@@ -5,6 +5,14 @@
 #   the tenant acted for; when a platform admin acts for another tenant, `on_behalf_of` repeats its name.
 # custom:
 #   article: 4
+#   instead:
+#     caller-unknown: use a credential (trainguard tenant issue), which names its tenant and user
+#     tenant-unknown: add the tenant to tenants.yaml, or use a credential of a tenant that is there
+#     tenant-not-active: a platform admin sets the tenant's state to active in tenants.yaml
+#     tier-unknown: set the tenant's tier in tenants.yaml to one of thresholds.yaml
+#     not-a-member: a platform admin adds the user to the tenant's members in tenants.yaml
+#     not-on-behalf: use a credential of that tenant, or one with the role platform-admin
+#     clock-missing: send now_ns, the time in nanoseconds since 1970
 package guard.lib.caller
 
 # The tenant's name and the user's, when they are text.

@@ -5,6 +5,15 @@
 #   jobs that will use it. Every rule is stated as "not good": a fact with a field missing is refused.
 # custom:
 #   article: 4
+#   instead:
+#     dataset-missing: register it first (trainguard dataset register)
+#     dataset-foreign: use a dataset of your own tenant, or ask its owner to share it
+#     dataset-tampered: restore the registered data, or register it anew as a new version
+#     dataset-unsigned: register it again, so that its record is signed
+#     dataset-denied: correct the data and register a new version
+#     dataset-quarantined: correct what its findings name and register a new version, or have a waiver approved
+#     dataset-unchecked: register it again, so that its checks run
+#     dataset-warned: correct what its findings name, or have a waiver approved (waivers.yaml)
 package guard.lib.facts
 
 # METADATA

@@ -7,6 +7,16 @@
 #   Input: principal, now_ns, action, incident, approvals, playbook, blast, dry_run.
 # custom:
 #   article: 5
+#   instead:
+#     action-incomplete: choose a level from 0 to 7 and a target
+#     not-a-responder: use a credential with the role incident-responder or platform-admin
+#     target-mismatch: act on the tenant of the incident
+#     target-missing: name the node
+#     severity-too-low: notify or ask for an acknowledgement, or have a person vouch for it by approving
+#     kill-switch: a platform admin sets kill_switch to false in playbooks.yaml
+#     approvals-missing: "have others approve it: trainguard response approve"
+#     blast-actions: wait until the hour has passed, or have the cap raised (playbooks.yaml)
+#     blast-tenants: act on fewer tenants at once, or have the cap raised (playbooks.yaml)
 package guard.response.action
 
 import data.guard.lib.caller

@@ -1,0 +1,123 @@
+"""Why a decision was what it was, from its audit record, in the words the caller was given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from guard_core.errors import UserError
+from guard_core.findings import Enforcement
+from guard_core.policy.decision import Decision, Reason
+from guard_core.policy.metadata import instead_of
+
+if TYPE_CHECKING:
+    from guard_core.home import Home
+
+_KINDS = ("deny", "hold", "warn")
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One recorded decision, its reasons by kind, and for each rule what would have been allowed."""
+
+    decision: Decision
+    record: Mapping[str, Any]
+    instead: Mapping[str, str]
+    same_revision: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The decision's JSON with path, input, subject, time, reasons by kind and ``instead``."""
+        return {
+            **self.decision.to_json(),
+            "path": self.decision.path,
+            "outcome": self.outcome,
+            "timestamp": self.record.get("timestamp"),
+            "requested_by": self.record.get("requested_by"),
+            "subject": self.record.get("subject", ""),
+            "input": self.record.get("input"),
+            **{kind: [reason.to_json() for reason in self.decision.reasons_of(kind)] for kind in _KINDS},
+            "instead": {rule: said for rule, said in self.instead.items() if rule in self._rules()},
+            "same_revision": self.same_revision,
+        }
+
+    @property
+    def outcome(self) -> str:
+        """``allowed``, ``denied``, ``held`` or ``undecidable``."""
+        if self.decision.undecidable:
+            return "undecidable"
+        if self.decision.allow:
+            return "allowed"
+        held = self.decision.reasons_of("hold") and not self.decision.reasons_of("deny")
+        return "held" if held else "denied"
+
+    def _rules(self) -> set[str]:
+        return {reason.rule for kind in _KINDS for reason in self.decision.reasons_of(kind)}
+
+    def to_text(self) -> str:
+        """The same for a person."""
+        decision, record = self.decision, self.record
+        lines = [
+            f"{decision.decision_id}  {self.outcome}  {decision.path}",
+            f"asked by {record.get('requested_by')} at {record.get('timestamp')}"
+            + (f" about {record['subject']}" if record.get("subject") else ""),
+            f"policy   {decision.revision or '(no revision)'}  {decision.engine}  "
+            f"{decision.enforcement.value}",
+        ]
+        if not self.same_revision:
+            lines.append("         the policies in force have changed since")
+        for kind in _KINDS:
+            for reason in decision.reasons_of(kind):
+                lines.append(f"{kind:<8} {reason.msg} [{reason.rule}]{_details(reason)}")
+                if kind != "warn" and reason.rule in self.instead:
+                    lines.append(f"         instead: {self.instead[reason.rule]}")
+        lines.append("it saw")
+        saw = json.dumps(record.get("input"), indent=2, ensure_ascii=False, sort_keys=True)
+        lines += [f"  {line}" for line in saw.splitlines()]
+        return "\n".join(lines)
+
+
+def explain(home: Home, decision_id: str) -> Explanation:
+    """Find and explain a decision. Raises UserError when the audit log holds none of that id."""
+    record = home.decision_record(decision_id)
+    if record is None:
+        raise UserError(f"there is no decision {decision_id!r} on record; see: trainguard audit export")
+    bundles = record.get("bundles")
+    named = bundles.get("guard") if isinstance(bundles, Mapping) else None
+    revision = str(named.get("revision", "")) if isinstance(named, Mapping) else ""
+    decision = Decision(
+        decision_id=decision_id,
+        path=str(record.get("path", "")),
+        value=record.get("result"),
+        defined="result" in record,
+        error=_error(record.get("error")),
+        revision=revision,
+        engine=str(record.get("engine", "")),
+        enforcement=Enforcement(record.get("enforcement", Enforcement.COOPERATIVE)),
+    )
+    modules, in_force = _in_force(home)
+    return Explanation(decision, record, instead_of(modules), in_force == revision)
+
+
+def _in_force(home: Home) -> tuple[Mapping[str, str], str]:
+    from guard_core.errors import GuardError
+    from guard_core.policy.engine import bundle_in_force
+
+    engine_bundle = None
+    try:
+        engine_bundle = getattr(home.policy, "bundle", None)
+        bundle = engine_bundle or bundle_in_force(home.settings)
+    except GuardError:
+        return {}, ""  # what was decided can be told although today's policies are broken
+    return bundle.modules, bundle.revision
+
+
+def _error(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return str(value.get("message", value)) if isinstance(value, Mapping) else str(value)
+
+
+def _details(reason: Reason) -> str:
+    return "".join(f"  {key}={value}" for key, value in reason.details.items())
