@@ -1,0 +1,192 @@
+"""Reading recorded decisions in bulk: piece by piece, in several processes, in bounded memory.
+
+The log is cut into pieces at line ends. What a piece is reduced to grows with the number of *distinct*
+questions, not of decisions: per question and old outcome a count, GPU-hours and a few decision ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from guard_core.audit import record
+from guard_core.audit.segments import segments
+from guard_core.policy.lifecycle.input_use import InputUse
+from guard_core.policy.lifecycle.outcome import Outcome
+
+PIECE_BYTES = 8 << 20
+EXAMPLES = 3
+
+Question = bytes
+"""Digest of a rule path and of what counts of an input: equal digests get equal answers."""
+Place = tuple[str, int]
+"""Where a record stands: segment file and byte offset."""
+Old = tuple[str, str | None, tuple[str, ...], str]
+"""Recorded outcome (kind, verdict, rules) and tenant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes ``first`` to ``last`` of a segment: the lines that begin there."""
+
+    path: str
+    first: int
+    last: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """Decisions that ask the same and were answered the same."""
+
+    count: int = 0
+    gpu_hours: float = 0.0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        """Count ``other`` too; the examples stay few."""
+        self.count += other.count
+        self.gpu_hours += other.gpu_hours
+        self.examples = (self.examples + other.examples)[:EXAMPLES]
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What was found in some pieces. Merging is a sum, so pieces may be read anywhere in any order."""
+
+    decisions: int = 0
+    allows: int = 0
+    tallies: dict[tuple[Question, Old], Tally] = field(default_factory=dict)
+    places: dict[Question, tuple[str, Place]] = field(default_factory=dict)
+    masked: dict[tuple[str, str, Old], Tally] = field(default_factory=dict)
+    """Undecidable ones by rule path, the masked field that the policy needs, and old outcome."""
+    revisions: Counter[str] = field(default_factory=Counter)
+    unreadable: int = 0
+
+    def add(self, other: Gathered) -> None:
+        """Take in what ``other`` found."""
+        self.decisions += other.decisions
+        self.allows += other.allows
+        self.unreadable += other.unreadable
+        self.revisions.update(other.revisions)
+        for question, place in other.places.items():
+            self.places.setdefault(question, place)
+        for key, tally in other.tallies.items():
+            self.tallies.setdefault(key, Tally()).add(tally)
+        for masked, tally in other.masked.items():
+            self.masked.setdefault(masked, Tally()).add(tally)
+
+
+def pieces(directory: Path, *, since: str = "", piece_bytes: int = PIECE_BYTES) -> list[Piece]:
+    """The log cut up, oldest first, without the segments that end before ``since`` (RFC 3339)."""
+    files = segments(directory)
+    beginnings = [_first_time(path) for path in files]
+    found = []
+    for number, path in enumerate(files):
+        if number + 1 < len(files) and beginnings[number + 1] < since:
+            continue  # the next segment begins before `since`, so all of this one is older
+        size = path.stat().st_size
+        found += [Piece(str(path), at, min(at + piece_bytes, size)) for at in range(0, size, piece_bytes)]
+    return found
+
+
+def _first_time(path: Path) -> str:
+    with path.open("rb") as file:
+        line = file.readline()
+    try:
+        return str(record.decode(line).get("timestamp", ""))
+    except record.BadRecord:
+        return ""
+
+
+def lines_of(piece: Piece) -> Iterator[tuple[int, bytes]]:
+    """The whole lines that begin in a piece, each with its offset."""
+    with open(piece.path, "rb", buffering=1 << 20) as file:  # noqa: PTH123 - the hot loop of replay
+        offset = piece.first
+        if offset:
+            file.seek(offset - 1)
+            offset += (
+                len(file.readline()) - 1
+            )  # the rest of a line that began before; nothing at a line's start
+        for line in file:
+            if offset >= piece.last or not line.endswith(b"\n"):
+                return
+            yield offset, line
+            offset += len(line)
+
+
+def gather(
+    piece: Piece,
+    *,
+    use_of: Callable[[str], tuple[InputUse, Callable[[Any], Any]]],
+    gpu_hours: Mapping[str, float],
+    since: str = "",
+) -> Gathered:
+    """Reduce one piece. ``use_of`` says for a rule path what of an input counts under the candidate."""
+    found = Gathered()
+    for offset, line in lines_of(piece):
+        if b'"kind":"decision"' not in line:
+            continue
+        try:
+            event = record.decode(line)
+            if event.get("kind") != "decision" or event["timestamp"] < since:
+                continue
+            _count(found, event, (piece.path, offset), use_of, gpu_hours)
+        except (record.BadRecord, KeyError, TypeError, AttributeError):
+            found.unreadable += 1
+    return found
+
+
+def _count(
+    found: Gathered,
+    event: dict[str, Any],
+    place: Place,
+    use_of: Callable[[str], tuple[InputUse, Callable[[Any], Any]]],
+    gpu_hours: Mapping[str, float],
+) -> None:
+    path, question, decision_id = event["path"], event["input"], event["decision_id"]
+    use, projected = use_of(path)
+    outcome = Outcome.recorded(event)
+    tenant = str((question.get("principal") or {}).get("tenant", ""))
+    old: Old = (outcome.kind, outcome.verdict, outcome.rules, tenant)
+    allowed = outcome.kind == "allow"
+    hours = gpu_hours.get(decision_id, 0.0) if allowed and gpu_hours else 0.0
+    found.decisions += 1
+    found.allows += allowed
+    found.revisions[event["bundles"]["guard"]["revision"]] += 1
+    for pointer in event.get("erased", ()):
+        part = tuple(key.replace("~1", "/").replace("~0", "~") for key in pointer.split("/")[1:])
+        if part[:1] == ("input",) and use.touches(part[1:]):
+            tally = found.masked.setdefault((path, pointer, old), Tally())
+            break
+    else:
+        # A question that could not be asked (half a surrogate pair, ...) may fail for any of its parts.
+        unaskable = outcome.kind == "error" and "cannot be asked" in outcome.message
+        key = _digest(path, question if unaskable else projected(question))
+        found.places.setdefault(key, (path, place))
+        tally = found.tallies.setdefault((key, old), Tally())
+    tally.count += 1
+    tally.gpu_hours += hours
+    if len(tally.examples) < EXAMPLES:
+        tally.examples.append(decision_id)
+
+
+def _digest(path: str, counted: Any) -> Question:
+    # Records are written with sorted keys, and projection keeps the order: no need to sort again.
+    text = json.dumps([path, counted], ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def question_at(place: Place) -> dict[str, Any]:
+    """The whole input recorded at ``place``. Raises BadRecord when the log changed meanwhile."""
+    with Path(place[0]).open("rb") as file:
+        file.seek(place[1])
+        event = record.decode(file.readline())
+    question = event.get("input")
+    if not isinstance(question, dict):
+        raise record.BadRecord("the line is no decision any more")
+    return question
