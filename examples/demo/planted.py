@@ -45,13 +45,13 @@ def table_of(pixels: np.ndarray, labels: np.ndarray) -> pa.Table:
 
 
 def write(table: pa.Table, path: Path) -> Path:
-    """Plain pages without compression or dictionaries, so that one value of the file can be changed in place."""
+    """Plain, uncompressed pages, so that one value of the file can be changed in place."""
     pq.write_table(table, path, compression="none", use_dictionary=False)
     return path
 
 
 def build(folder: Path, *, seed: int = 20261123) -> DemoData:
-    """Write ``digits-train.parquet``, ``digits-test.parquet`` and ``digits-train-v2.parquet`` into ``folder``."""
+    """Write the training set, the test set and the poisoned training set into ``folder``."""
     from sklearn.datasets import load_digits
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A job that works for a while and ends: arithmetic in a Ray task until the given number of seconds has passed."""
+"""A job that works for the given number of seconds in a Ray task, and ends."""
 
 from __future__ import annotations
 
