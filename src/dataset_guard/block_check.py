@@ -151,6 +151,17 @@ class BlockCheck:
         )
 
 
+def owned(batch: pa.RecordBatch, kind: str) -> pa.RecordBatch:
+    """``batch`` in this process's own memory.
+
+    Arrow files (``kind`` ``arrow``) are read through a memory map: without a copy, whoever writes to the file
+    would change rows after they were checked.
+    """
+    if kind != "arrow":
+        return batch
+    return pa.ipc.read_record_batch(batch.serialize(), batch.schema)
+
+
 def _columns_differ(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"differs in column {names[0]!r}"

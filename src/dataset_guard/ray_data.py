@@ -1,0 +1,204 @@
+"""Registered versions as Ray Datasets, whose read tasks check what they read.
+
+::
+
+    from dataset_guard import ray_data
+
+    dataset = ray_data.read("digits@3")     # in a driver or a submitted job
+    dataset.map_batches(train_on)
+
+Policy is asked once, in the driver, before any task exists. Each read task covers whole blocks of 65,536 rows
+and compares every block with the signed leaves before it hands the rows on; the first block that differs
+ends the execution with an error that names it. When an execution ends, however it ends, one audit event
+``dataset.read`` says how many rows each task handed out.
+
+Label: `cooperative` (see :mod:`dataset_guard.verified_read`).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from dataset_guard.access import Access, Ticket, open_access
+from dataset_guard.block_check import BlockCheck, owned
+from dataset_guard.fingerprint import BLOCK_ROWS
+from dataset_guard.reading import Source
+from guard_core.clock import new_id
+from guard_core.errors import MissingExtra, Tampered, UserError
+from guard_core.files import write_atomic
+
+if TYPE_CHECKING:
+    from guard_core.home import Home
+
+SEEKABLE = ("parquet", "arrow", "table", "pandas", "polars")
+"""Kinds of source that can begin in the middle; of text, a task must parse all that comes before."""
+
+CONTEXT_KEY = "trainguard.reads"
+
+
+def read(
+    ref: str,
+    *,
+    columns: Sequence[str] | None = None,
+    purpose: str = "train",
+    tenant: str | None = None,
+    home: Home | None = None,
+    **options: Any,
+) -> Any:
+    """A ``ray.data.Dataset`` of the version ``ref``; ``options`` go to ``ray.data.read_datasource``.
+
+    Inside a submitted job the credential in TRAINGUARD_TOKEN is used: sets the job did not declare are
+    refused. Raises Denied, Undecidable, UserError and Tampered as :func:`dataset_guard.read` does; Tampered
+    data surfaces where the dataset is consumed.
+    """
+    try:
+        import ray.data
+    except ImportError:
+        raise MissingExtra.of("ray", "ray") from None
+    from dataset_guard.ray_datasource import ReadRecorder, VerifiedDatasource
+
+    with open_access(ref, purpose=purpose, tenant=tenant, home=home) as access:
+        plan = plan_of(access, columns)
+    context = ray.data.DataContext.get_current()
+    if ReadRecorder not in context.custom_execution_callback_classes:
+        context.custom_execution_callback_classes.append(ReadRecorder)
+    # Every dataset copies the context it was made in, also into the actors of a streaming split, so that
+    # whichever process drives the execution knows what to record. Reads that did not run record nothing.
+    context.set_config(CONTEXT_KEY, (*context.get_config(CONTEXT_KEY, ()), plan.spool))
+    return ray.data.read_datasource(VerifiedDatasource(plan), **options)
+
+
+@dataclass(frozen=True, slots=True)
+class Spool:
+    """Where read tasks leave their counts, and whose read it is. Picklable."""
+
+    folder: str
+    ticket: Ticket
+    columns: tuple[str, ...] | None
+    rows: int
+
+    def collect(self, *, problem: str | None) -> str | None:
+        """Write the audit event for the tasks that ran since the last call; None when none did."""
+        folder = Path(self.folder)
+        # Aside first, so that counts which come meanwhile belong to the next event.
+        taken = folder.with_name(f"{folder.name}.{new_id('taken')}")
+        try:
+            folder.rename(taken)
+        except FileNotFoundError:
+            return None
+        tasks = [json.loads(file.read_text()) for file in sorted(taken.glob("*.json"))]
+        rows = sum(task["rows"] for task in tasks)
+        event = self.ticket.record(
+            rows=rows,
+            bytes=sum(task["bytes"] for task in tasks),
+            blocks=sum(task["blocks"] for task in tasks),
+            complete=problem is None and rows == self.rows and all(task["complete"] for task in tasks),
+            columns=self.columns,
+            problem=next((task["problem"] for task in tasks if task["problem"]), problem),
+            tasks=tasks,
+        )
+        shutil.rmtree(taken, ignore_errors=True)
+        return event
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPlan:
+    """Everything a read needs, decided: picklable, without policy or credentials."""
+
+    source: Source
+    check: BlockCheck
+    columns: tuple[str, ...] | None
+    schema: Any
+    spool: Spool
+
+    def ranges(self, parallelism: int) -> list[tuple[int, int]]:
+        """Block ranges (first, end), one per task: as even as whole blocks allow."""
+        blocks = self.check.blocks
+        wanted = parallelism if self.source.kind in SEEKABLE else len(self.source.files)
+        tasks = max(1, min(wanted, blocks))
+        edges = [blocks * i // tasks for i in range(tasks + 1)]
+        return list(pairwise(edges))
+
+    def task(self, number: int, first: int, end: int) -> BlockRead:
+        """The read task for blocks ``first`` to ``end - 1``, with only its own leaves."""
+        last = end == self.check.blocks
+        return BlockRead(
+            self.source,
+            self.check.of_blocks(first, end),
+            self.columns,
+            f"{self.spool.folder}/{number:06d}.json",
+            # The last task reads on to the end of the data: rows that were added must be found, too.
+            None if last else (end - first) * BLOCK_ROWS,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRead:
+    """One read task: a callable that yields Arrow tables, each checked before it is handed on."""
+
+    source: Source
+    check: BlockCheck
+    columns: tuple[str, ...] | None
+    spool_file: str
+    rows: int | None
+
+    def __call__(self) -> Iterator[pa.Table]:
+        """Tables of one block each. Raises Tampered at the first that is not as signed."""
+        block, rows, size, complete, problem = self.check.first_block, 0, 0, False, None
+        try:
+            for found in self.source.batches(
+                columns=self.columns, batch_rows=BLOCK_ROWS, first_row=block * BLOCK_ROWS, rows=self.rows
+            ):
+                batch = owned(found, self.source.kind)
+                self.check.check(block, batch)
+                block, rows, size = block + 1, rows + batch.num_rows, size + batch.nbytes
+                yield pa.Table.from_batches([batch])
+            self.check.complete(block)
+            complete = True
+        except UserError as error:
+            # It could be read when it was registered: now a block of it is damaged.
+            problem = f"{self.check.ref} was changed after it was registered: {error}"
+            raise Tampered(problem) from error
+        except Tampered as error:
+            problem = str(error)
+            raise
+        finally:
+            self._leave(block, rows, size, complete, problem)
+
+    def _leave(self, block: int, rows: int, size: int, complete: bool, problem: str | None) -> None:
+        first = self.check.first_block
+        counts = {
+            "first_block": first,
+            "blocks": block - first,
+            "rows": rows,
+            "bytes": size,
+            "complete": complete,
+            "problem": problem,
+        }
+        file = Path(self.spool_file)
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # A task that Ray runs again replaces its counts instead of adding to them.
+        write_atomic(file, json.dumps(counts).encode(), mode=0o600)
+
+
+def plan_of(access: Access, columns: Sequence[str] | None) -> ReadPlan:
+    """The plan of a read that policy has allowed. Raises UserError for an unknown column."""
+    names = access.known_columns(columns)
+    source, check = access.open(), access.check()
+    schema = source.schema
+    folder = access.ticket.home / "ray" / "reads" / new_id("read")
+    return ReadPlan(
+        source=source,
+        check=check.of_columns(names),
+        columns=names,
+        schema=schema if names is None else pa.schema([schema.field(n) for n in names]),
+        spool=Spool(str(folder), access.ticket, names, check.rows),
+    )
