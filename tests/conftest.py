@@ -106,6 +106,13 @@ def opa() -> str:
         pytest.skip(str(exc))
 
 
+def free_port() -> int:
+    """A TCP port of this machine that nothing listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class OpaServer:
     """A real OPA server on a free port, with one bundle directory."""
 
@@ -113,9 +120,7 @@ class OpaServer:
         self.command = [binary, "run", "--server", "--skip-version-check", "--log-level", "error", *options]
         self.bundle = bundle
         self.log = log
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 

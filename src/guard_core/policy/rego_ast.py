@@ -196,6 +196,11 @@ def place(tree: Node) -> Place:
     return min(_places(tree), default=(1, 1))
 
 
+def lines(rule: Node) -> frozenset[int]:
+    """Lines on which something of a rule is evaluated."""
+    return frozenset(line for line, _ in _places(rule))
+
+
 def column(text: str, line: int, col: int) -> int:
     """The column as editors and OPA count it: regorus counts a tab as four."""
     lines = text.splitlines()

@@ -1,7 +1,7 @@
 """Samples: example questions beside a policy with the answer they must get. Documentation that is executed.
 
-``guard/<area>/<decision>/samples/*.yaml`` holds ``title``, ``input`` and ``expect``: ``allow`` and,
-where they matter, ``verdict`` and the rule names in ``deny``, ``hold`` and ``warn`` (each once for every reason).
+``guard/<area>/<decision>/samples/*.yaml`` holds ``title``, ``input`` and ``expect``. That says ``allow`` and,
+where they matter, ``verdict`` and the rule names in ``deny``, ``hold`` and ``warn`` (one for every reason).
 """
 
 from __future__ import annotations

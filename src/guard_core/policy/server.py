@@ -209,9 +209,10 @@ def _revision(reply: Mapping[str, Any]) -> str:
     bundles = provenance.get("bundles") if isinstance(provenance, dict) else None
     if not isinstance(bundles, dict):
         return ""
-    chosen = bundles.get(BUNDLE_NAME) or next(iter(bundles.values()), None)
-    found = chosen.get("revision") if isinstance(chosen, dict) else None
-    return found if isinstance(found, str) else ""
+    # A server started by serve-opa names bundles by their path; its door's own bundle has no revision.
+    named = [bundles[BUNDLE_NAME]] if BUNDLE_NAME in bundles else list(bundles.values())
+    found = [b.get("revision") for b in named if isinstance(b, dict)]
+    return next((r for r in found if isinstance(r, str) and r), "")
 
 
 def _refusal(exc: Exception) -> str | None:

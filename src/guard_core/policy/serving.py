@@ -60,17 +60,24 @@ def server_command(settings: Settings, bundle: Bundle, opa: str) -> list[str]:
         "--skip-version-check",
         "--log-level=error",
         f"--addr={address}:{parts.port or 80}",
-        f"--bundle={directory}",
     ]
-    return command if token is None else [*command, *_protected(folder, token)]
+    if token is None:
+        return [*command, "--bundle", str(directory)]
+    guarded = ["--authentication=token", "--authorization=basic"]
+    return [*command, *guarded, "--bundle", str(directory), str(_authorisation(folder, token))]
 
 
-def _protected(folder: Path, token: str) -> list[str]:
-    rego, data = folder / "authorisation.rego", folder / "token.json"
+def _authorisation(folder: Path, token: str) -> Path:
+    """A second bundle, for OPA's own door. It holds the token's digest, not the token."""
+    directory = folder / "authorisation"
+    directory.mkdir(mode=0o700, exist_ok=True)
     digest = hashlib.sha256(token.encode()).hexdigest()
-    write_atomic(rego, _AUTHORISATION.encode(), mode=0o600)
-    write_atomic(data, json.dumps({"system": {"trainguard": {"token_sha256": digest}}}).encode(), mode=0o600)
-    return ["--authentication=token", "--authorization=basic", str(rego), str(data)]
+    data = {"system": {"trainguard": {"token_sha256": digest}}}
+    manifest = {"revision": "", "roots": ["system"], "rego_version": 1}
+    write_atomic(directory / "authorisation.rego", _AUTHORISATION.encode(), mode=0o600)
+    write_atomic(directory / "data.json", json.dumps(data).encode(), mode=0o600)
+    write_atomic(directory / ".manifest", json.dumps(manifest).encode(), mode=0o600)
+    return directory
 
 
 def _loopback(host: str) -> bool:
