@@ -161,8 +161,9 @@ class ClusterSteps:
         expect(touched == {miner}, f"actions touched {touched}")
         self.client("acme").stop_job(honest)
         incident = mining[0]
-        minutes = (seen.opened_ns[incident.id] - start) / 60e9 - bad.onset * STEP_NS / 60e9
+        onset = start + bad.onset * STEP_NS
+        minutes = (seen.acted_ns[stops[0].id] - onset) / 60e9
         return (
-            f"incident {incident.id} for beta/{miner} {minutes:.1f} min of telemetry after the onset; "
-            f"stopped with approval of playbook {stops[0].result['playbook']}; acme's job ran on"
+            f"incident {incident.id} for beta/{miner}; stopped {minutes:.1f} min of telemetry after the onset "
+            f"with the approval of playbook {stops[0].result['playbook']}; acme's job ran on"
         )

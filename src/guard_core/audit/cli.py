@@ -40,11 +40,14 @@ def verify(
     """Prove that the log is whole, or name the record where it is not.
 
     PATH is a log's folder (default: the home's) or an exported file. Exit status 1 when it is not whole.
+    A copy that lies apart from its home's keys is checked with this home's, unless --key names others.
     """
     from guard_core.attestation import Verifier
     from guard_core.audit.verify import verify as verify_log
 
     folder = path if path is not None else _folder(ctx.obj)
+    if path is not None and path.is_dir() and not keys and not (path.parent / "keys").is_dir():
+        keys = (_folder(ctx.obj).parent / "keys",)
     witness = _read(head) if head is not None else None
     report = verify_log(folder, verifier=Verifier.of(*keys) if keys else None, witness=witness)
     click.echo(json.dumps(report.to_json(), indent=2) if output_format == "json" else _text(folder, report))

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -112,3 +113,13 @@ def test_only_a_platform_admin_restarts_a_log(three, capsys, monkeypatch):
     monkeypatch.setenv("TRAINGUARD_TOKEN", home.credentials.issue(tenant="acme", user="ann"))
     assert main(["audit", "restart", "--reason", "mischief"]) == 1
     assert file_of(home).read_bytes() == b""
+
+
+def test_a_copy_that_lies_elsewhere_is_checked_with_this_homes_keys(three, capsys, tmp_path):
+    home, _ = three
+    copy = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(home.audit.directory, copy)
+    assert main(["audit", "verify", str(copy)]) == 0
+    file = copy / file_of(home).name
+    file.write_bytes(file.read_bytes().replace(b"dataset.verified", b"dataset.veriFied"))
+    assert main(["audit", "verify", str(copy)]) == 1
