@@ -232,6 +232,7 @@ class Responder:
         if lifetime is not None:
             values["expires_at"] = now + lifetime
         kept = {k: v for k, v in action.result.items() if k in ("shape", "playbook", "asked_at")}
+        kept["reasons"] = []  # what it lacked before it was granted is in the audit log
         moved = self._actions.move(
             action.id,
             [action.state],

@@ -84,8 +84,9 @@ def render(
 def plain(text: object, limit: int = 120) -> str:
     """``text`` as one line without anything Markdown or HTML would act on, at most ``limit`` characters."""
     line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+", " ", str(text))
-    line = re.sub(r"([\\`*_{}\[\]<>()#!|~])", r"\\\1", line)
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    line = line if len(line) <= limit else line[: limit - 1] + "…"
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()!|~]|#(?!\d+;))", r"\\\1", line)
 
 
 @cache

@@ -49,8 +49,9 @@ class History:
         if gpu_uuids is not None:
             keep &= pc.field("gpu_uuid").isin(sorted(gpu_uuids))
         tables = []
-        for hour in range(start_ns // _HOUR_NS, (end_ns - 1) // _HOUR_NS + 1):
-            for path in sorted((self.folder / _hour_name(hour)).glob("*.parquet")):
+        first, last = _hour_name(start_ns // _HOUR_NS), _hour_name((end_ns - 1) // _HOUR_NS)
+        for folder in sorted(self.folder.glob("hour=*")):
+            for path in sorted(folder.glob("*.parquet")) if first <= folder.name <= last else ():
                 try:
                     tables.append(pq.read_table(path, filters=keep, schema=SCHEMA))
                 except (pa.ArrowInvalid, OSError) as error:

@@ -204,6 +204,8 @@ class Rolling:
         self.quality.out_of_order += int((at < held).sum())
         fresh = at > held
         rows, where, at = rows[fresh], where[fresh], at[fresh]
+        once = ~self._doubled(where, at)
+        rows, where, at = rows[once], where[once], at[once]
         self.quality.accepted += len(rows)
         self._at[slot, where] = (
             at  # rows are in time order, so the newest of a cell is written last and stays
@@ -212,6 +214,16 @@ class Rolling:
         for name in read:
             self._values[name][slot, where] = frame.values[name][rows]
         self._observe(slot, where, cell, read)
+
+    def _doubled(self, where: Ints, at: Ints) -> Bools:
+        """Which samples repeat the device and time of another of the same frame; the first is kept."""
+        doubled = np.zeros(len(at), dtype=np.bool_)
+        if len(at) and np.bincount(where).max() > 1:
+            order = np.lexsort((at, where))
+            same = (where[order][1:] == where[order][:-1]) & (at[order][1:] == at[order][:-1])
+            doubled[order[1:][same]] = True
+            self.quality.duplicate += int(same.sum())
+        return doubled
 
     def _observe(self, slot: int, where: Ints, cell: int, read: list[str]) -> None:
         """Feed the newest samples to the running statistics: each device's cell once, never backwards.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compute_guard.usage.rolling import Rolling
-from compute_guard.usage.samples import Device, Frame
+from compute_guard.usage.samples import Device, Frame, concat
 
 STEP = 15_000_000_000
 A, B, C = (Device(f"node-{n}", f"GPU-{n}") for n in "abc")
@@ -41,6 +41,13 @@ def test_a_doubled_sample_is_counted_and_changes_nothing():
     assert window.snapshot().values["util_percent"][-1].tolist() == [1, 2, 3]
     assert window.quality.duplicate == 3
     assert window.snapshot().scores["util_percent"].age.tolist() == [1, 1, 1]
+
+
+def test_a_sample_doubled_within_one_scrape_is_counted_too():
+    window = rolling()
+    window.push(concat([tick(10, [1, 2, 3]), tick(10, [9, 2, 3])]))
+    assert window.snapshot().values["util_percent"][-1].tolist() == [1, 2, 3]
+    assert (window.quality.duplicate, window.quality.accepted) == (3, 3)
 
 
 def test_an_old_sample_fills_its_own_cell_without_touching_newer_ones():

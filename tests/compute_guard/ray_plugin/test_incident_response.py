@@ -1,0 +1,60 @@
+"""From a mining series to a stopped job on the real cluster, with a neighbour that goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from compute_guard import evidence
+from compute_guard.drills import run, submit_over_http
+from compute_guard.incidents import State
+from compute_guard.monitor import replay
+from compute_guard.ray_plugin.jobs import RayCluster
+from compute_guard.usage.attribution import Lease, LeaseBook
+from compute_guard.usage.sources.synthetic import Load, SyntheticSource
+
+pytestmark = pytest.mark.ray
+
+POOL = "stratum+tcp://pool.invalid:3333"
+
+
+def test_a_real_job_attributed_to_a_mining_series_is_stopped_and_its_neighbour_runs_on(ray_cluster, gated):
+    home, client, neighbour = ray_cluster.home, ray_cluster.client("acme"), ray_cluster.client("beta")
+    entrypoint, gate = gated()
+    job = client.submit_job(entrypoint=f"{entrypoint} # {POOL}")
+    other = neighbour.submit_job(entrypoint=entrypoint)
+    ray_cluster.wait(client, job, ["RUNNING"])
+    ray_cluster.wait(neighbour, other, ["RUNNING"])
+    miner = Load("idle-hold", node="n1", after="mining-capped", onset=10)
+    trainer = Load("training", node="n2")
+    book = LeaseBook.of(
+        [
+            Lease(miner.device.key, "acme", job, entrypoint=f"{entrypoint} # {POOL}"),
+            Lease(trainer.device.key, "beta", other, entrypoint=entrypoint),
+        ]
+    )
+    report = replay(
+        home,
+        SyntheticSource((miner, trainer), 40, seed=77),
+        book,
+        RayCluster(home),
+        synthetic_may_act=True,
+        until=lambda incident: incident.state is State.CONTAINED,
+    )
+    (incident,) = report.incidents
+    assert incident.state is State.CONTAINED
+    stop = report.actions[-1]
+    assert (stop.name, stop.state, stop.result["verified"], stop.result["left"]) == ("stop", "done", True, 0)
+    assert client.get_job_info(job).status == "STOPPED"
+    assert neighbour.get_job_info(other).status == "RUNNING"
+    assert evidence.verify(home.path("incidents", incident.id), home.signer.verifier) == []
+    gate.touch()
+    assert ray_cluster.wait(neighbour, other).status == "SUCCEEDED"
+
+
+def test_a_drill_on_the_real_cluster_ends_its_own_harmless_job(ray_cluster):
+    home = ray_cluster.home
+    submit = submit_over_http(home, "canary", ray_cluster.cluster.dashboard)
+    report = run(home, "mining-capped", "canary", cluster=RayCluster(home), submit=submit)
+    assert report.passed, report
+    assert report.contained_verified is True
+    assert ray_cluster.client("canary").get_job_info(report.job).status == "STOPPED"

@@ -1,0 +1,215 @@
+"""A recording goes in; incidents, attributed seconds, steps and evidence come out."""
+
+from __future__ import annotations
+
+import html
+
+import numpy as np
+import pytest
+
+from compute_guard import evidence
+from compute_guard.incidents import Incidents, State
+from compute_guard.ledger import Ledger
+from compute_guard.monitor import STEP_NS, Monitor, replay
+from compute_guard.usage.attribution import Lease, LeaseBook
+from compute_guard.usage.history import History
+from compute_guard.usage.samples import Frame, concat
+from compute_guard.usage.sources.synthetic import SECOND, Load, SyntheticSource
+from compute_guard.workload import WorkloadState
+
+MINER = Load("idle-hold", node="n1", after="mining-capped", onset=20)
+TRAINER = Load("training", node="n2")
+POOL = "python burn.py --url stratum+tcp://pool.invalid:3333"
+
+
+def recording(*loads, samples=40, seed=21):
+    return SyntheticSource(loads, samples, seed)
+
+
+def leases(tenant="canary", job="job-1", entrypoint=POOL):
+    return LeaseBook.of(
+        [
+            Lease(MINER.device.key, tenant, job, entrypoint=entrypoint),
+            Lease(TRAINER.device.key, "beta", "job-t", entrypoint="python train.py"),
+        ]
+    )
+
+
+def test_a_capped_miner_is_found_stopped_and_written_up_and_its_neighbour_left_alone(
+    still_home, waiting_job, cluster
+):
+    waiting_job("job-1", tenant="canary")
+    waiting_job("job-t", tenant="beta")
+    report = replay(still_home, recording(MINER, TRAINER), leases(), cluster)
+    (incident,) = report.incidents
+    assert (incident.tenant, incident.job, incident.kind) == ("canary", "job-1", "mining")
+    assert (incident.severity, incident.state) == ("incident", State.CONTAINED)
+    assert incident.channels == ("indicator", "telemetry")
+    ledger = Ledger(still_home.storage)
+    assert ledger.get("job-1").state is WorkloadState.EVICTED
+    assert ledger.get("job-t").state is WorkloadState.PENDING
+    assert {action.level: action.state for action in report.actions} == dict.fromkeys((0, 1, 2, 5), "done")
+    folder = still_home.path("incidents", incident.id)
+    assert evidence.verify(folder, still_home.signer.verifier) == []
+    assert (folder / "notices" / "regulator.zh.md").is_file()
+
+
+def test_the_warning_comes_before_the_incident_and_the_incident_within_six_samples(still_home, cluster):
+    states = []
+    replay(
+        still_home,
+        recording(MINER, TRAINER),
+        leases(),
+        cluster,
+        on_incident=lambda i: states.append((i.severity, i.evidence["incident_since"])),
+    )
+    assert states[0][0] == "warning"  # the entrypoint alone, before any load
+    since = next(at for severity, at in states if severity == "incident")
+    onset = 1_800_000_000 + 20 * 15
+    assert 0 < np.datetime64(since[:-1], "s").astype(int) - onset <= 6 * 15
+
+
+def test_telemetry_alone_warns_and_stops_nothing(still_home, waiting_job, cluster):
+    waiting_job("job-1", tenant="canary")
+    report = replay(still_home, recording(MINER), leases(entrypoint="python simulate.py"), cluster)
+    (incident,) = report.incidents
+    assert (incident.severity, incident.channels) == ("warning", ("telemetry",))
+    assert Ledger(still_home.storage).get("job-1").state is WorkloadState.PENDING
+
+
+def test_every_second_of_every_device_is_accounted_for(still_home):
+    source = recording(MINER, TRAINER, Load("free", node="n3"))
+    report = replay(still_home, source, leases(), None)
+    frame = source.read()
+    spans = [np.ptp(frame.ts_ns[frame.device == d]) for d in range(3)]
+    assert report.device_ms == sum(spans) // 1_000_000
+    held = {(r["bucket"], r["tenant"]): r["gpu_ms"] for r in report.attribution}
+    assert set(held) == {("tenant", "canary"), ("tenant", "beta"), ("system", "")}
+    assert abs(sum(held.values()) - report.device_ms) <= len(held)  # each row is rounded to milliseconds
+
+
+def test_made_up_telemetry_is_said_to_be_so_from_the_report_to_the_notice(still_home, cluster):
+    report = replay(still_home, recording(MINER, TRAINER), leases(), cluster)
+    assert report.synthetic
+    assert report.incidents[0].synthetic
+    notice = still_home.path("incidents", report.incidents[0].id, "notices", "customer.en.md").read_text()
+    assert notice.startswith("**EXERCISE.")
+
+
+def test_a_stranger_on_a_free_device_is_nobodys_incident(still_home):
+    load = Load("mining-full", node="n9", process=(4242, "kdevtmpfsi"))
+    report = replay(still_home, recording(load, samples=10), LeaseBook(), None)
+    kinds = {(i.kind, i.tenant, i.severity) for i in report.incidents}
+    assert ("unattributed_process", "unattributed", "incident") in kinds
+    assert ("mining", "unattributed", "incident") in kinds  # its name, and what it computes
+    assert {row["bucket"] for row in report.attribution} == {"unattributed"}
+
+
+def test_when_the_signal_passes_a_warning_closes_itself(still_home):
+    load = Load("mining-capped", node="n1", after="training", onset=20)
+    report = replay(still_home, recording(load), LeaseBook.of([Lease(load.device.key, "acme", "j")]), None)
+    (incident,) = report.incidents
+    assert (incident.severity, incident.state) == ("warning", State.RESOLVED)
+
+
+def test_a_second_monitor_goes_on_with_the_incidents_of_the_first(still_home, cluster):
+    frames = list(recording(MINER, TRAINER).frames())
+    book = leases()
+    for part in (frames[:30], frames[30:]):
+        monitor = Monitor(still_home, book, cluster)
+        monitor.start()
+        for frame in part:
+            monitor.take(frame, int(np.median(frame.ts_ns)))
+    assert len(Incidents(still_home).list()) == 1
+    opened = list(still_home.audit.records(kind="incident.opened"))
+    assert len(opened) == 1
+
+
+def mangled(frames, rng):
+    """Duplicates, disorder, a 10x flood, a NaN storm, a clock that jumps and a counter reset, all at once."""
+    for number, frame in enumerate(frames):
+        values = {k: v.copy() for k, v in frame.values.items()}
+        if number % 7 == 3:
+            for array in values.values():
+                array[rng.random(len(array)) < 0.5] = np.nan
+        if number == 25:
+            values["energy_j"][:] = 0.0
+        ts = frame.ts_ns.copy()
+        if number % 9 == 5:
+            ts[-1] += 3_600 * SECOND
+        odd = Frame(frame.devices, ts, frame.device, values, frame.processes)
+        order = rng.permutation(len(odd))
+        yield frame.ts_ns, concat([odd.take(order)] * (10 if number % 5 == 0 else 2))
+
+
+def test_telemetry_in_disarray_hides_no_miner_and_accuses_nobody_else(still_home, cluster):
+    rng = np.random.default_rng(7)
+    monitor = Monitor(still_home, leases(), cluster)
+    loads = (MINER, TRAINER, Load("inference", node="n3"), Load("free", node="n4"))
+    for times, frame in mangled(recording(*loads, samples=60).frames(), rng):
+        monitor.take(frame, int(np.median(times)))
+    report = monitor.report()
+    assert [(i.tenant, i.kind, i.severity) for i in report.incidents] == [("canary", "mining", "incident")]
+    assert report.quality["duplicate"] > 0
+    assert report.quality["future"] > 0
+    assert report.quality["counter_resets"] > 0
+    taken = ("accepted", "duplicate", "out_of_order", "late", "future")
+    assert sum(report.quality[name] for name in taken) == report.quality["samples"]  # nothing is lost silently
+
+
+def test_a_store_that_refuses_is_counted_and_blinds_nobody(still_home, cluster):
+    still_home.path("telemetry").write_text("a file where the store should be")
+    report = replay(still_home, recording(MINER, TRAINER), leases(), cluster)
+    assert report.history_failures > 0
+    assert report.incidents[0].severity == "incident"
+
+
+def test_history_holds_what_was_watched_in_few_files(still_home):
+    replay(still_home, recording(TRAINER), leases(), None)
+    kept = History(still_home.path("telemetry")).read(0, 2_000_000_000 * SECOND)
+    assert len(kept) == 40
+    assert len(list(still_home.path("telemetry").rglob("*.parquet"))) == 2
+
+
+def test_leases_may_change_while_it_watches(still_home):
+    late = 1_800_000_000 * SECOND + 30 * STEP_NS
+
+    def book(at_ns):
+        return leases(job="first") if at_ns < late else leases(job="second")
+
+    report = replay(still_home, recording(MINER, samples=40), book, None)
+    assert {i.job for i in report.incidents} == {"first", "second"}
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_page_draws_the_series_and_says_who_decided(still_home, cluster, lang):
+    from compute_guard.incident_page import render
+
+    source = recording(MINER, TRAINER)
+    report = replay(still_home, source, leases(), cluster)
+    page = render(report.incidents[0], report.actions, source.read(), lang=lang)
+    assert page.count("<svg") == 6
+    assert "confirmed-mining" in page
+    assert report.actions[-1].decision_id in page
+    assert "src=" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "default-src 'none'" in html.unescape(page)
+
+
+def test_a_job_with_a_hostile_name_cannot_write_into_the_page_or_the_notice(still_home):
+    from compute_guard import notices
+    from compute_guard.incident_page import render
+
+    evil = '</style><script>alert(1)</script>"><img src=x onerror=y>|![x](javascript:z)\n# Heading'
+    load = Load("mining-capped", node='<svg onload="x">')
+    book = LeaseBook.of([Lease(load.device.key, "acme", evil)])
+    source = recording(load, samples=12)
+    (incident,) = replay(still_home, source, book, None).incidents
+    page = render(incident, [], source.read())
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "<svg onload" not in page
+    text = notices.render("customer", "en", incident, now=still_home.clock())
+    assert "![x](" not in text
+    assert "\n# Heading" not in text
+    assert "<script" not in text
