@@ -18,11 +18,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dataset_guard.integrations.mlflow_fields import input_tags, registration_tags
+from dataset_guard.record import ENVELOPE
 from dataset_guard.report import Report
 from guard_core.errors import MissingExtra, UserError
 
 if TYPE_CHECKING:
     from dataset_guard.integrations.mlflow_source import TrainGuardDataset, TrainGuardSource
+    from dataset_guard.registry import Version
     from guard_core.home import Home
 
 EXPERIMENT = "trainguard-registrations"
@@ -92,41 +94,34 @@ def log_input(
     return report
 
 
-def log_registration(
-    report: Report, *, attestation: Mapping[str, Any] | None = None, run_id: str | None = None
-) -> str:
-    """Put a registration on the active run (or ``run_id``): input, tags and artifacts; returns the run id.
-
-    ``attestation`` is the signed DSSE envelope of the record.
-    """
+def log_registration(report: Report, *, run_id: str | None = None) -> str:
+    """Put a registration on the active run (or ``run_id``): input, tags and artifacts; returns the run id."""
     run = _run_id(run_id)
     _log(report, "registration", run, registration_tags(report))
     client = mlflow_module().MlflowClient()
-    _log_artifacts(client, run, report, attestation)
+    _log_artifacts(client, run, report)
     return run
 
 
 def record_registration(
     report: Report,
-    version: Any = None,
+    version: Version | None = None,
     tracking_uri: str | None = None,
     *,
-    attestation: Mapping[str, Any] | None = None,
     experiment: str | None = None,
 ) -> str:
     """Make a finished MLflow run that records a registration; returns its run id.
 
     ``tracking_uri`` defaults to MLflow's own (``MLFLOW_TRACKING_URI``), ``experiment`` to
-    ``MLFLOW_EXPERIMENT_NAME``, else ``trainguard-registrations``. ``version`` may be the registry's Version,
-    whose ``envelope`` is then attached. Raises UserError when MLflow cannot be reached or refuses; the
-    registration itself stands, because MLflow holds a copy and not the record.
+    ``MLFLOW_EXPERIMENT_NAME``, else ``trainguard-registrations``. The signed record is attached from the
+    version's folder, which ``version`` names when ``report`` does not. Raises UserError when MLflow cannot
+    be reached or refuses; the registration itself stands, because MLflow holds a copy and not the record.
     """
     mlflow = mlflow_module()
     from mlflow.exceptions import MlflowException
     from mlflow.tracking.context.registry import resolve_tags
 
     uri = tracking_uri or mlflow.get_tracking_uri()
-    attestation = attestation or getattr(version, "envelope", None)
     try:
         with _few_retries():
             client = mlflow.MlflowClient(tracking_uri=uri)
@@ -135,7 +130,7 @@ def record_registration(
             run = client.create_run(place, tags=tags, run_name=f"register {report.ref}").info.run_id
             client.log_inputs(run, [_dataset_input(report, "registration")])
             client.log_batch(run, metrics=_metrics(report))
-            _log_artifacts(client, run, report, attestation)
+            _log_artifacts(client, run, report, version)
             client.set_terminated(run)
     except (MlflowException, OSError) as error:
         raise UserError(
@@ -157,11 +152,13 @@ def _log(report: Report, context: str, run_id: str, extra: Mapping[str, str]) ->
     client.log_batch(run_id, tags=[RunTag(key, value[:8000]) for key, value in tags.items()])
 
 
-def _log_artifacts(client: Any, run_id: str, report: Report, attestation: Mapping[str, Any] | None) -> None:
+def _log_artifacts(client: Any, run_id: str, report: Report, version: Version | None = None) -> None:
     client.log_text(run_id, report.to_html(), REPORT)
     client.log_text(run_id, json.dumps(report.document(), indent=1, sort_keys=True), FINDINGS)
-    if attestation is not None:
-        client.log_text(run_id, json.dumps(attestation, sort_keys=True) + "\n", ATTESTATION)
+    folder = version.folder if version is not None else report.report_path and report.report_path.parent
+    if folder is not None and (folder / ENVELOPE).is_file():
+        envelope = json.loads((folder / ENVELOPE).read_bytes())
+        client.log_text(run_id, json.dumps(envelope, sort_keys=True) + "\n", ATTESTATION)
 
 
 def _dataset_input(report: Report, context: str) -> Any:

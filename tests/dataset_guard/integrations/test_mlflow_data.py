@@ -61,17 +61,11 @@ def test_verdicts_are_searchable_as_run_tags(report, client, tracking):
     assert client.get_run(made).data.metrics["guard.findings.critical"] == 1
 
 
-def test_report_findings_and_attestation_are_artifacts(report, client, tracking, tmp_path):
-    envelope = {"payloadType": "application/vnd.in-toto+json", "payload": "e30=", "signatures": []}
-    made = record_registration(report, tracking_uri=tracking, attestation=envelope)
+def test_report_and_findings_are_artifacts(report, client, tracking, tmp_path):
+    made = record_registration(report, tracking_uri=tracking)
 
     there = Path(client.download_artifacts(made, "guard", str(tmp_path / "down")))
-    assert sorted(p.name for p in there.iterdir()) == [
-        "attestation.intoto.jsonl",
-        "findings.json",
-        "report.html",
-    ]
-    assert json.loads((there / "attestation.intoto.jsonl").read_text()) == envelope
+    assert sorted(p.name for p in there.iterdir()) == ["findings.json", "report.html"]
     assert json.loads((there / "findings.json").read_text())["findings"][0]["rule_id"] == "POIS003"
     assert "a trigger occurs in 54 rows" in (there / "report.html").read_text()
 
