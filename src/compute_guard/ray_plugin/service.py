@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ class Service:
         self._reading = ThreadPoolExecutor(4, thread_name_prefix="trainguard-read")
         self._gcs_address = gcs_address
         self._announced = False
+        self._renew_at = 0.0
         self._gcs = Gcs(gcs_address, token)
         self._origins = Origins(gcs_address, self._gcs.supervisors)
         self._opening = threading.Lock()
@@ -120,7 +122,7 @@ class Service:
 
     async def _round(self) -> None:
         gateway = await self.gateway()
-        if not await self.read(lambda: gateway.ledger.lead(LEASE, self._holder, LEASE_SECONDS)):
+        if not await self.read(lambda: self._leads(gateway)):
             return
         if not self._announced:
             await self.read(lambda: self._announce(gateway))
@@ -128,6 +130,15 @@ class Service:
             await self._apply(gateway, correction)
         for admitted in await self.decide(gateway.release):
             await self._hand_over(gateway, admitted)
+
+    def _leads(self, gateway: Gateway) -> bool:
+        """Whether this process holds the lease; it is renewed when half of it has passed."""
+        now = time.monotonic()
+        if now < self._renew_at:
+            return True
+        held = gateway.ledger.lead(LEASE, self._holder, LEASE_SECONDS)
+        self._renew_at = now + LEASE_SECONDS / 2 if held else 0.0
+        return held
 
     def _announce(self, gateway: Gateway) -> None:
         """Record how to reach a cluster that `compute up` did not start: response and doctor read it."""
