@@ -117,7 +117,7 @@ def diff(
     of one key are told as changed. Raises UserError when a side cannot be had or the key is not unique.
     """
     with _opened(home) as opened:
-        owner = opened.principal(tenant=tenant).tenant
+        owner = _owner(opened, (a, b), tenant)
         left, right = _side(opened, a, owner), _side(opened, b, owner)
         common = sorted(left.columns.keys() & right.columns.keys())
         secret = tenant_row_key(opened, owner)
@@ -142,6 +142,18 @@ def diff(
             reordered=clean and not np.array_equal(hashes_a, hashes_b),
             key=key,
         )
+
+
+def _owner(home: Home, sides: tuple[Any, Any], tenant: str | None) -> str:
+    """The tenant whose rows are compared: that of the first registered version, else the caller's."""
+    from dataset_guard.caller import caller_of
+
+    for side in sides:
+        if isinstance(side, Reference):
+            return side.version.tenant
+        if isinstance(side, str) and "/" in side and "@" in side and not Path(side).exists():
+            return caller_of(home, side, tenant=tenant).tenant
+    return home.principal(tenant=tenant).tenant
 
 
 @contextmanager

@@ -83,8 +83,8 @@ def compare(entries: Sequence[FileEntry], path: Path, *, closed: bool = True) ->
     Every file is read; sizes only save the reading of files that cannot be the same. With ``closed``,
     files that are not in the manifest count as extra.
     """
-    if path.is_file() and len(entries) == 1:
-        found = {entries[0].path: path}
+    if path.is_file():  # many registered files may have been joined into one: then none of them is there
+        found = {entries[0].path: path} if len(entries) == 1 else {}
     elif not closed:
         found = {e.path: path / e.path for e in entries if (path / e.path).is_file()}
     else:

@@ -13,6 +13,7 @@ Whatever is found without a row in the database is a leftover and is swept by th
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -202,8 +203,20 @@ def _request(
         against=tuple(reference(text) for text in against),
         trusted=baseline,
         checks=None if checks is None else tuple(checks),
-        parameters={} if suite is None else {"expectations": {"suite": suite}},
+        parameters={} if suite is None else {"expectations": {"suite": load_suite(suite)}},
     )
+
+
+def load_suite(suite: Any) -> Any:
+    """A suite of expectations: as given, or read from the JSON file at ``suite``. Raises UserError."""
+    if not isinstance(suite, str | os.PathLike):
+        return suite
+    try:
+        return json.loads(Path(suite).read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"there is no suite file {suite}; check the path") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"the suite file {suite} is not readable JSON ({error}); repair it") from error
 
 
 def _look(

@@ -134,12 +134,16 @@ class Registry:
             )
             return {row.alias: row.version for row in rows}
 
+    def check_alias(self, alias: str) -> None:
+        """Raises UserError for a name that no alias can have."""
+        if not ALIAS.match(alias):
+            raise UserError(f"alias {alias!r} cannot be used; begin it with a letter (64 characters at most)")
+
     def set_alias(self, version: Version, alias: str) -> None:
         """Point ``alias`` at ``version``, wherever it pointed before. Raises UserError for a bad name."""
         from guard_core.storage.tables import DatasetAliasRow
 
-        if not ALIAS.match(alias):
-            raise UserError(f"alias {alias!r} cannot be used; begin it with a letter (64 characters at most)")
+        self.check_alias(alias)
         with self.home.storage.session() as session:
             dataset = _dataset_row(session, version.tenant, version.name)
             if dataset is None:

@@ -78,6 +78,7 @@ def verify(
 ) -> Verification:
     """Compare a registered version with its data, or with what lies at ``path``.
 
+    A platform admin may name any tenant's version, anybody else only their own (Denied).
     Raises Tampered when the record or a sidecar itself was changed, UserError when there is no such
     version or no data to look at. What was found is an audit event ``dataset.verified``.
     """
@@ -85,9 +86,11 @@ def verify(
         if isinstance(ref, Reference):
             reference = ref
         else:
+            from dataset_guard.caller import caller_of
             from dataset_guard.registry import Registry
 
-            reference = Registry(opened).reference(ref, tenant=opened.principal(tenant=tenant).tenant)
+            owner = caller_of(opened, ref, tenant=tenant).tenant
+            reference = Registry(opened).reference(ref, tenant=owner)
         for name in (records.LEAVES, records.ROWS, records.FINDINGS, records.MANIFEST):
             records.checked_sidecar(reference.version.folder, name, reference.record)
         found = _verified(opened, reference, None if path is None else Path(path), progress)

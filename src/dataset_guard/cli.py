@@ -1,0 +1,214 @@
+"""``trainguard dataset``: register, scan, fingerprint, verify, diff, show, list, alias."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from guard_core.output import exit_status, fail_on_option, format_option, render
+
+if TYPE_CHECKING:
+    from dataset_guard.report import Report
+    from guard_core.home import Home
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_tenant = click.option("--tenant", metavar="T", help="Tenant to act for [your credential's]")
+
+
+def _look_options(command: _Command) -> _Command:
+    """What ``register`` and ``scan`` share."""
+    options = (
+        click.argument("path", type=click.Path(path_type=Path)),
+        _tenant,
+        click.option("--label", metavar="COL", help="The column with the labels."),
+        click.option(
+            "--split", type=click.Choice(["train", "validation", "test"]), help="Which split it is."
+        ),
+        click.option("--against", multiple=True, metavar="N@V", help="A set it must share no rows with."),
+        click.option("--trusted", metavar="N@V", help="A trusted version to compare it with."),
+        click.option("--suite", type=click.Path(path_type=Path), help="Expectations to check (JSON)."),
+        click.option("--checks", metavar="A,B", help="Run only these checks."),
+        format_option(),
+        fail_on_option,
+        click.pass_context,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group()
+def dataset() -> None:
+    """Register, scan, verify and compare datasets."""
+
+
+@dataset.command()
+@click.option("--name", required=True, metavar="N", help="Name of the dataset; versions are numbered.")
+@_look_options
+def register(ctx: click.Context, path: Path, name: str, **options: Any) -> None:
+    """Check the data at PATH and keep a signed record of it as the next version of N."""
+    from dataset_guard.register import register as run
+
+    _look(ctx, run, path, name, **options)
+
+
+@dataset.command()
+@click.option("--name", default="scan", show_default=True, metavar="N", help="Name in the report.")
+@_look_options
+def scan(ctx: click.Context, path: Path, name: str, **options: Any) -> None:
+    """Check the data at PATH and ask policy, but keep nothing."""
+    from dataset_guard.register import scan as run
+
+    _look(ctx, run, path, name, **options)
+
+
+def _look(
+    ctx: click.Context,
+    run: Callable[..., Report],
+    path: Path,
+    name: str,
+    *,
+    output_format: str,
+    fail_on: str,
+    checks: str | None,
+    **options: Any,
+) -> None:
+    from dataset_guard.progress import shown
+
+    names = None if checks is None else [part.strip() for part in checks.split(",") if part.strip()]
+    with shown() as show:
+        report = run(
+            path,
+            name=name,
+            checks=names,
+            home=ctx.obj.home(),
+            progress=lambda p: show(p.stage, p.rows, p.total_rows),
+            **options,
+        )
+    document = report.to_json() if output_format == "json" else report.document()
+    click.echo(render(document, output_format))
+    ctx.exit(max(exit_status(document, fail_on), int(report.verdict.value == "deny")))
+
+
+@dataset.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--set-root/--no-set-root", default=True, help="Also the root that ignores row order.")
+@format_option("text", "json")
+def fingerprint(path: Path, set_root: bool, output_format: str) -> None:
+    """Print the dg1 fingerprint of the data at PATH: what it holds, however it is stored."""
+    from dataset_guard.identity import identify
+    from dataset_guard.progress import shown
+    from dataset_guard.reading import open_source
+
+    source = open_source(path)
+    with shown() as show:
+        found = identify(source, set_root=set_root, progress=lambda r, n: show("fingerprint", r, n))
+    document = {**found.fingerprint.to_json(), "seconds": round(found.seconds, 3)}
+    if output_format == "json":
+        _echo_json(document)
+    else:
+        click.echo(document["fingerprint"])
+
+
+@dataset.command()
+@click.argument("ref", metavar="N@V")
+@click.option("--path", type=click.Path(path_type=Path), help="Compare with this instead of where it was.")
+@_tenant
+@format_option("text", "json")
+@click.pass_context
+def verify(ctx: click.Context, ref: str, path: Path | None, tenant: str | None, output_format: str) -> None:
+    """Is the data of N@V still what was registered? If not, say which file, block, column and rows."""
+    from dataset_guard.cli_text import verification_text
+    from dataset_guard.progress import shown
+    from dataset_guard.verify import verify as run
+
+    with shown() as show:
+        found = run(
+            ref, path=path, tenant=tenant, home=ctx.obj.home(), progress=lambda r, n: show("verify", r, n)
+        )
+    if output_format == "json":
+        _echo_json(found.to_json())
+    else:
+        click.echo(verification_text(found))
+    ctx.exit(0 if found.ok else 1)
+
+
+@dataset.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--key", metavar="COL", help="A column whose values name the rows.")
+@_tenant
+@format_option("text", "json")
+@click.pass_context
+def diff(ctx: click.Context, a: str, b: str, key: str | None, tenant: str | None, output_format: str) -> None:
+    """What changed from A to B (registered versions or paths): columns, added, removed and changed rows."""
+    from dataset_guard.cli_text import difference_text
+    from dataset_guard.diff import diff as run
+
+    found = run(a, b, key=key, tenant=tenant, home=ctx.obj.home())
+    if output_format == "json":
+        _echo_json(found.to_json())
+    else:
+        click.echo(difference_text(found))
+
+
+@dataset.command()
+@click.argument("ref", metavar="N[@V]")
+@_tenant
+@format_option()
+@click.pass_context
+def show(ctx: click.Context, ref: str, tenant: str | None, output_format: str) -> None:
+    """Show the report of a registered version (the latest when none is named)."""
+    from dataset_guard.access import stored_report
+    from dataset_guard.caller import caller_of
+    from dataset_guard.registry import Registry
+
+    home: Home = ctx.obj.home()
+    reference = Registry(home).reference(ref, tenant=caller_of(home, ref, tenant=tenant).tenant)
+    click.echo(render(stored_report(reference).document(), output_format))
+
+
+@dataset.command("list")
+@_tenant
+@format_option("text", "json")
+@click.pass_context
+def list_(ctx: click.Context, tenant: str | None, output_format: str) -> None:
+    """List registered versions: the tenant's, or everybody's for a platform admin."""
+    from dataset_guard.cli_text import version_json, version_text
+    from dataset_guard.registry import Registry
+
+    home: Home = ctx.obj.home()
+    principal = home.principal(tenant=tenant)
+    everybody = principal.is_platform_admin and tenant is None
+    tenants = sorted({*home.tenants(), principal.tenant}) if everybody else [principal.tenant]
+    registry = Registry(home)
+    found = [v for t in tenants for n in registry.names(tenant=t) for v in registry.versions(n, tenant=t)]
+    if output_format == "json":
+        _echo_json([version_json(v) for v in found])
+        return
+    for version in found:
+        click.echo(version_text(version))
+    if not found:
+        click.echo("no datasets are registered yet", err=True)
+
+
+@dataset.command()
+@click.argument("ref", metavar="N@V")
+@click.argument("alias")
+@_tenant
+@click.pass_context
+def alias(ctx: click.Context, ref: str, alias: str, tenant: str | None) -> None:
+    """Let N@ALIAS name the version N@V from now on."""
+    from dataset_guard.aliases import move_alias
+
+    version = move_alias(ctx.obj.home(), ref, alias, tenant=tenant)
+    click.echo(f"{version.tenant}/{version.name}@{alias} is now version {version.version}", err=True)
+
+
+def _echo_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

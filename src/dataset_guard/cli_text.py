@@ -1,0 +1,84 @@
+"""Results of ``trainguard dataset`` commands as text for a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dataset_guard.diff import Difference
+from dataset_guard.registry import Version
+from dataset_guard.report import rows_text
+from dataset_guard.verify import Verification
+from guard_core.clock import rfc3339
+from guard_core.findings import RowSet
+
+_SHOWN_CHANGES = 40
+
+
+def verification_text(found: Verification) -> str:
+    """One line for a version that is as registered; else what changed, and where."""
+    if found.ok:
+        return "\n".join([f"{found.ref}  ok", *(f"  {note}" for note in found.notes)])
+    lines = [f"{found.ref}  CHANGED", *(f"  {problem}" for problem in found.problems)]
+    for change in found.changes[:_SHOWN_CHANGES]:
+        places = [change.file or "(no file)"]
+        if change.block is not None:
+            places.append(f"block {change.block}")
+        if change.column is not None:
+            places.append(f"column {change.column}")
+        if change.rows.ranges:
+            places.append(f"rows {rows_text(change.rows)}")
+        lines.append("  " + ", ".join(places))
+    if len(found.changes) > _SHOWN_CHANGES:
+        lines.append(f"  and {len(found.changes) - _SHOWN_CHANGES} more places (see --format json)")
+    return "\n".join(lines)
+
+
+def difference_text(found: Difference) -> str:
+    """Columns first, then rows."""
+    lines = [f"{found.a} ({found.rows_a:,} rows) -> {found.b} ({found.rows_b:,} rows)"]
+    for word, names in (
+        ("added", found.added_columns),
+        ("removed", found.removed_columns),
+        ("retyped", found.retyped_columns),
+    ):
+        if names:
+            lines.append(f"  columns {word}: {', '.join(names)}")
+    for word, rows in (("added", found.added), ("removed", found.removed), ("changed", found.changed)):
+        if rows.ranges:
+            lines.append(f"  {_count(rows)} {word}: {rows_text(rows)}")
+    if found.same:
+        lines.append("  same rows in another order" if found.reordered else "  no difference")
+    return "\n".join(lines)
+
+
+def _count(rows: RowSet) -> str:
+    return f"{len(rows):,} row" + ("" if len(rows) == 1 else "s")
+
+
+def version_text(version: Version) -> str:
+    """One line of ``dataset list``."""
+    label = f"  label {version.label}" if version.label else ""
+    split = f"  {version.split}" if version.split else ""
+    when = f"{version.created_at:%Y-%m-%d %H:%M}Z"
+    shape = f"{version.rows:,} x {version.columns}"
+    return f"{version.ref}  {version.verdict:<10}  {shape}  {when}  {version.digest}{split}{label}"
+
+
+def version_json(version: Version) -> dict[str, Any]:
+    """One entry of ``dataset list --format json``."""
+    return {
+        "ref": version.ref,
+        "tenant": version.tenant,
+        "name": version.name,
+        "version": version.version,
+        "fingerprint": version.fingerprint,
+        "digest": version.digest,
+        "rows": version.rows,
+        "columns": version.columns,
+        "verdict": version.verdict,
+        "label": version.label,
+        "split": version.split,
+        "source_uri": version.source_uri,
+        "created_at": rfc3339(version.created_at),
+        "created_by": version.created_by,
+    }
