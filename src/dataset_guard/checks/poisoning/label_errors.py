@@ -1,0 +1,144 @@
+"""Labels that are probably wrong, by what cheap models say of them. Changed labels are ``label_flip``'s."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from dataset_guard.checks.base import CheckContext, Hashes, Need, counted
+from dataset_guard.checks.features import texts_of
+from dataset_guard.checks.hash_index import HashIndex
+from dataset_guard.checks.poisoning.wrong_labels import WrongLabels, wrong_labels
+from dataset_guard.checks.sampling import RowSample
+from guard_core.errors import MissingExtra
+from guard_core.findings import Finding, RowSet, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class LabelErrors:
+    """POIS002: labels that are probably wrong.
+
+    ``row_budget`` and ``text_budget``: rows that models look at (a uniform sample by row number).
+    ``fdr_limit``: the share of false alarms that the list may expect. Critical from ``critical_rows`` rows
+    that are also a share of ``critical_share`` of those examined. A label of more than ``max_classes``
+    classes is not examined.
+    """
+
+    row_budget: int = 20_000
+    text_budget: int = 10_000
+    fdr_limit: float = 0.3
+    critical_share: float = 0.03
+    critical_rows: int = 10
+    max_classes: int = 200
+
+    name: ClassVar[str] = "label_errors"
+    version: ClassVar[str] = "1"
+    rule_ids: ClassVar[tuple[str, ...]] = ("POIS002",)
+    needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes", "feature_hashes"})
+
+    def applies(self, context: CheckContext) -> str | None:
+        """Needs a label to doubt, and the libraries to doubt it with."""
+        if context.label is None:
+            return "no label column is named (--label)"
+        for package, module in (("scikit-learn", "sklearn"), ("cleanlab", "cleanlab")):
+            if find_spec(module) is None:
+                return str(MissingExtra.of(package, "labels"))
+        return None
+
+    def start(self, context: CheckContext) -> ErrorState:
+        """Empty samples."""
+        return ErrorState(self, context)
+
+
+class ErrorState:
+    """Memory: two samples of at most twice ``row_budget`` rows.
+
+    With a trusted version its unchanged rows are what models learn from, rows with features that it never
+    held are what they judge, and rows with a changed label are left to POIS001, which is exact.
+    """
+
+    def __init__(self, check: LabelErrors, context: CheckContext) -> None:
+        assert context.label is not None
+        self._check = check
+        self._context = context
+        self._label: str = context.label
+        self._trusted_rows: HashIndex | None = None
+        self._trusted_features: HashIndex | None = None
+        if context.baseline is not None and context.baseline.label == context.label:
+            self._trusted_rows = context.rows_of(context.baseline)
+            self._trusted_features = context.features_of(context.baseline)
+        self._suspects = RowSample(check.row_budget, context.seed)
+        self._trusted = RowSample(check.row_budget, context.seed)
+
+    def update(
+        self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
+    ) -> None:
+        """Offer each row to its sample."""
+        rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
+        if self._trusted_rows is None or self._trusted_features is None:
+            self._suspects.update(batch, rows)
+            return
+        assert hashes is not None
+        assert feature_hashes is not None
+        known = self._trusted_rows.contains(hashes)
+        new = ~known & ~self._trusted_features.contains(feature_hashes)
+        for sample, chosen in ((self._trusted, known), (self._suspects, new)):
+            if chosen.any():
+                picked = np.flatnonzero(chosen)
+                sample.update(batch.take(pa.array(picked)), rows[picked])
+
+    def merge(self, other: ErrorState) -> None:
+        """Take in other rows."""
+        self._suspects.merge(other._suspects)
+        self._trusted.merge(other._trusted)
+
+    def finish(self) -> Iterator[Finding]:
+        """One finding over the examined rows."""
+        rows, table = self._suspects.finish(self._context.schema)
+        _, known = self._trusted.finish(self._context.schema)
+        budget = self._check.row_budget
+        if texts_of(table.slice(0, 200), self._label) is not None:
+            budget = min(budget, self._check.text_budget)
+        found = wrong_labels(
+            table.slice(0, budget),
+            known.slice(0, budget),
+            label=self._label,
+            max_classes=self._check.max_classes,
+            fdr_limit=self._check.fdr_limit,
+            seed=self._context.seed,
+        )
+        if found is None or not len(found.rows):
+            return
+        share = len(found.rows) * (1 - found.fdr) / found.examined
+        yield Finding(
+            rule_id="POIS002",
+            severity=self._severity(found, share),
+            message=f"{counted(len(found.rows), 'row')} of {found.examined:,} examined probably have a wrong "
+            "label.",
+            columns=(self._label,),
+            rows=RowSet.of(rows[found.rows].tolist()),
+            score=share,
+            fdr=round(found.fdr, 4),
+            action="Have a person look at these rows; drop or relabel those that are wrong.",
+            evidence={
+                "examined_rows": found.examined,
+                "offered_rows": self._suspects.seen,
+                "trusted_rows_learnt_from": found.trusted_rows,
+                "models_agree_with_labels": round(found.agreement, 4),
+                "given_classes": list(found.classes[:8]),
+            },
+        )
+
+    def _severity(self, found: WrongLabels, share: float) -> Severity:
+        if found.fdr > self._check.fdr_limit:
+            return Severity.INFO
+        enough = len(found.rows) >= self._check.critical_rows
+        return Severity.CRITICAL if enough and share >= self._check.critical_share else Severity.WARNING
+
+
+CHECK = LabelErrors()
