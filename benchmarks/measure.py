@@ -1,4 +1,4 @@
-"""How every benchmark measures: CPU-seconds of this process and its children, medians, one table, one JSON shape.
+"""How every benchmark measures: CPU-seconds of a process and its children, medians, one table, one JSON.
 
 The unit is work per CPU-second (``getrusage`` user + system), because wall time on a shared machine says
 little. Each peer runs in the same run, on the same file, in a process of its own.
@@ -60,7 +60,7 @@ def spent() -> Iterator[Spent]:
 
 @dataclass(frozen=True)
 class Child:
-    """Result of a function run in a fresh process: its JSON answer, CPU-seconds, wall seconds and peak memory."""
+    """Result of a function run in a process of its own: JSON answer, CPU and wall seconds, peak memory."""
 
     answer: Any
     cpu_seconds: float

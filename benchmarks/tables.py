@@ -10,13 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 WORDS = np.array(
-    "alpha beta gamma delta model train token layer batch epoch shard loss rate drift label image text audio "
-    "river stone cloud paper light night green metal quiet amber north south signal market garden engine".split()
+    """
+    alpha beta gamma delta model train token layer batch epoch shard loss rate drift label image text audio
+    river stone cloud paper light night green metal quiet amber north south signal market garden engine
+    """.split()  # noqa: SIM905  # forty quoted strings would not be read
 )
 
 
 def batches(rows: int, *, seed: int = 7, batch_rows: int = 250_000) -> Iterator[pa.RecordBatch]:
-    """``rows`` x 13 columns: ints, floats, bool, timestamp, strings and nulls, about 150 bytes a row in Arrow."""
+    """``rows`` x 13 columns: ints, floats, bool, timestamp, strings, nulls; 150 bytes a row in Arrow."""
     rng = np.random.default_rng(seed)
     for first in range(0, rows, batch_rows):
         n = min(batch_rows, rows - first)
@@ -33,7 +35,8 @@ def batches(rows: int, *, seed: int = 7, batch_rows: int = 250_000) -> Iterator[
                 "maybe": pa.array(nullable, mask=rng.random(n) < 0.1),
                 "active": pa.array(rng.random(n) < 0.5),
                 "at": pa.array(
-                    rng.integers(1_600_000_000_000_000, 1_760_000_000_000_000, n), type=pa.timestamp("us", "UTC")
+                    rng.integers(1_600_000_000_000_000, 1_760_000_000_000_000, n),
+                    type=pa.timestamp("us", "UTC"),
                 ),
                 "country": pa.array(WORDS[rng.integers(0, 20, n)]),
                 "token": pa.array([f"{value:016x}" for value in rng.integers(0, 2**62, n)]),
