@@ -22,7 +22,9 @@ def demo_folder() -> Path:
     for candidate in (here.parent / "_demo", here.parents[2] / "examples" / "demo"):
         if (candidate / "run.py").is_file():
             return candidate
-    raise UserError("the demo's files are missing from this installation; reinstall trainguard from its wheel")
+    raise UserError(
+        "the demo's files are missing from this installation; reinstall trainguard from its wheel"
+    )
 
 
 @click.command()
