@@ -99,7 +99,7 @@ def log_registration(report: Report, *, run_id: str | None = None) -> str:
     run = _run_id(run_id)
     _log(report, "registration", run, registration_tags(report))
     client = mlflow_module().MlflowClient()
-    _log_artifacts(client, run, report)
+    _log_artifacts(client, run, report, _envelope(report, None))
     return run
 
 
@@ -108,14 +108,16 @@ def record_registration(
     version: Version | None = None,
     tracking_uri: str | None = None,
     *,
+    attestation: Mapping[str, Any] | None = None,
     experiment: str | None = None,
 ) -> str:
     """Make a finished MLflow run that records a registration; returns its run id.
 
     ``tracking_uri`` defaults to MLflow's own (``MLFLOW_TRACKING_URI``), ``experiment`` to
-    ``MLFLOW_EXPERIMENT_NAME``, else ``trainguard-registrations``. The signed record is attached from the
-    version's folder, which ``version`` names when ``report`` does not. Raises UserError when MLflow cannot
-    be reached or refuses; the registration itself stands, because MLflow holds a copy and not the record.
+    ``MLFLOW_EXPERIMENT_NAME``, else ``trainguard-registrations``. The signed record goes along:
+    ``attestation`` (a DSSE envelope), else the one in the folder of ``version`` or ``report``. Raises
+    UserError when MLflow cannot be reached or refuses; the registration itself stands, because MLflow holds
+    a copy and not the record.
     """
     mlflow = mlflow_module()
     from mlflow.exceptions import MlflowException
@@ -130,7 +132,7 @@ def record_registration(
             run = client.create_run(place, tags=tags, run_name=f"register {report.ref}").info.run_id
             client.log_inputs(run, [_dataset_input(report, "registration")])
             client.log_batch(run, metrics=_metrics(report))
-            _log_artifacts(client, run, report, version)
+            _log_artifacts(client, run, report, attestation or _envelope(report, version))
             client.set_terminated(run)
     except (MlflowException, OSError) as error:
         raise UserError(
@@ -152,13 +154,19 @@ def _log(report: Report, context: str, run_id: str, extra: Mapping[str, str]) ->
     client.log_batch(run_id, tags=[RunTag(key, value[:8000]) for key, value in tags.items()])
 
 
-def _log_artifacts(client: Any, run_id: str, report: Report, version: Version | None = None) -> None:
+def _log_artifacts(client: Any, run_id: str, report: Report, envelope: Mapping[str, Any] | None) -> None:
     client.log_text(run_id, report.to_html(), REPORT)
     client.log_text(run_id, json.dumps(report.document(), indent=1, sort_keys=True), FINDINGS)
-    folder = version.folder if version is not None else report.report_path and report.report_path.parent
-    if folder is not None and (folder / ENVELOPE).is_file():
-        envelope = json.loads((folder / ENVELOPE).read_bytes())
+    if envelope is not None:
         client.log_text(run_id, json.dumps(envelope, sort_keys=True) + "\n", ATTESTATION)
+
+
+def _envelope(report: Report, version: Version | None) -> dict[str, Any] | None:
+    folder = version.folder if version is not None else report.report_path and report.report_path.parent
+    if folder is None or not (folder / ENVELOPE).is_file():
+        return None
+    envelope: dict[str, Any] = json.loads((folder / ENVELOPE).read_bytes())
+    return envelope
 
 
 def _dataset_input(report: Report, context: str) -> Any:
