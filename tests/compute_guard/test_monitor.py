@@ -154,7 +154,7 @@ def test_telemetry_in_disarray_hides_no_miner_and_accuses_nobody_else(still_home
     assert report.quality["future"] > 0
     assert report.quality["counter_resets"] > 0
     taken = ("accepted", "duplicate", "out_of_order", "late", "future")
-    assert sum(report.quality[name] for name in taken) == report.quality["samples"]  # nothing is lost silently
+    assert sum(report.quality[name] for name in taken) == report.quality["samples"]  # none lost
 
 
 def test_a_store_that_refuses_is_counted_and_blinds_nobody(still_home, cluster):
