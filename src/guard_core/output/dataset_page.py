@@ -5,6 +5,8 @@ Pure: it decides what is shown and how much of it; the template only places it.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,8 @@ UNFOLDED_RANGES = 400
 SHOWN_COLUMNS = 200
 SHOWN_EVIDENCE = 8
 SHOWN_CLASSES = 40
+
+_PIXEL = re.compile(r"^pixel_(\d+)$")
 
 _NEXT = {
     Verdict.ALLOW: ("next.use",),
@@ -43,6 +47,7 @@ class FindingView:
     cut: int
     ranges_total: int
     strip: Markup | None
+    grid: Markup | None
     evidence: tuple[tuple[str, str], ...]
     waiver: str | None
 
@@ -136,12 +141,14 @@ def view(report: Mapping[str, Any]) -> DatasetView:
     cpu = sum(float(t) for _, t in times)
     classes = ((report.get("profile") or {}).get("label") or {}).get("classes") or ()
     stored = report.get("version") is not None
+    side = _image_side([c["name"] for c in report.get("schema") or ()])
     return DatasetView(
         report=report,
         verdict=verdict.value,
         stored=stored,
         findings=tuple(
-            _finding(f, i, report["rows"], report.get("waivers") or ()) for i, f in enumerate(findings, 1)
+            _finding(f, i, report["rows"], side, report.get("waivers") or ())
+            for i, f in enumerate(findings, 1)
         ),
         counts=tuple(
             (s, sum(f.severity.value == s for f in findings)) for s in ("critical", "warning", "info")
@@ -158,7 +165,7 @@ def view(report: Mapping[str, Any]) -> DatasetView:
     )
 
 
-def _finding(finding: Finding, number: int, rows: int, waivers: Any) -> FindingView:
+def _finding(finding: Finding, number: int, rows: int, side: int, waivers: Any) -> FindingView:
     ranges = tuple(
         f"{a:,}" if a == b else f"{a:,}\N{EN DASH}{b:,}" for a, b in finding.rows.ranges[:UNFOLDED_RANGES]
     )
@@ -184,9 +191,26 @@ def _finding(finding: Finding, number: int, rows: int, waivers: Any) -> FindingV
         cut=max(0, len(finding.rows.ranges) - UNFOLDED_RANGES),
         ranges_total=len(finding.rows.ranges),
         strip=strip,
+        grid=_pixel_grid(finding, side),
         evidence=tuple(flat[:SHOWN_EVIDENCE]),
         waiver=next((str(w["msg"]) for w in waivers if w["rule"] == finding.rule_id), None),
     )
+
+
+def _image_side(names: Sequence[str]) -> int:
+    """Side of the square image whose pixels are the columns ``pixel_0`` to ``pixel_<n-1>``; 0 for none."""
+    pixels = {int(m[1]) for name in names if (m := _PIXEL.match(name))}
+    side = math.isqrt(len(pixels))
+    return side if side > 1 and pixels == set(range(side * side)) else 0
+
+
+def _pixel_grid(finding: Finding, side: int) -> Markup | None:
+    matches = [_PIXEL.match(name) for name in finding.columns]
+    if not side or not matches or not all(matches):
+        return None
+    pixels = [int(m[1]) for m in matches if m]
+    label = f"{len(pixels)} pixels of {side} x {side}"
+    return figures.pixel_grid(pixels, side, kind=finding.severity.value, label=label)
 
 
 def _columns(profile: Mapping[str, Any], schema: Any, rows: int) -> tuple[ColumnView, ...]:

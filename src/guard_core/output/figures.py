@@ -92,6 +92,18 @@ def share_bar(share: float, *, kind: str, label: str) -> Markup:
     return _SHARE.format(label=label, kind=kind, filled=60 * min(max(share, 0.0), 1.0))
 
 
+_GRID = Markup(
+    '<svg class="grid" viewBox="0 0 {side} {side}" role="img" aria-label="{label}">'
+    '<rect class="track" width="{side}" height="{side}"/>{marks}</svg>'
+)
+
+
+def pixel_grid(pixels: Iterable[int], side: int, *, kind: str, label: str) -> Markup:
+    """A ``side`` x ``side`` image with some pixels (row-major numbers) marked; says where, not what."""
+    marks = [_RECT.format(c=f"mark {kind}", x=p % side, y=p // side, w=1, h=1) for p in sorted(set(pixels))]
+    return _GRID.format(side=side, label=label, marks=_NOTHING.join(marks))
+
+
 def stacked(parts: Sequence[tuple[str, float]]) -> Markup:
     """One bar divided in proportion to ``parts`` (name, amount), in the page's eight series colours."""
     total = sum(amount for _, amount in parts)

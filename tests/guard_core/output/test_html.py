@@ -290,6 +290,21 @@ def test_a_strip_of_all_rows_is_full_and_of_none_is_empty():
     assert "mark" not in figures.row_strip([(0, 0)], 0, kind="info", label="x")
 
 
+def test_pixels_of_an_image_are_shown_where_they_are():
+    columns = [{"name": f"pixel_{i}", "type": "double"} for i in range(16)]
+    found = finding(columns=("pixel_3", "pixel_12"))
+    text = render(document(schema=columns, findings=[found]))
+    grid = re.search(r'<svg class="grid".*?</svg>', text)[0]
+    assert re.findall(r'mark critical" x="([\d.]+)" y="([\d.]+)"', grid) == [
+        ("3.00", "0.00"),
+        ("0.00", "3.00"),
+    ]
+    assert '<svg class="grid"' not in render(document(schema=columns[:15], findings=[found]))
+    assert '<svg class="grid"' not in render(
+        document(schema=columns, findings=[finding(columns=("pixel_3", "label"))])
+    )
+
+
 def test_writing_replaces_the_page_whole(tmp_path):
     path = tmp_path / "new" / "report.html"
     write(path, "one")
