@@ -129,6 +129,7 @@ class _Run:
         if self._state is not None:
             with self._guarded():
                 found = list(self._state.finish())
+                self.skipped = getattr(self._state, "skipped", None)
         if self.failure is not None:
             found.append(self.failure)
         return [replace(f, check=self.check.name, check_version=self.check.version) for f in found]

@@ -106,7 +106,11 @@ S = TypeVar("S", bound="State")
 
 
 class State(Protocol):
-    """One check's memory of the rows it has seen."""
+    """One check's memory of the rows it has seen.
+
+    A state that learns from the rows that it cannot judge them may set an attribute ``skipped`` to one
+    sentence why, in ``finish``; it is recorded like a reason that ``applies`` gives.
+    """
 
     def update(
         self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
