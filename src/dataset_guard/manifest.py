@@ -77,18 +77,12 @@ class FileChanges:
         )
 
 
-def compare(entries: Sequence[FileEntry], path: Path, *, closed: bool = True) -> FileChanges:
+def compare(entries: Sequence[FileEntry], path: Path) -> FileChanges:
     """``entries`` against what lies at ``path`` now: a file, or the folder that ``entries`` are relative to.
 
-    Every file is read; sizes only save the reading of files that cannot be the same. With ``closed``,
-    files that are not in the manifest count as extra.
+    Every file is read; sizes only save the reading of files that cannot be the same.
     """
-    if path.is_file():  # many registered files may have been joined into one: then none of them is there
-        found = {entries[0].path: path} if len(entries) == 1 else {}
-    elif not closed:
-        found = {e.path: path / e.path for e in entries if (path / e.path).is_file()}
-    else:
-        found = _found_in(path)
+    found = _found_at(path, entries)
     different = []
     for entry in entries:
         file = found.get(entry.path)
@@ -102,9 +96,11 @@ def compare(entries: Sequence[FileEntry], path: Path, *, closed: bool = True) ->
     )
 
 
-def _found_in(folder: Path) -> dict[str, Path]:
+def _found_at(path: Path, entries: Sequence[FileEntry]) -> dict[str, Path]:
+    if path.is_file():  # many registered files may have been joined into one: then none of them is there
+        return {entries[0].path: path} if len(entries) == 1 else {}
     try:
-        return {file.relative_to(folder).as_posix(): file for file in listed(folder)}
+        return {file.relative_to(path).as_posix(): file for file in listed(path)}
     except UserError:  # no data files at all
         return {}
 

@@ -114,7 +114,7 @@ class Reference:
         path = self.data_path()
         if path is None or not path.exists():
             return None
-        changes = compare(self.manifest, path, closed=self.record["source"]["kind"] != "dataset")
+        changes = compare(self.manifest, path)
         if changes.missing and len(changes.missing) == len(self.manifest):
             return None
         if changes:

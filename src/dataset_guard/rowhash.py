@@ -101,7 +101,8 @@ class RowHasher:
         if features is not None:
             rest = sizes - (after - before)
             targets, short = _padded(rest)
-            rowpack.drop_span(out, starts, sizes, before, after, short, targets)
+            words, fewer = out.view(np.uint64), short.view(np.uint64)
+            rowpack.drop_span(words, starts, before, after, rest, fewer, targets)
             self._digest(short, targets, rest, self._feature_key, features[start:stop])
 
     def _digest(self, data: Any, starts: Any, sizes: Any, key: Any, out: Any) -> None:
@@ -121,11 +122,11 @@ def row_hashes(batch: pa.RecordBatch, *, key: bytes | None, exclude: Sequence[st
 
 
 def _padded(sizes: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """Room for rows of ``sizes`` bytes, each at a multiple of 64 and zero-padded to one (at least one)."""
+    """(starts, zeroed room) for rows of ``sizes`` bytes: each at a multiple of 64, with 64 spare bytes."""
     room = np.maximum((sizes + 63) & ~63, 64)
     ends = np.cumsum(room)
     total = int(ends[-1]) if len(ends) else 0
-    return ends - room, np.zeros(total // 8, np.uint64).view(np.uint8)
+    return ends - room, np.zeros(total // 8 + 8, np.uint64).view(np.uint8)
 
 
 def _halves(digests: npt.NDArray[np.uint32]) -> Hashes:

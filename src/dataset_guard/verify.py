@@ -125,8 +125,7 @@ def _verified(
             raise UserError(f"there is no file or folder {path}; check the path")
         gone = tuple(Change(file=entry.path) for entry in reference.manifest)
         return Verification(ref=reference.ref, ok=False, changes=gone, problems=(f"{path} is missing",))
-    closed = reference.record["source"]["kind"] != "dataset"
-    files = compare(reference.manifest, path, closed=closed) if reference.manifest else None
+    files = compare(reference.manifest, path) if reference.manifest else None
     if files is not None and not files:
         return Verification(
             ref=reference.ref, ok=True, notes=("every file has the bytes it was registered with",)

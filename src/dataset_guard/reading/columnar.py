@@ -100,17 +100,21 @@ class OrcFile:
     """An ORC file, stripe by stripe."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
+        file = self._open()
+        self.schema = file.schema
+        self.num_rows = file.nrows
+
+    def _open(self) -> Any:
         from pyarrow import orc
 
-        self.path = path
-        self._file = orc.ORCFile(str(path))
-        self.schema = self._file.schema
-        self.num_rows = self._file.nrows
+        return orc.ORCFile(str(self.path))
 
     def batches(
         self, columns: Sequence[str] | None, first_row: int, rows: int | None
     ) -> Iterator[pa.RecordBatch]:
         """One batch for each stripe."""
+        file = self._open()
         wanted = None if columns is None else list(columns)
-        stripes = (self._file.read_stripe(i, columns=wanted) for i in range(self._file.nstripes))
+        stripes = (file.read_stripe(i, columns=wanted) for i in range(file.nstripes))
         yield from windowed(stripes, first_row, rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -35,7 +34,12 @@ class TableSource(Source):
 
 
 class DatasetSource(Source):
-    """A ``pyarrow.dataset.Dataset``, fragment by fragment in its own order."""
+    """A ``pyarrow.dataset.Dataset``, fragment by fragment in its own order.
+
+    It names no files: a dataset may hold columns that are in no file (partitions), or only some of a
+    folder's files, so it cannot be opened again from its path (:func:`dataset_guard.reading.open_source`
+    gives the plain folder for a dataset that can). Registering it keeps a copy.
+    """
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
@@ -43,14 +47,6 @@ class DatasetSource(Source):
         self.schema = dataset.schema
         paths = list(getattr(dataset, "files", []))
         self.uri = f"dataset:{paths[0]}" if paths else "memory:dataset"
-        local = [Path(p) for p in paths]
-        if local and all(p.is_file() for p in local):
-            self.files = tuple(local)
-            self.root = _common_root(local)
-            self.uri = str(self.root if len(local) > 1 else local[0])
-            self.num_bytes = sum(p.stat().st_size for p in local)
-            self.file_rows = tuple(f.count_rows() for f in dataset.get_fragments())
-            self.num_rows = sum(self.file_rows)
 
     def stream(
         self, *, columns: Sequence[str] | None = None, first_row: int = 0, rows: int | None = None
@@ -65,13 +61,6 @@ class DatasetSource(Source):
                 yield from fragment.to_batches(schema=self.schema, columns=names)
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"the dataset {self.uri} cannot be read: {first_line(error)}") from error
-
-
-def _common_root(files: list[Path]) -> Path:
-    root = files[0].absolute().parent
-    while not all(f.absolute().is_relative_to(root) for f in files):
-        root = root.parent
-    return root
 
 
 def first_line(error: BaseException) -> str:

@@ -50,7 +50,7 @@ def _open(data: Any) -> Source:
     if family == "polars" and type(data).__name__ in ("DataFrame", "LazyFrame"):
         return from_polars(data)
     if isinstance(data, _dataset_class()):
-        return DatasetSource(data)
+        return _same_folder(data) or DatasetSource(data)
     raise UserError(
         f"data of type {type(data).__name__} cannot be read; pass a path, a pyarrow Table or Dataset, "
         "or a pandas or polars DataFrame"
@@ -61,3 +61,22 @@ def _dataset_class() -> Any:
     import pyarrow.dataset
 
     return pyarrow.dataset.Dataset
+
+
+def _same_folder(dataset: Any) -> Source | None:
+    """The file or folder whose files, order and columns are just those of ``dataset``, if there is one."""
+    from dataset_guard.reading.files import open_path
+
+    files = [Path(file) for file in getattr(dataset, "files", [])]
+    if not files or not all(file.is_file() for file in files):
+        return None
+    path = files[0] if len(files) == 1 else Path(os.path.commonpath(files))
+    try:
+        source = open_path(path)
+    except UserError:
+        return None
+    same = [f.absolute() for f in source.files] == [f.absolute() for f in files]
+    columns = [(c.name, c.type) for c in canonical_schema(source.schema)]
+    return (
+        source if same and columns == [(c.name, c.type) for c in canonical_schema(dataset.schema)] else None
+    )

@@ -3,6 +3,7 @@
 import gzip
 import multiprocessing
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,34 @@ def test_frames_and_datasets_read_as_tables(folder):
     assert fingerprint(pl.from_arrow(small)) == expected
     assert fingerprint(pa.dataset.dataset(folder / "small.parquet")) == fingerprint(folder / "small.parquet")
     assert fingerprint(small.to_pandas(types_mapper=pd.ArrowDtype)) == expected
+
+
+def test_a_dataset_of_a_plain_folder_is_that_folder_and_any_other_is_itself(tmp_path):
+    for name, start in (("a", 0), ("b", 500)):
+        pq.write_table(TABLE.slice(start, 500), tmp_path / f"{name}.parquet")
+    plain = open_source(pa.dataset.dataset(tmp_path))
+    assert (plain.kind, [f.name for f in plain.files]) == ("parquet", ["a.parquet", "b.parquet"])
+    turned = open_source(pa.dataset.dataset([tmp_path / "b.parquet", tmp_path / "a.parquet"]))
+    assert (turned.kind, turned.files) == ("dataset", ())
+    first = next(turned.batches(columns=["id"], batch_rows=1))
+    assert first.column(0).to_pylist() == [500]
+
+
+def test_a_partitioned_dataset_has_its_partition_columns(tmp_path):
+    for year in (2023, 2024):
+        (tmp_path / f"year={year}").mkdir()
+        pq.write_table(pa.table({"x": [year, year + 1]}), tmp_path / f"year={year}" / "0.parquet")
+    source = open_source(pa.dataset.dataset(tmp_path, partitioning="hive"))
+    assert pa.Table.from_batches(source.stream()).to_pydict() == {
+        "x": [2023, 2024, 2024, 2025],
+        "year": [2023, 2023, 2024, 2024],
+    }
+
+
+@pytest.mark.parametrize("name", [*WRITERS, "table.csv.gz"])
+def test_a_source_travels_to_another_process(folder, name):
+    source = pickle.loads(pickle.dumps(open_source(folder / name)))
+    assert sum(b.num_rows for b in source.stream(columns=["id"])) == N
 
 
 def test_a_named_pandas_index_is_data_and_an_unnamed_one_is_not():
