@@ -18,11 +18,11 @@ WORDS = np.array(
 
 
 def batches(rows: int, *, seed: int = 7, batch_rows: int = 250_000) -> Iterator[pa.RecordBatch]:
-    """``rows`` x 13 columns: ints, floats, bool, timestamp, strings, nulls; 150 bytes a row in Arrow."""
+    """``rows`` x 13 columns: ints, floats, bool, timestamp, strings, nulls; 170 bytes a row in Arrow."""
     rng = np.random.default_rng(seed)
     for first in range(0, rows, batch_rows):
         n = min(batch_rows, rows - first)
-        text = [" ".join(WORDS[picks]) for picks in rng.integers(0, len(WORDS), size=(n, 8))]
+        text = [" ".join(WORDS[picks]) for picks in rng.integers(0, len(WORDS), size=(n, 11))]
         nullable = rng.normal(size=n)
         yield pa.RecordBatch.from_pydict(
             {
