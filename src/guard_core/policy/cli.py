@@ -10,6 +10,7 @@ import click
 
 from guard_core.errors import UserError
 from guard_core.output import format_option
+from guard_core.policy.lifecycle.cli import COMMANDS
 
 if TYPE_CHECKING:
     from guard_core.cli import CommandContext
@@ -22,6 +23,10 @@ _DIRECTORY = click.argument("directory", required=False, type=click.Path(path_ty
 @click.group()
 def policy() -> None:
     """Check, test, replay and explain policies."""
+
+
+for command in COMMANDS:  # of the life cycle: replay, stage, promote, ...
+    policy.add_command(command)
 
 
 def _directory(obj: CommandContext, given: Path | None) -> Path:
@@ -179,7 +184,8 @@ def serve_opa(ctx: click.Context, only_print: bool) -> None:
     import os
     import shlex
 
-    from guard_core.policy.engine import accepted, bundle_in_force
+    from guard_core.policy.engine import accepted
+    from guard_core.policy.lifecycle.opening import bundle_of
     from guard_core.policy.serving import server_command
     from guard_core.policy.tools import opa_binary
 
@@ -187,7 +193,7 @@ def serve_opa(ctx: click.Context, only_print: bool) -> None:
     opa = opa_binary()
     if opa is None:
         raise UserError("the opa program is not installed; put it on PATH or name it in TRAINGUARD_OPA")
-    command = server_command(settings, accepted(bundle_in_force(settings)), opa)
+    command = server_command(settings, accepted(bundle_of(ctx.obj.home())), opa)
     if only_print:
         click.echo(shlex.join(command))
         return

@@ -380,6 +380,7 @@ class _Locals:
     def __init__(self, file: _File, scope: _Scope) -> None:
         self.bound = set(scope.arguments)
         self.collections: set[str] = set()
+        self.data: set[str] = set()  # variables that go through admin data, which has passed its schema
         self.typed: set[str] = set()
         for statement in scope.statements:
             self._bind(file, statement["literal"])
@@ -403,6 +404,9 @@ class _Locals:
         """Learn what a statement proves for the statements after it."""
         if "NotExpr" in literal:
             return
+        if "SomeIn" in literal and _is_data(file, literal["SomeIn"]["collection"], self):
+            names = (literal["SomeIn"]["key"], literal["SomeIn"]["value"])
+            self.data |= {path[0] for name in names if name and (path := path_of(name))}
         for kind, body in _shallow(literal):
             target, variable = expression(body["lhs"]) if kind == "AssignExpr" else ("", {})
             if target == "Var" and _surely_collection(file, body["rhs"], self):
@@ -465,8 +469,25 @@ def _surely_collection(file: _File, node: Node, local: _Locals) -> bool:
     path = path_of(node)
     if path and ".".join(path) in local.collections:
         return True
-    # Data has passed its schema; a rule is answered for where it is written.
-    return root[0] == "data" or _target(file, root[:1]) is not None or _target(file, root[:2]) is not None
+    if _is_data(file, node, local):
+        return True
+    # A rule is answered for where it is written.
+    return _target(file, root[:1]) is not None or _target(file, root[:2]) is not None
+
+
+def _is_data(file: _File, node: Node, local: _Locals) -> bool:
+    """Whether a reference goes into the admins' data: outright, by a rule naming a part of it, by a variable."""
+    root = root_of(node)
+    if root is None:
+        return False
+    if root[0] == "data" or root[0] in local.data:
+        return True
+    rule = _target(file, root[:1]) or _target(file, root[:2])
+    if rule is None or rule.kind != "complete" or rule.node["bodies"]:
+        return False
+    assigned = expression(rule.node["head"]["Compr"])[1].get("assign")
+    value = root_of(assigned["value"]) if assigned else None
+    return value is not None and value[:3] == ("data", "guard", "config")
 
 
 def _collection(file: _File, node: Node, local: _Locals, where: str) -> None:

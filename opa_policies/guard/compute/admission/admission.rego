@@ -12,8 +12,6 @@
 #     queue-unknown: use a queue of quotas.yaml
 #     tenant-mismatch: submit to a queue of your own tenant
 #     dataset-incomplete: declare datasets that are registered, each once
-#     runtime-env-field: leave the field out; packages belong into the cluster's image
-#     runtime-env-variable: leave the variable out
 #     quota-unknown: ask for resources that the queue has a quota of
 #     quota-mismatch: submit again; the ledger changed in between
 #     quota-never-fits: ask for less, or have the queue's nominal quota raised (quotas.yaml)
@@ -22,6 +20,7 @@ package guard.compute.admission
 
 import data.guard.lib.caller
 import data.guard.lib.facts
+import data.guard.lib.runtime_env
 
 default decision := {
 	"allow": false,
@@ -86,21 +85,9 @@ deny contains {"rule": "dataset-incomplete", "msg": msg} if {
 
 # METADATA
 # title: Runtime environment
-# description: |
-#   Only fields the tier allows: pip, conda, container, py_executable and the like run code outside the job's
-#   own sandbox, as the user of Ray's agent. `env_vars.NAME` is judged by the name too.
-deny contains {"rule": "runtime-env-field", "msg": msg, "field": field} if {
-	some field in fields
-	not field in allowed_fields
-	msg := sprintf("runtime_env field %v is not allowed for tenant %v", [field, caller.name])
-}
-
-deny contains {"rule": "runtime-env-variable", "msg": msg, "field": field} if {
-	some field in fields
-	startswith(field, "env_vars.")
-	some name in caller.tier.env_vars_denied
-	trim_prefix(field, "env_vars.") == name
-	msg := sprintf("environment variable %v may not be set by a job", [name])
+deny contains reason if {
+	fields
+	some reason in runtime_env.denials(fields, caller.tier, caller.name)
 }
 
 # METADATA
@@ -177,11 +164,6 @@ fields := [field |
 	is_string(field)
 ] if {
 	is_array(input.workload.runtime_env_fields)
-}
-
-allowed_fields contains field if {
-	some field in fields
-	split(field, ".")[0] in caller.tier.runtime_env_allowed
 }
 
 judged contains resource if {

@@ -19,6 +19,7 @@
 #     blast-tenants: act on fewer tenants at once, or have the cap raised (playbooks.yaml)
 package guard.response.action
 
+import data.guard.lib.approvals
 import data.guard.lib.caller
 
 default decision := {
@@ -142,22 +143,17 @@ contained if {
 	input.blast.tenants_affected <= config.blast.tenants_affected
 }
 
-approvals := input.approvals if is_array(input.approvals)
-
 # A person with an approver's role vouches for the incident.
 confirmed if count(approvers) > 0
 
-# People whose approval counts: different people with an approver's role, not the one who asks, recently.
-approvers contains approval.by if {
-	is_number(input.now_ns)
-	some approval in approvals
-	is_string(approval.by)
-	approval.by != input.principal.user
-	approval.role in config.approver_roles
-	is_number(approval.at_ns)
-	approval.at_ns <= input.now_ns
-	input.now_ns - approval.at_ns <= config.approval_ttl_seconds * 1000000000
-}
+approvers := approvals.people(
+	object.get(input, "approvals", []),
+	caller.user,
+	config.approver_roles,
+	null,
+	object.get(input, "now_ns", null),
+	config.approval_ttl_seconds,
+)
 
 default needed := 2
 

@@ -1,0 +1,18 @@
+package guard.audit.mask_test
+
+import data.guard.audit.mask
+import data.guard.fixture_test as fixture
+
+masked(decision) := value if {
+	value := mask.decision with input as {"decision": decision} with data.guard.config as fixture.config
+}
+
+test_a_decision_is_masked_by_its_own_rules_and_the_general_ones if {
+	masked("guard/x/decision").mask == {"/a", "/b"}
+	masked("guard/y/decision").mask == {"/a"}
+}
+
+test_a_nameless_decision_is_refused_and_still_masked if {
+	masked(null).allow == false
+	masked(null).mask == {"/a"}
+}

@@ -1,0 +1,85 @@
+# METADATA
+# title: May this job run on that node?
+# description: |
+#   A node belongs to a pool (nodes.yaml); a pool names its tenants and the labels its nodes carry. A pool under
+#   maintenance (calendars.yaml) holds. Input: principal, now_ns, workload {submission_id}, node {id, pool,
+#   labels, state}.
+# custom:
+#   article: 4
+#   instead:
+#     node-incomplete: ask about a node with its id, pool, labels and state
+#     pool-unknown: add the pool to nodes.yaml
+#     pool-foreign: use a pool that lists your tenant
+#     node-not-ready: use another node; this one is cordoned or gone
+#     label-mismatch: a platform admin corrects the node's labels, or the pool's
+#     pool-maintenance: nothing to do; the job starts when the window has passed
+package guard.compute.placement
+
+import data.guard.lib.calendar
+import data.guard.lib.caller
+
+default decision := {
+	"allow": false,
+	"deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}],
+	"hold": [],
+	"warn": [],
+}
+
+# METADATA
+# entrypoint: true
+decision := {"allow": (count(deny) + count(hold)) == 0, "deny": deny, "hold": hold, "warn": []}
+
+pool := data.guard.config.nodes.pools[input.node.pool]
+
+deny contains reason if some reason in caller.deny
+
+deny contains {"rule": "node-incomplete", "msg": "the request does not describe the node"} if not complete
+
+deny contains {"rule": "pool-unknown", "msg": "the node's pool is not in the policy data (nodes.yaml)"} if {
+	complete
+	not pool
+}
+
+deny contains {"rule": "pool-foreign", "msg": msg} if {
+	pool
+	not member
+	msg := sprintf("pool %v is not for tenant %v", [pool_name, caller.name])
+}
+
+deny contains {"rule": "node-not-ready", "msg": "the node takes no jobs"} if {
+	complete
+	not input.node.state == "ready"
+}
+
+deny contains {"rule": "label-mismatch", "msg": msg, "label": label} if {
+	some label, value in pool.labels
+	not labelled(label, value)
+	msg := sprintf("nodes of pool %v carry the label %v=%v", [pool_name, label, value])
+}
+
+hold contains {"rule": "pool-maintenance", "msg": msg} if {
+	pool_name in calendar.pools_under_maintenance
+	msg := sprintf("pool %v is under maintenance", [pool_name])
+}
+
+complete if {
+	is_string(input.node.id)
+	is_string(input.node.pool)
+	is_object(input.node.labels)
+	is_string(input.node.state)
+	is_string(input.workload.submission_id)
+}
+
+pool_name := input.node.pool if is_string(input.node.pool)
+
+member if "*" in pool.tenants
+
+member if input.principal.tenant in pool.tenants
+
+labelled(label, value) if {
+	some name, given in node_labels
+	name == label
+	given == value
+}
+
+node_labels := input.node.labels if is_object(input.node.labels)

@@ -1,0 +1,67 @@
+# METADATA
+# title: May a running job start this task or actor?
+# description: |
+#   What was admitted stays the bound: a task asks for no more than the job's reservation has left, and brings
+#   no runtime environment the tier forbids. Input: principal, now_ns, workload {submission_id, tenant, state},
+#   task {requests, runtime_env_fields}, left (the part of the reservation that is unused, by resource).
+# custom:
+#   article: 4
+#   instead:
+#     task-incomplete: ask with the task's requests, its runtime environment's fields and what is left
+#     tenant-mismatch: run tasks in jobs of your own tenant
+#     job-not-admitted: submit the job through the gateway and wait until it is admitted
+#     request-over-reservation: ask for less per task, or submit the job with larger requests
+package guard.compute.runtime
+
+import data.guard.lib.caller
+import data.guard.lib.runtime_env
+
+default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}], "warn": []}
+
+# METADATA
+# entrypoint: true
+decision := {"allow": count(deny) == 0, "deny": deny, "warn": []}
+
+deny contains reason if some reason in caller.deny
+
+deny contains {"rule": "task-incomplete", "msg": "the request does not describe the task"} if not complete
+
+deny contains {"rule": "tenant-mismatch", "msg": "the job is another tenant's"} if {
+	not input.workload.tenant == input.principal.tenant
+}
+
+deny contains {"rule": "job-not-admitted", "msg": "the job has not been admitted"} if not admitted
+
+deny contains reason if {
+	is_array(input.task.runtime_env_fields)
+	some reason in runtime_env.denials(input.task.runtime_env_fields, caller.tier, caller.name)
+}
+
+deny contains {"rule": "request-over-reservation", "msg": msg, "resource": resource} if {
+	some resource, amount in requests
+	is_number(amount)
+	amount > 0
+	not enough(resource, amount)
+	msg := sprintf("the task asks for %v %v, more than the job's reservation has left", [amount, resource])
+}
+
+admitted if input.workload.state in {"admitted", "running"}
+
+complete if {
+	is_string(input.workload.submission_id)
+	is_array(input.task.runtime_env_fields)
+	is_object(left)
+	is_object(requests)
+	every _, amount in requests { is_number(amount) }
+}
+
+requests := input.task.requests if is_object(input.task.requests)
+
+left := input.left if is_object(input.left)
+
+enough(resource, amount) if {
+	some name, available in left
+	name == resource
+	is_number(available)
+	amount <= available
+}

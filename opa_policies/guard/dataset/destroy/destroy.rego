@@ -1,0 +1,78 @@
+# METADATA
+# title: May this dataset be destroyed?
+# description: |
+#   Only by its owner, written out once more, while nothing uses it and nobody holds it, and with a second
+#   person's authorisation (approvers.yaml).
+#   Input: principal, now_ns, dataset (a dataset fact), confirm (its reference), in_use (number of jobs and
+#   datasets that depend on it), legal_hold, approvals.
+# custom:
+#   article: 5
+#   instead:
+#     dataset-missing: there is nothing to destroy
+#     dataset-not-own: its owner destroys it
+#     not-confirmed: "give its full reference once more (--confirm tenant/name@version)"
+#     dataset-in-use: end the jobs and delete the versions that depend on it first
+#     dataset-held: a platform admin lifts the hold
+#     approvals-missing: have others of your tenant approve it
+package guard.dataset.destroy
+
+import data.guard.lib.approvals
+import data.guard.lib.caller
+import data.guard.lib.facts
+
+default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}], "warn": []}
+
+# METADATA
+# entrypoint: true
+decision := {
+	"allow": count(deny) == 0,
+	"deny": deny,
+	"warn": [],
+	"approvals": {"needed": needed, "given": count(people)},
+}
+
+config := data.guard.config.approvers
+
+operation := config.operations["dataset-destroy"]
+
+deny contains reason if some reason in caller.deny
+
+deny contains {"rule": "dataset-missing", "msg": "there is no such dataset"} if not input.dataset.exists == true
+
+deny contains {"rule": "dataset-not-own", "msg": msg, "dataset": facts.name(input.dataset)} if {
+	is_object(input.dataset)
+	not own
+	msg := sprintf("dataset %v is destroyed by its own tenant only", [facts.name(input.dataset)])
+}
+
+deny contains {"rule": "not-confirmed", "msg": "the confirmation is not the dataset's reference"} if not confirmed
+
+deny contains {"rule": "dataset-in-use", "msg": "jobs or datasets depend on it"} if not input.in_use == 0
+
+deny contains {"rule": "dataset-held", "msg": "a hold forbids destroying it"} if not input.legal_hold == false
+
+deny contains {"rule": "approvals-missing", "msg": msg} if {
+	given := count(people)
+	given < needed
+	msg := sprintf("destroying needs %v approvals, %v given", [needed, given])
+}
+
+own if input.dataset.tenant == input.principal.tenant
+
+confirmed if {
+	is_string(input.confirm)
+	input.confirm == input.dataset.ref
+}
+
+people := approvals.people(
+	object.get(input, "approvals", []),
+	caller.user,
+	operation.roles,
+	caller.name,
+	object.get(input, "now_ns", null),
+	config.ttl_seconds,
+)
+
+default needed := 2
+
+needed := operation.needed[caller.tenant.tier]

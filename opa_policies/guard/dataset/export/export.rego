@@ -1,0 +1,80 @@
+# METADATA
+# title: May this dataset leave the cluster?
+# description: |
+#   Needs what using it needs, and the customer's or a second person's authorisation (approvers.yaml).
+#   Input: principal, now_ns, dataset (a dataset fact), destination {kind, name}, approvals.
+# custom:
+#   article: 5
+#   instead:
+#     dataset-incomplete: name the dataset as name@version
+#     dataset-not-own: its owner exports it
+#     destination-missing: say where the data goes (kind and name)
+#     approvals-missing: have others of your tenant approve it
+package guard.dataset.export
+
+import data.guard.lib.approvals
+import data.guard.lib.calendar
+import data.guard.lib.caller
+import data.guard.lib.facts
+
+default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}], "warn": []}
+
+# METADATA
+# entrypoint: true
+decision := {
+	"allow": count(deny) == 0,
+	"deny": deny,
+	"warn": warn,
+	"approvals": {"needed": needed, "given": count(people)},
+}
+
+config := data.guard.config.approvers
+
+operation := config.operations["dataset-export"]
+
+deny contains reason if some reason in caller.deny
+
+deny contains {"rule": "dataset-incomplete", "msg": "the request does not say which dataset"} if {
+	caller.tier
+	not denials
+}
+
+deny contains reason if some reason in denials
+
+deny contains {"rule": "dataset-not-own", "msg": msg, "dataset": facts.name(input.dataset)} if {
+	is_object(input.dataset)
+	not own
+	msg := sprintf("dataset %v is exported by its own tenant only", [facts.name(input.dataset)])
+}
+
+deny contains {"rule": "destination-missing", "msg": "the request does not say where the data goes"} if not destination
+
+deny contains {"rule": "approvals-missing", "msg": msg} if {
+	given := count(people)
+	given < needed
+	msg := sprintf("exporting needs %v approvals, %v given", [needed, given])
+}
+
+warn contains {"rule": "outside-working-hours", "msg": "exported outside working hours"} if not calendar.working
+
+denials := facts.denials(input.dataset, input.principal.tenant, "export", caller.tier) if is_object(input.dataset)
+
+own if input.dataset.tenant == input.principal.tenant
+
+destination if {
+	is_string(input.destination.kind)
+	is_string(input.destination.name)
+}
+
+people := approvals.people(
+	object.get(input, "approvals", []),
+	caller.user,
+	operation.roles,
+	caller.name,
+	object.get(input, "now_ns", null),
+	config.ttl_seconds,
+)
+
+default needed := 2
+
+needed := operation.needed[caller.tenant.tier]

@@ -1,0 +1,49 @@
+# METADATA
+# title: Working hours, holidays, maintenance and freezes
+# description: Read from calendars.yaml; the time is always input.now_ns.
+# custom:
+#   article: 5
+package guard.lib.calendar
+
+config := data.guard.config.calendars
+
+# Whether people can be expected to look.
+default working := false
+
+working if {
+	is_number(input.now_ns)
+	time.weekday([input.now_ns, config.time_zone]) in config.working_hours.days
+	hour := time.clock([input.now_ns, config.time_zone])[0]
+	hour >= config.working_hours.from_hour
+	hour < config.working_hours.to_hour
+	not holiday
+}
+
+holiday if {
+	is_number(input.now_ns)
+	date := time.date([input.now_ns, config.time_zone])
+	sprintf("%v-%v-%v", [date[0], two(date[1]), two(date[2])]) in config.holidays
+}
+
+# Freezes in force, by title.
+freezes contains period.title if {
+	is_number(input.now_ns)
+	some period in config.freezes
+	covers(period, input.now_ns)
+}
+
+pools_under_maintenance contains pool if {
+	is_number(input.now_ns)
+	some period in config.maintenance
+	covers(period, input.now_ns)
+	some pool in period.pools
+}
+
+covers(period, now_ns) if {
+	now_ns >= time.parse_rfc3339_ns(period.from)
+	now_ns < time.parse_rfc3339_ns(period.to)
+}
+
+two(number) := sprintf("%v", [number]) if number > 9
+
+two(number) := sprintf("0%v", [number]) if number < 10

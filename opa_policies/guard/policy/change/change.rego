@@ -1,0 +1,135 @@
+# METADATA
+# title: May this policy change take effect?
+# description: |
+#   Watching a candidate (shadow, warn) is free to policy admins. Letting it decide (enforce, promote) needs a
+#   signed bundle, a passed promotion gate, no freeze and a second person. Rollback to a signed bundle is
+#   always possible. Break-glass needs a reason and an expiry, and leaves a review behind.
+#   Input: principal, now_ns, change {kind, mode, author, signed, gate {ok}, reason, expires_ns}, approvals.
+# custom:
+#   article: 5
+#   instead:
+#     change-incomplete: "say what kind of change it is (stage, promote, rollback, break-glass) and who wrote it"
+#     not-a-policy-admin: use a credential with the role policy-admin or platform-admin
+#     unsigned: sign the bundle with the cluster's key
+#     gate-failed: correct what the promotion gate names, or keep the candidate in shadow
+#     frozen: wait until the freeze has passed, or break the glass with a reason
+#     approvals-missing: have someone other than the author and yourself approve it
+#     break-glass-unexplained: say why
+#     break-glass-unlimited: let it expire within a day
+package guard.policy.change
+
+import data.guard.lib.approvals
+import data.guard.lib.calendar
+import data.guard.lib.caller
+
+default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}], "warn": []}
+
+# METADATA
+# entrypoint: true
+decision := {
+	"allow": count(deny) == 0,
+	"deny": deny,
+	"warn": warn,
+	"approvals": {"needed": needed, "given": count(people)},
+}
+
+config := data.guard.config.approvers
+
+operation := config.operations["policy-promote"]
+
+deny contains reason if some reason in caller.deny
+
+deny contains {"rule": "change-incomplete", "msg": "the request does not describe the change"} if not complete
+
+deny contains {"rule": "not-a-policy-admin", "msg": msg} if {
+	not admin
+	msg := sprintf("user %v may not change policy", [caller.user])
+}
+
+deny contains {"rule": "unsigned", "msg": "the bundle has no valid signature"} if not input.change.signed == true
+
+deny contains {"rule": "gate-failed", "msg": "the promotion gate has not passed"} if {
+	decides
+	not input.change.gate.ok == true
+}
+
+deny contains {"rule": "frozen", "msg": msg} if {
+	decides
+	some title in calendar.freezes
+	msg := sprintf("policy is frozen: %v", [title])
+}
+
+deny contains {"rule": "approvals-missing", "msg": msg} if {
+	given := count(people)
+	given < needed
+	msg := sprintf("this change needs %v approvals, %v given", [needed, given])
+}
+
+deny contains {"rule": "break-glass-unexplained", "msg": "breaking the glass needs a reason"} if {
+	input.change.kind == "break-glass"
+	not explained
+}
+
+deny contains {"rule": "break-glass-unlimited", "msg": "breaking the glass needs an expiry within a day"} if {
+	input.change.kind == "break-glass"
+	not limited
+}
+
+warn contains {"rule": "review-needed", "msg": "this is to be reviewed afterwards by a second person"} if {
+	input.change.kind == "break-glass"
+}
+
+complete if {
+	input.change.kind in {"stage", "promote", "rollback", "break-glass"}
+	is_string(input.change.author)
+	staged
+}
+
+staged if input.change.kind in {"promote", "rollback", "break-glass"}
+
+staged if {
+	input.change.kind == "stage"
+	input.change.mode in {"shadow", "warn", "enforce"}
+}
+
+admin if {
+	is_array(input.principal.roles)
+	some role in input.principal.roles
+	role in {"platform-admin", "policy-admin"}
+}
+
+# The candidate's answers become the cluster's answers.
+decides if input.change.kind == "promote"
+
+decides if {
+	input.change.kind == "stage"
+	input.change.mode == "enforce"
+}
+
+explained if {
+	is_string(input.change.reason)
+	input.change.reason != ""
+}
+
+limited if {
+	is_number(input.now_ns)
+	is_number(input.change.expires_ns)
+	input.change.expires_ns > input.now_ns
+	input.change.expires_ns - input.now_ns <= 86400000000000
+}
+
+# The author is not an approver, whoever asks.
+people := approvals.people(
+	object.get(input, "approvals", []),
+	caller.user,
+	operation.roles,
+	null,
+	object.get(input, "now_ns", null),
+	config.ttl_seconds,
+) - authors
+
+authors contains input.change.author if is_string(input.change.author)
+
+default needed := 0
+
+needed := operation.needed[caller.tenant.tier] if decides
