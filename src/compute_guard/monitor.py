@@ -128,8 +128,11 @@ class Monitor:
         )
 
     def start(self) -> list[Action]:
-        """Finish what a process before us left half done, and undo what has expired."""
-        return [*self._responder.recover(), *self._responder.expire(self._who)]
+        """Finish what a process before us left half done, answer what it opened, undo what has expired."""
+        done = [*self._responder.recover(), *self._responder.expire(self._who)]
+        for incident in self._incidents.list(open_only=True) if self.respond else ():
+            done += self._responder.respond(incident, self._who)
+        return done
 
     def take(self, frame: Frame, now_ns: int) -> tuple[Incident, ...]:
         """One scrape, received at ``now_ns``: the incidents that are raised now, after responding to them."""

@@ -125,6 +125,18 @@ def test_a_second_monitor_goes_on_with_the_incidents_of_the_first(still_home, cl
     assert len(opened) == 1
 
 
+def test_an_incident_whose_monitor_died_before_answering_is_answered_at_the_next_start(
+    still_home, cluster, waiting_job, seen
+):
+    waiting_job("job-1")
+    opened = Incidents(still_home).observe(seen("telemetry", "indicator"))
+    steps = Monitor(still_home, LeaseBook(), cluster).start()
+    assert [(step.incident_id, step.level, step.state) for step in steps] == [
+        (opened.id, level, "done") for level in (0, 1, 2, 5)
+    ]
+    assert Monitor(still_home, LeaseBook(), cluster).start() == []
+
+
 def mangled(frames, rng):
     """Duplicates, disorder, a 10x flood, a NaN storm, a clock that jumps and a counter reset, all at once."""
     for number, frame in enumerate(frames):
