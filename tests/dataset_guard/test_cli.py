@@ -233,6 +233,7 @@ def test_a_mistake_is_one_sentence_status_two_and_stores_nothing(run, data, home
 def test_a_column_of_nulls_is_a_finding_not_a_mistake(run):
     report = json.loads(registered(run, "--label", "label", "--format", "json"))
     assert report["version"] == 1
+    assert [(f["rule_id"], f["columns"]) for f in report["findings"]] == [("QUAL010", ["empty"])]
 
 
 def with_policies(tmp_path, monkeypatch, change):

@@ -97,7 +97,7 @@ def test_what_is_neither_registered_nor_a_file_is_refused(home):
     with pytest.raises(UserError, match="neither a registered dataset nor a file"):
         diff(home, A, "no such.parquet!")
     with pytest.raises(UserError, match="another tenant"):
-        diff(home, A, "beta/x@1")
+        diff(home, "acme/d@1", "beta/x@1")
 
 
 multisets = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=12)
