@@ -49,12 +49,20 @@ def dataset() -> None:
 
 @dataset.command()
 @click.option("--name", required=True, metavar="N", help="Name of the dataset; versions are numbered.")
+@click.option(
+    "--mlflow",
+    "mlflow_uri",
+    metavar="URI",
+    envvar="MLFLOW_TRACKING_URI",
+    show_envvar=True,
+    help="Also record it as a run there.",
+)
 @_look_options
-def register(ctx: click.Context, path: Path, name: str, **options: Any) -> None:
+def register(ctx: click.Context, path: Path, name: str, mlflow_uri: str | None, **options: Any) -> None:
     """Check the data at PATH and keep a signed record of it as the next version of N."""
     from dataset_guard.register import register as run
 
-    _look(ctx, run, path, name, **options)
+    _look(ctx, run, path, name, mlflow_uri=mlflow_uri, **options)
 
 
 @dataset.command()
@@ -76,6 +84,7 @@ def _look(
     output_format: str,
     fail_on: str,
     checks: str | None,
+    mlflow_uri: str | None = None,
     **options: Any,
 ) -> None:
     from dataset_guard.progress import shown
@@ -92,6 +101,12 @@ def _look(
         )
     document = report.to_json() if output_format == "json" else report.document()
     click.echo(render(document, output_format))
+    if mlflow_uri:
+        from dataset_guard.integrations.mlflow_data import record_registration
+
+        # After the result is out: the version exists, whatever MLflow says.
+        run_id = record_registration(report, tracking_uri=mlflow_uri)
+        click.echo(f"MLflow run {run_id}", err=True)
     ctx.exit(max(exit_status(document, fail_on), int(report.verdict.value == "deny")))
 
 
