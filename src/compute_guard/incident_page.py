@@ -59,6 +59,7 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "未执行计算的加速卡应当功耗低、温度低且无数据活动。",
     ),
     "series": ("Time series", "时间序列"),
+    "dashed": ("The dashed line is where the evidence sufficed.", "虚线处证据已充分。"),
     "no_series": ("No telemetry was kept.", "未保存监测数据。"),
     "who_decided": ("What was done, and who decided it", "处置措施与决策"),
     "level": ("Level", "级别"),
@@ -137,7 +138,8 @@ def _charts(incident: Incident, frame: Frame, word: object) -> list[Markup]:
         return []
     rows = np.flatnonzero(frame.device == wanted[0])
     rows = rows[np.argsort(frame.ts_ns[rows], kind="stable")]
-    since = datetime.fromisoformat(str(incident.evidence["first_seen"]))
+    begun = incident.evidence.get("incident_since") or incident.evidence["first_seen"]
+    since = datetime.fromisoformat(str(begun))
     charts = []
     for metric, (unit, least) in _CHARTS.items():
         values = np.asarray(frame.metric(metric)[rows], dtype=np.float64) / unit
