@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 PORTABLE: frozenset[str] = frozenset(
-    [
+    {
         "abs",
         "array.concat",
         "array.reverse",
@@ -57,11 +57,11 @@ PORTABLE: frozenset[str] = frozenset(
         "trim_suffix",
         "type_name",
         "union",
-    ]
+    }
 )
 
 COLLECTION_BUILTINS: frozenset[str] = frozenset(
-    [
+    {
         "array.concat",
         "array.reverse",
         "array.slice",
@@ -72,10 +72,10 @@ COLLECTION_BUILTINS: frozenset[str] = frozenset(
         "object.union",
         "sort",
         "split",
-        "union",
         "time.clock",
         "time.date",
-    ]
+        "union",
+    }
 )
 """Builtins whose result is surely an array, set or object."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,9 +145,9 @@ def _rule(item: Node) -> Rule:
 
 def expression(node: Node) -> tuple[str, Any]:
     """The kind and body of an AST node ``{"Kind": body}``; ``("", node)`` for anything else."""
-    if isinstance(node, Mapping) and len(node) == 1:
+    if isinstance(node, dict) and len(node) == 1:
         kind, body = next(iter(node.items()))
-        if isinstance(body, Mapping) and "span" in body:
+        if isinstance(body, dict) and "span" in body:
             return kind, body
     return "", node
 
@@ -178,17 +178,17 @@ def root_of(node: Node) -> tuple[str, ...] | None:
 
 def nodes(tree: Node) -> Iterator[tuple[str, Any]]:
     """Every expression below ``tree``, itself included, parents first."""
-    kind, body = expression(tree)
-    if kind:
-        yield kind, body
-        tree = body
-    if isinstance(tree, Mapping):
-        for key, value in tree.items():
-            if key != "span":
-                yield from nodes(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from nodes(value)
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting.extend(reversed(node))
+        elif isinstance(node, dict) and "line" not in node:
+            if len(node) == 1:
+                kind, body = expression(node)
+                if kind:
+                    yield kind, body
+            waiting.extend(reversed(node.values()))
 
 
 def place(tree: Node) -> Place:
@@ -214,12 +214,13 @@ def column(text: str, line: int, col: int) -> int:
 
 
 def _places(tree: Node) -> Iterator[Place]:
-    if isinstance(tree, Mapping):
-        if "line" in tree and "col" in tree:
-            yield tree["line"], tree["col"]
-            return
-        for value in tree.values():
-            yield from _places(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _places(value)
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting.extend(node)
+        elif isinstance(node, dict):
+            if "line" in node:
+                yield node["line"], node["col"]
+            else:
+                waiting.extend(node.values())
