@@ -26,12 +26,15 @@ Hashes = npt.NDArray[np.uint64]
 
 def sort_hashes(hashes: Hashes) -> npt.NDArray[np.int64]:
     """The order that sorts ``hashes``, shape (n, 2), by (hi, lo); stable."""
-    order = np.argsort(hashes[:, 0], kind="stable")
-    hi, lo = hashes[order, 0], hashes[order, 1]
-    if np.any(
-        (hi[1:] == hi[:-1]) & (lo[1:] < lo[:-1])
-    ):  # equal first halves of unequal hashes: never by chance
-        order = np.lexsort((hashes[:, 1], hashes[:, 0]))
+    first = np.ascontiguousarray(hashes[:, 0])
+    order = np.argsort(first)  # not stable, but three times faster, and right when no two are equal
+    hi = first[order]
+    if not np.any(hi[1:] == hi[:-1]):
+        return order
+    order = np.argsort(first, kind="stable")
+    hi, lo = first[order], hashes[order, 1]
+    if np.any((hi[1:] == hi[:-1]) & (lo[1:] < lo[:-1])):  # equal halves of unequal hashes: never by chance
+        order = np.lexsort((hashes[:, 1], first))
     return order
 
 
@@ -60,7 +63,7 @@ class SetRoot:
         if not self._open:
             return
         run = np.concatenate(self._open)
-        run = run[sort_hashes(run)]
+        run = np.take(run, sort_hashes(run), axis=0)
         self._open, self._open_rows = [], 0
         if self._in_memory + run.nbytes > self._memory:
             run = self._spilled(run)
@@ -104,5 +107,5 @@ def _merged(runs: Sequence[Hashes]) -> Iterator[Hashes]:
             border = np.uint64((r << 64) // ranges)
             stops = [int(np.searchsorted(run[:, 0], border)) for run in runs]
         piece = np.concatenate([run[a:b] for run, a, b in zip(runs, starts, stops, strict=True)])
-        yield piece[sort_hashes(piece)]
+        yield np.take(piece, sort_hashes(piece), axis=0)
         starts = stops
