@@ -1,0 +1,289 @@
+"""Texts that are nearly another row's, within the set and in other sets: edits do not hide a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, Rows, counted, set_name
+from dataset_guard.checks.leakage.exact_overlap import poisson_tail
+from dataset_guard.profile import is_text, plain
+from guard_core.findings import Finding, RowSet, Severity
+
+_WINDOW_BYTES = 4 << 20
+_WHOLE = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicateText:
+    """LEAK003: texts whose shingle sets have a Jaccard similarity of at least ``similarity``.
+
+    ``columns``: text columns to look at; none named means every column of text whose values have
+    ``mean_bytes`` bytes on average. ``memory_bytes`` bounds what is kept of a column: beyond it, texts are
+    sampled by content, so that near-duplicates stay together.
+    """
+
+    similarity: float = 0.7
+    columns: tuple[str, ...] = ()
+    mean_bytes: int = 32
+    memory_bytes: int = 512 << 20
+    warning_share: float = 0.02
+    chance_critical: float = 1e-3
+
+    name: ClassVar[str] = "near_duplicate_text"
+    version: ClassVar[str] = "1"
+    rule_ids: ClassVar[tuple[str, ...]] = ("LEAK003",)
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def applies(self, context: CheckContext) -> str | None:
+        """Needs a column of text that is not the label."""
+        return None if self.chosen(context) else "there is no text column"
+
+    def chosen(self, context: CheckContext) -> list[str]:
+        """The columns to look at."""
+        texts = [f.name for f in context.schema if _holds_text(f.type) and f.name != context.label]
+        return [n for n in texts if not self.columns or n in self.columns]
+
+    def start(self, context: CheckContext) -> NearDuplicateState:
+        """Nothing seen."""
+        return NearDuplicateState(self, context)
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
+
+
+class Collected:
+    """What is kept of one text column: 512 bytes and 4 per shingle for each text, within ``memory_bytes``.
+
+    Beyond that, the limit for a text's rank (a mix of its least shingle hash) is halved until the rest fits.
+    The limit depends on the texts alone, not on their order or their batches.
+    """
+
+    def __init__(self, memory_bytes: int, limit: int = _WHOLE) -> None:
+        self._memory = memory_bytes
+        self.limit = limit
+        self.bytes_seen = 0
+        self.values = 0
+        self._held = 0
+        self._parts: list[tuple[Rows, npt.NDArray[np.uint64], Any, npt.NDArray[np.int64], Any]] = []
+
+    def update(self, column: Any, first_row: int) -> None:
+        """Take the texts of an Arrow array."""
+        values = _lowered(plain(column))
+        wide = values.cast(pa.large_string())
+        offsets = np.frombuffer(wide.buffers()[1], np.int64)[wide.offset : wide.offset + len(wide) + 1]
+        buffer = wide.buffers()[2]
+        data = np.frombuffer(buffer or b"", np.uint8)
+        self.bytes_seen += int(offsets[-1] - offsets[0])
+        self.values += len(wide) - wide.null_count
+        start = 0
+        while start < len(wide):
+            stop = int(np.searchsorted(offsets, offsets[start] + _WINDOW_BYTES, side="right")) - 1
+            stop = min(max(stop, start + 1), len(wide))
+            self._window(offsets[start : stop + 1], data, first_row + start)
+            start = stop
+
+    def _window(self, offsets: Any, data: Any, first_row: int) -> None:
+        from dataset_guard.checks.leakage.shingles import BINS, shingle
+
+        n = len(offsets) - 1
+        longest = int(np.diff(offsets).max()) + 1
+        shingles = np.empty(int(offsets[-1] - offsets[0]) + 1, np.uint32)
+        ends = np.empty(n, np.int64)
+        signatures = np.empty((n, BINS), np.uint32)
+        rank = np.empty(n, np.uint64)
+        tokens, text = np.empty(longest, np.uint64), np.empty(longest, np.uint8)
+        shingle(offsets, data, tokens, text, shingles, ends, signatures, rank)
+        rows = np.arange(first_row, first_row + n, dtype=np.int64)
+        sizes = np.diff(ends, prepend=0)
+        self._add(rows, rank, signatures, sizes, shingles[: ends[-1]], own=False)
+
+    def _add(self, rows: Any, rank: Any, signatures: Any, sizes: Any, shingles: Any, *, own: bool) -> None:
+        keep = (rank <= np.uint64(self.limit)) & (sizes > 0)
+        if not keep.all():
+            shingles = shingles[np.repeat(keep, sizes)]
+            rows, rank, signatures, sizes = rows[keep], rank[keep], signatures[keep], sizes[keep]
+        elif not own:
+            shingles = shingles.copy()  # the window's buffer is as long as its text
+        if not len(rows):
+            return
+        self._parts.append((rows, rank, signatures, sizes, shingles))
+        self._held += signatures.nbytes + shingles.nbytes
+        while self._held > self._memory:
+            self._halve(self.limit // 2)
+
+    def _halve(self, limit: int) -> None:
+        parts, self._parts, self._held, self.limit = self._parts, [], 0, limit
+        for part in parts:
+            self._add(*part, own=True)
+
+    def merge(self, other: Collected) -> None:
+        """Take in the texts of other rows."""
+        self.bytes_seen += other.bytes_seen
+        self.values += other.values
+        if other.limit < self.limit:
+            self._halve(other.limit)
+        for part in other._parts:
+            self._add(*part, own=True)
+
+    def narrowed(self, limit: int) -> None:
+        """Keep what a collection with ``limit`` would have kept."""
+        if limit < self.limit:
+            self._halve(limit)
+
+    def texts(self) -> Any:
+        """Everything kept, by row number, as :class:`~dataset_guard.checks.leakage.lsh.Texts`."""
+        from dataset_guard.checks.leakage.lsh import Texts
+        from dataset_guard.checks.leakage.shingles import BINS
+
+        if not self._parts:
+            empty = np.empty(0, np.int64)
+            return Texts(empty, np.empty((0, BINS), np.uint32), empty, np.empty(0, np.uint32))
+        parts = sorted(self._parts, key=lambda p: int(p[0][0]))
+        rows, _, signatures, sizes, shingles = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Texts(rows, signatures, np.cumsum(sizes), shingles)
+
+
+def _lowered(array: Any) -> Any:
+    """Lower case and one form per character; ASCII is lowered while hashing."""
+    if pc.all(pc.string_is_ascii(array)).as_py() in (True, None):
+        return array
+    return pc.utf8_lower(pc.utf8_normalize(array.cast(pa.large_string()), form="NFKC"))
+
+
+class NearDuplicateState:
+    """Memory: ``memory_bytes`` for each text column, and as much again for one reference at a time."""
+
+    def __init__(self, check: NearDuplicateText, context: CheckContext) -> None:
+        self._check = check
+        self._context = context
+        self._columns = {n: Collected(check.memory_bytes) for n in check.chosen(context)}
+        self._rows = 0
+
+    def update(
+        self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
+    ) -> None:
+        """Shingle the texts."""
+        self._rows += batch.num_rows
+        for name, collected in self._columns.items():
+            collected.update(batch.column(name), first_row)
+
+    def merge(self, other: NearDuplicateState) -> None:
+        """Take in other rows."""
+        self._rows += other._rows
+        for name, collected in self._columns.items():
+            collected.merge(other._columns[name])
+
+    def finish(self) -> Iterator[Finding]:
+        """Column by column: within, then each other set."""
+        own = f"{self._context.tenant}/{self._context.name}"
+        for name, collected in self._columns.items():
+            long_enough = collected.bytes_seen >= self._check.mean_bytes * max(1, collected.values)
+            if not collected.values or not (long_enough or self._check.columns):
+                continue
+            yield from self._column(name, collected, [r for r in self._context.against if set_name(r) != own])
+        self._columns = {}
+
+    def _column(self, name: str, collected: Collected, against: list[Reference]) -> Iterator[Finding]:
+        from dataset_guard.checks.leakage.lsh import clusters
+
+        texts = collected.texts()
+        first = clusters(texts, self._check.similarity)
+        repeats = np.flatnonzero(first != np.arange(len(texts)))
+        if len(repeats):
+            yield self._within(name, collected, texts, first, repeats)
+        for reference in against:
+            yield from self._shared(name, collected, texts, len(repeats), reference)
+
+    def _within(self, name: str, collected: Collected, texts: Any, first: Any, repeats: Any) -> Finding:
+        share = len(repeats) / len(texts)
+        sizes = np.bincount(first)
+        return Finding(
+            rule_id="LEAK003",
+            severity=Severity.WARNING if share >= self._check.warning_share else Severity.INFO,
+            message=f"{counted(len(repeats), 'row')} hold nearly the same text as an earlier row.",
+            columns=(name,),
+            rows=RowSet.of(texts.rows[repeats].tolist()),
+            score=share,
+            fdr=0.0,
+            action="Keep one row of each group, or split the set so that a group stays on one side.",
+            evidence={
+                "groups": int((sizes > 1).sum()),
+                "largest_group": int(sizes.max()),
+                **self._scope(collected, texts),
+            },
+        )
+
+    def _scope(self, collected: Collected, texts: Any) -> dict[str, Any]:
+        return {
+            "similarity": self._check.similarity,
+            "compared_rows": len(texts),
+            "sampled_share": round((collected.limit + 1) / 2**64, 6),
+        }
+
+    def _shared(
+        self, name: str, collected: Collected, texts: Any, repeats: int, reference: Reference
+    ) -> Iterator[Finding]:
+        from dataset_guard.checks.leakage.lsh import matches
+
+        source = reference.open()
+        if (
+            source is None
+            or name not in source.schema.names
+            or not _holds_text(source.schema.field(name).type)
+        ):
+            why = "its data is gone" if source is None else "it has no such text column"
+            yield Finding(
+                rule_id="LEAK003",
+                severity=Severity.INFO,
+                message=f"Texts could not be compared with those of {reference.ref}: {why}.",
+                columns=(name,),
+                count=0,
+                action="Put the data back where it was registered from, or register it again.",
+            )
+            return
+        other = Collected(self._check.memory_bytes, collected.limit)
+        row = 0
+        for batch in source.batches(columns=[name]):
+            other.update(batch.column(0), row)
+            row += batch.num_rows
+        if other.limit < collected.limit:  # the larger set decides what both keep
+            collected.narrowed(other.limit)
+            texts = collected.texts()
+        theirs = other.texts()
+        partner = matches(texts, theirs, self._check.similarity)
+        found = np.flatnonzero(partner >= 0)
+        if not len(found):
+            return
+        expected = 2.0 * (repeats + 1) / max(1, len(texts)) * len(theirs)
+        chance = poisson_tail(len(found), expected)
+        same = self._context.split is not None and self._context.split == reference.split
+        critical = chance < self._check.chance_critical and not same
+        kind = f"the {reference.split} set" if reference.split else "the set"
+        yield Finding(
+            rule_id="LEAK003",
+            severity=Severity.CRITICAL if critical else Severity.WARNING,
+            message=f"{counted(len(found), 'row')} hold nearly the same text as a row of {kind} "
+            f"{reference.ref}.",
+            columns=(name,),
+            rows=RowSet.of(texts.rows[found].tolist()),
+            score=len(found) / len(texts),
+            fdr=0.0,
+            action=f"Remove the rows from this set (or from {reference.ref}) before training.",
+            evidence={
+                "reference": reference.ref,
+                "pairs": [[int(texts.rows[i]), int(theirs.rows[partner[i]])] for i in found[:100]],
+                "chance": chance,
+                **self._scope(collected, texts),
+            },
+        )
+
+
+CHECK = NearDuplicateText()

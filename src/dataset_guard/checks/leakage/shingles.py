@@ -1,0 +1,165 @@
+"""Texts as sets of shingles, and their one-permutation MinHash signatures, compiled.
+
+Lower-cased text is cut into tokens: runs of letters and digits, and single characters of scripts written
+without spaces (Han, kana). A text of 12 tokens or more is the set of its 5-token windows; a shorter one the
+set of its 6-byte windows after every run of other characters became one space. Shingles are 32-bit hashes.
+
+Signatures: Li, Owen, Zhang 2012 (one permutation), Shrivastava 2017 (optimal densification).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dataset_guard.jit import inlined, kernel
+
+BINS = 128
+BANDS = 32
+ROWS_PER_BAND = BINS // BANDS
+TOKENS = 5
+SHORT = 12
+BYTES = 6
+
+_U32 = np.uint32
+_U64 = np.uint64
+_EMPTY = _U32(0xFFFFFFFF)
+
+
+@inlined
+def _mixed(z: Any) -> Any:
+    z = (z ^ (z >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> _U64(27))) * _U64(0x94D049BB133111EB)
+    return z ^ (z >> _U64(31))
+
+
+@inlined
+def _width(byte: Any) -> Any:
+    """Bytes of the UTF-8 character that starts with ``byte``."""
+    return 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+
+
+@inlined
+def _kind(point: Any) -> Any:
+    """0 separates, 1 belongs to a word, 2 is a token of its own."""
+    if point < 0x80:
+        alone = (0x30 <= point <= 0x39) or (0x61 <= point <= 0x7A) or (0x41 <= point <= 0x5A)
+        return 1 if alone else 0
+    if (0x3040 <= point <= 0x30FF) or (0x3400 <= point <= 0x9FFF) or (0x20000 <= point <= 0x3FFFF):
+        return 2
+    if point < 0xC0 or (0x2000 <= point <= 0x2BFF) or (0x3000 <= point <= 0x303F):
+        return 0
+    return 0 if 0xFF00 <= point <= 0xFF0F else 1
+
+
+@kernel
+def _tokens(data: Any, start: int, stop: int, tokens: Any, plain: Any) -> Any:
+    """Write token hashes and the normalised bytes; returns how many of each."""
+    n, m = 0, 0
+    i = start
+    word = _U64(0)
+    inside = False
+    while i < stop:
+        byte = data[i]
+        width = _width(byte)
+        if width == 1:
+            point = np.int64(byte)
+        else:
+            point = np.int64(byte) & (0x7F >> width)
+            for k in range(1, width):
+                if i + k < stop:
+                    point = (point << 6) | (np.int64(data[i + k]) & 0x3F)
+        kind = _kind(point)
+        if kind != 1 and inside:
+            tokens[n] = word
+            n += 1
+            inside = False
+        if kind == 0:
+            if m > 0 and plain[m - 1] != 0x20:
+                plain[m] = 0x20
+                m += 1
+        else:
+            lower = point + 32 if 0x41 <= point <= 0x5A else point
+            if kind == 2:
+                tokens[n] = _mixed(_U64(lower) + _U64(0x9E3779B97F4A7C15))
+                n += 1
+            elif inside:
+                word = (word ^ _U64(lower)) * _U64(0x100000001B3)
+            else:
+                word = (_U64(0xCBF29CE484222325) ^ _U64(lower)) * _U64(0x100000001B3)
+                inside = True
+            for k in range(width):
+                if i + k < stop:
+                    plain[m] = np.uint8(lower) if width == 1 else data[i + k]
+                    m += 1
+        i += width
+    if inside:
+        tokens[n] = word
+        n += 1
+    if m > 0 and plain[m - 1] == 0x20:
+        m -= 1
+    return n, m
+
+
+@kernel
+def _add(h: Any, shingles: Any, at: int, signature: Any) -> None:
+    shingles[at] = _U32(h & _U64(0xFFFFFFFF))
+    bin_ = h >> _U64(57)
+    value = _U32((h >> _U64(20)) & _U64(0xFFFFFFFE))
+    signature[bin_] = min(signature[bin_], value)
+
+
+@kernel
+def _densify(signature: Any) -> None:
+    for j in range(BINS):
+        if signature[j] == _EMPTY:
+            attempt = _U64(j) << _U64(32)
+            while True:
+                attempt += _U64(1)
+                source = _mixed(attempt * _U64(0x9E3779B97F4A7C15)) >> _U64(57)
+                # Only bins that were filled by a shingle may lend; they are marked by an even value.
+                if signature[source] != _EMPTY and signature[source] & _U32(1) == _U32(0):
+                    signature[j] = signature[source] | _U32(1)
+                    break
+
+
+@kernel
+def shingle(
+    offsets: Any, data: Any, tokens: Any, plain: Any, shingles: Any, ends: Any, signatures: Any, rank: Any
+) -> None:
+    """Shingles of each text ``data[offsets[i]:offsets[i + 1]]``, its signature, and its rank.
+
+    ``ends[i]`` is where the shingles of text i end; a text with too little in it has none. ``rank`` mixes
+    the least shingle, so equal for near-duplicates with the probability of their similarity.
+    ``tokens`` and ``plain`` are scratch as long as the longest text.
+    """
+    at = 0
+    for i in range(len(offsets) - 1):
+        n, m = _tokens(data, offsets[i], offsets[i + 1], tokens, plain)
+        first = at
+        signature = signatures[i]
+        signature[:] = _EMPTY
+        least = _U64(0xFFFFFFFFFFFFFFFF)
+        if n >= SHORT:
+            for t in range(n - TOKENS + 1):
+                h = _U64(0)
+                for k in range(TOKENS):
+                    h = h * _U64(0x9E3779B97F4A7C15) + tokens[t + k]
+                h = _mixed(h)
+                least = min(least, h)
+                _add(h, shingles, at, signature)
+                at += 1
+        elif m >= 2 * BYTES:
+            for t in range(m - BYTES + 1):
+                h = _U64(BYTES)
+                for k in range(BYTES):
+                    h = (h << _U64(8)) | _U64(plain[t + k])
+                h = _mixed(h * _U64(0x9E3779B97F4A7C15))
+                least = min(least, h)
+                _add(h, shingles, at, signature)
+                at += 1
+        if at > first:
+            _densify(signature)
+        rank[i] = _mixed(least + _U64(0x9E3779B97F4A7C15))
+        ends[i] = at
