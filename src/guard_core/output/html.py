@@ -28,6 +28,15 @@ from guard_core.output.words import LANGUAGES, PHRASES
 from guard_core.version import __version__
 
 _TAGS = {"en": "en", "zh": "zh-Hans"}
+_REPLAY_KINDS = {
+    "allow->deny": "critical",
+    "allow->hold": "critical",
+    "error": "critical",
+    "undecidable": "warning",
+    "deny->allow": "warning",
+    "hold->allow": "warning",
+    "verdict": "warning",
+}
 _BOTH = Markup('<span class="t" lang="en">{en}</span><span class="t" lang="zh-Hans">{zh}</span>')
 
 
@@ -52,6 +61,20 @@ def render_versions(versions: Sequence[Mapping[str, Any]], *, base: str, lang: s
     Each links to ``<base><tenant>/<name>/<version>``.
     """
     return _page("versions.html.j2", lang, versions=versions, base=base)
+
+
+def render_replay(replay: Mapping[str, Any], *, lang: str = "en", most: int = 200) -> str:
+    """The page of a policy replay (``Replay.to_json()``): outcomes, and the ``most`` largest changes."""
+    parts = list(replay["classes"].items())
+    return _page(
+        "policy_replay.html.j2",
+        lang,
+        r=replay,
+        parts=parts,
+        changed=sum(count for name, count in parts if name != "unchanged"),
+        shown=replay["changes"][:most],
+        kinds=_REPLAY_KINDS,
+    )
 
 
 def _page(template: str, lang: str, **values: Any) -> str:

@@ -188,4 +188,34 @@ PHRASES: dict[str, Phrase] = {
         "Register it to give it a version, a signature and a place in the audit log.",
         "登记后将获得版本号、签名和审计记录。",
     ),
+    # policy replay
+    "title.replay": Phrase("What a policy change would have done", "策略变更的影响回放"),
+    "replay.means": Phrase(
+        "Recorded decisions, decided again under the candidate. Nothing was changed.",
+        "用候选策略重新判定已记录的决策，未做任何更改。",
+    ),
+    "replay.decisions": Phrase("decisions", "决策数"),
+    "replay.distinct": Phrase("distinct questions", "不同的问题"),
+    "replay.changed": Phrase("would change", "将会改变"),
+    "replay.gpuhours": Phrase("GPU-hours affected", "受影响的 GPU 小时"),
+    "replay.since": Phrase("since", "起始日期"),
+    "replay.classes": Phrase("Outcomes", "结果分类"),
+    "replay.changes": Phrase("Changes by tenant and rule", "按租户和规则列出的变化"),
+    "replay.class": Phrase("change", "变化"),
+    "replay.tenant": Phrase("tenant", "租户"),
+    "replay.rules": Phrase("rules", "规则"),
+    "replay.examples": Phrase("for example", "示例"),
+    "replay.more": Phrase(
+        "{n} smaller groups are in the JSON format.", "另有 {n} 个较小的分组，见 JSON 格式。"
+    ),
+    "replay.why": Phrase(
+        "Explain an example with <code>trainguard policy why DECISION</code>.",
+        "可用 <code>trainguard policy why DECISION</code> 查看示例的详细理由。",
+    ),
+    "replay.same": Phrase("No decision would change.", "没有任何决策会改变。"),
+    "replay.nothing": Phrase("No decision was recorded in this time.", "该时间段内没有决策记录。"),
+    "replay.how": Phrase("How it was done", "回放方式"),
+    "replay.candidate": Phrase("candidate", "候选版本"),
+    "replay.revision": Phrase("decided under", "原决策版本"),
+    "replay.time": Phrase("time", "用时"),
 }

@@ -67,6 +67,11 @@ class Stage:
     percent: int = 100
     approvals: tuple[Approval, ...] = ()
 
+    @property
+    def valid_approvals(self) -> tuple[Approval, ...]:
+        """Approvals of this very bundle by people other than its author."""
+        return tuple(a for a in self.approvals if a.digest == self.held.digest and not a.by.same(self.author))
+
     def covers(self, tenant: str, subject: str) -> bool:
         """Whether this tenant's subject is among the chosen. Stable: the same answer for the whole change."""
         if self.tenants and tenant not in self.tenants:
@@ -136,7 +141,7 @@ class State:
 
 
 def _stage(value: dict[str, Any]) -> Stage:
-    approvals = tuple(Approval(**{**item, "by": Person(**item["by"])}) for item in value["approvals"])
+    approvals = tuple(_approval(item) for item in value["approvals"])
     known = {
         **value,
         "held": Held(**value["held"]),
@@ -145,6 +150,10 @@ def _stage(value: dict[str, Any]) -> Stage:
         "approvals": approvals,
     }
     return Stage(**known)
+
+
+def _approval(value: dict[str, Any]) -> Approval:
+    return Approval(**{**value, "by": Person(**value["by"])})
 
 
 def _emergency(value: dict[str, Any]) -> Emergency:

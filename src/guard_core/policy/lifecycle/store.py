@@ -46,7 +46,6 @@ class PolicyStore:
         self.keys = keys
         self._signer = signer
         self._state_path = os.fspath(directory / STATE_FILE)
-        self._key: BundleKey | None = None
 
     # --- reading --------------------------------------------------------------------------------------
 
@@ -106,9 +105,7 @@ class PolicyStore:
 
     def signing_key(self) -> BundleKey:
         """The key that signs this home's bundles, made at first use. Raises UserError."""
-        if self._key is None:  # OpenSSL proves the key's primes at every load: a fifth of a second
-            self._key = BundleKey.open(self.keys)
-        return self._key
+        return BundleKey.open(self.keys)
 
     # --- changing -------------------------------------------------------------------------------------
 
@@ -185,6 +182,10 @@ class Draft:
         self._store = store
         self.state = state
 
+    def open(self, held: Held) -> SignedBundle:
+        """As :meth:`PolicyStore.open`."""
+        return self._store.open(held)
+
     def sign(self, bundle: Bundle) -> Held:
         """Sign ``bundle`` as the next number and keep it, not yet in force."""
         sequence = self.state.highest + 1
@@ -214,11 +215,15 @@ class Draft:
         self.state = replace(self.state, highest=found.sequence)
         return held, found.bundle
 
-    def put_in_force(self, state: State) -> State:
-        """Replace the state, atomically and for good: the commit point of every step. Raises OSError."""
-        former = state.former
-        if state.active != self.state.active:
-            former = (self.state.active, *former)[:KEPT]
+    def put_in_force(self, state: State, *, former: tuple[Held, ...] | None = None) -> State:
+        """Replace the state, atomically and for good: the commit point of every step. Raises OSError.
+
+        What was active becomes the newest of the former ones, unless ``former`` says otherwise.
+        """
+        if former is None:
+            former = state.former
+            if state.active != self.state.active:
+                former = (self.state.active, *former)[:KEPT]
         new = replace(
             state,
             generation=self.state.generation + 1,

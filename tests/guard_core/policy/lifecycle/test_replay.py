@@ -296,7 +296,8 @@ def test_the_gpu_hours_of_the_jobs_that_were_let_in_are_summed(
                 WorkloadRow(
                     id=f"job-{number}", tenant="acme", user="ann", queue="acme", state="finished",
                     requests={"gpu_milli": gpus * 1000}, datasets=[], spec={}, reason="",
-                    decision_id=decision, priority=0, created_at=now, admitted_at=now - timedelta(hours=hours),
+                    decision_id=decision, priority=0, created_at=now,
+                    admitted_at=now - timedelta(hours=hours),
                     finished_at=now if done else None,
                 )
             )  # fmt: skip
