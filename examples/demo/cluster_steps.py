@@ -164,6 +164,6 @@ class ClusterSteps:
         onset = start + bad.onset * STEP_NS
         minutes = (seen.acted_ns[stops[0].id] - onset) / 60e9
         return (
-            f"incident {incident.id} for beta/{miner}; stopped {minutes:.1f} min of telemetry after the onset "
+            f"incident {incident.id} for beta/{miner}; stopped {minutes:.1f} min of telemetry after onset "
             f"with the approval of playbook {stops[0].result['playbook']}; acme's job ran on"
         )

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = {"ray", "mlflow", "great_expectations", "pandas", "numba", "sklearn", "sqlalchemy", "pyarrow", "pydantic"}
+HEAVY = {"ray", "mlflow", "great_expectations", "pandas", "numba", "sklearn"} | {"sqlalchemy", "pyarrow"}
 
 
 def loaded_after(statement: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -23,11 +24,10 @@ def test_no_module_is_called_utils_or_helpers_or_manager() -> None:
 
 
 def test_every_rule_id_in_the_source_has_its_page() -> None:
-    import re
-
+    pattern = re.compile(r"\"((?:LEAK|POIS|PRIV|QUAL|DRFT|TAMP|QUOT|ISOL|USAG|POLC)\d{3})\"")
     ids = set()
     for path in SOURCE.rglob("*.py"):
-        ids |= set(re.findall(r"\"((?:LEAK|POIS|PRIV|QUAL|DRFT|TAMP|QUOT|ISOL|USAG|POLC)\d{3})\"", path.read_text()))
+        ids |= set(pattern.findall(path.read_text()))
     assert ids, "no rule id found: the pattern is wrong"
     assert sorted(i for i in ids if not (ROOT / "docs" / "rules" / f"{i}.md").is_file()) == []
 
