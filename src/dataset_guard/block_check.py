@@ -136,7 +136,7 @@ class BlockCheck:
                 touched.append(entry)
             at += entry.rows
         if len(touched) > 1 and self.path is not None:
-            changes = compare(touched, self.path, closed=False)
+            changes = compare(touched, self.path)
             culprits = {*changes.different, *changes.missing}
             touched = [e for e in touched if e.path in culprits] or touched
         return ", ".join(e.path for e in touched) or "the data"
