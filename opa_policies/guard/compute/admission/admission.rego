@@ -15,6 +15,7 @@
 #     quota-unknown: ask for resources that the queue has a quota of
 #     quota-mismatch: submit again; the ledger changed in between
 #     quota-never-fits: ask for less, or have the queue's nominal quota raised (quotas.yaml)
+#     queue-on-hold: nothing to do; a platform admin ends the hold when its incident is closed
 #     quota-busy: nothing to do; the job starts when the queue has room
 package guard.compute.admission
 
@@ -116,9 +117,14 @@ deny contains {"rule": "quota-never-fits", "msg": msg, "resource": resource} if 
 	some resource, share in resources
 	not share.ever_fits == true
 	msg := sprintf(
-		"%v %v requested, but queue %v can have at most %v even when idle",
+		"%v %v requested, but queue %v can have %v even when idle",
 		[show(share, "requested"), resource, queue_name, most(share)],
 	)
+}
+
+hold contains {"rule": "queue-on-hold", "msg": msg} if {
+	is_string(input.quota.hold)
+	msg := sprintf("queue %v is on hold: %v", [queue_name, input.quota.hold])
 }
 
 hold contains {"rule": "quota-busy", "msg": msg, "resource": resource} if {
@@ -180,12 +186,9 @@ show(share, key) := "?" if not shown(share, key)
 
 shown(share, key) if is_number(share[key])
 
-most(share) := share.nominal + share.borrowing_limit if limited(share)
+# What an idle cluster could give: the snapshot says it, since it depends on the cohort's other queues.
+most(share) := share.potential if is_number(share.potential)
 
-# Without a borrowing limit the cohort is the bound, which the snapshot has worked into ever_fits.
-most(share) := "what its cohort has" if not limited(share)
+most(share) := "less" if not known(share)
 
-limited(share) if {
-	is_number(share.nominal)
-	is_number(share.borrowing_limit)
-}
+known(share) if is_number(share.potential)

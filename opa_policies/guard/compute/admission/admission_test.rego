@@ -17,7 +17,7 @@ question := {
 	"quota": {"queue": "acme", "resources": {"jobs": share}},
 }
 
-share := {"nominal": 2, "borrowing_limit": 1, "available": 1, "requested": 1, "fits": true, "ever_fits": true}
+share := {"nominal": 2, "potential": 3, "available": 1, "requested": 1, "fits": true, "ever_fits": true}
 
 decided(part) := value if {
 	value := admission.decision with input as object.union(question, part)
@@ -38,12 +38,18 @@ test_a_busy_queue_holds if {
 	fixture.rules(busy.hold) == {"quota-busy"}
 }
 
+test_a_queue_on_hold_holds if {
+	held := decided({"quota": {"hold": "incident i-1"}})
+	held.deny == set()
+	fixture.rules(held.hold) == {"queue-on-hold"}
+}
+
 test_what_never_fits_is_denied_and_not_held if {
 	never := decided({"quota": {"resources": {"jobs": {"fits": false, "ever_fits": false}}}})
 	fixture.rules(never.deny) == {"quota-never-fits"}
 	never.hold == set()
 	some reason in never.deny
-	reason.msg == "1 jobs requested, but queue acme can have at most 3 even when idle"
+	reason.msg == "1 jobs requested, but queue acme can have 3 even when idle"
 }
 
 test_a_snapshot_without_an_answer_is_not_a_yes if {
