@@ -107,10 +107,10 @@ def note(report: Report) -> str:
     """The run page's description, in Markdown; names are code spans, so they cannot become markup."""
     ref, fingerprint = report.ref.replace("`", "'"), report.fingerprint
     return (
-        f"**TrainGuard: {report.verdict.value}** for `{ref}`\n\n"
-        f"- findings: {report.summary}\n- rows: {report.rows:,}, columns: {report.columns:,}\n"
-        f"- fingerprint: `{fingerprint}`\n- decision: `{report.decision_id}`\n\n"
-        "The report with the rows is under Artifacts, `guard/report.html`."
+        f"**TrainGuard: {report.verdict.value}** for `{ref}`, findings: {report.summary}. "
+        "Which rows, why and what to do: Artifacts, `guard/report.html`.\n\n"
+        f"- rows: {report.rows:,}, columns: {report.columns:,}\n- fingerprint: `{fingerprint}`\n"
+        f"- decision: `{report.decision_id}`\n"
     )
 
 
