@@ -46,15 +46,19 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def plain(array: Any) -> Any:
-    """``array`` without dictionary, run ends, extension or chunks."""
+    """``array`` without dictionary, run ends, extension, views or chunks."""
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     while isinstance(array.type, pa.BaseExtensionType):
         array = array.storage
     if pt.is_dictionary(array.type):
-        return array.dictionary_decode()
+        return plain(array.dictionary_decode())
     if pt.is_run_end_encoded(array.type):
-        return pc.run_end_decode(array)
+        return plain(pc.run_end_decode(array))
+    if pt.is_string_view(array.type):
+        return array.cast(pa.large_string())
+    if pt.is_binary_view(array.type):
+        return array.cast(pa.large_binary())
     return array
 
 
