@@ -46,7 +46,7 @@ class InputUse:
             _part(root, path).whole = True
         for path in self.typed:
             _part(root, path).typed = True
-        return root.of
+        return root.plan()
 
 
 class _Part:
@@ -59,17 +59,24 @@ class _Part:
         self.typed = False
         self.children: dict[str, _Part] = {}
 
-    def of(self, value: Any) -> Any:
+    def plan(self) -> Callable[[Any], Any]:
+        """The function that takes this part of an input; the hot loop of replay."""
         if self.whole:
-            return value
-        if isinstance(value, dict):
-            children = self.children
-            if children:
-                return {key: children[key].of(item) for key, item in value.items() if key in children}
-            return {}
-        if self.children:
-            return value  # not an object, where one was expected: rare, so all of it counts
-        return _kind(value)
+            return lambda value: value
+        if not self.children:
+            return lambda value: {} if isinstance(value, dict) else _kind(value)
+        steps = [(key, None if c.whole else c.plan()) for key, c in sorted(self.children.items())]
+
+        def of(value: Any) -> Any:
+            if type(value) is not dict:
+                return value  # not an object, where one was expected: rare, so all of it counts
+            return {
+                key: value[key] if inner is None else inner(value[key])
+                for key, inner in steps
+                if key in value
+            }
+
+        return of
 
 
 def _kind(value: Any) -> str:

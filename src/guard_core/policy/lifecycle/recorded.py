@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import marshal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from guard_core.policy.lifecycle.outcome import Outcome
 
 PIECE_BYTES = 8 << 20
 EXAMPLES = 3
+
+_PARSE = json.JSONDecoder().raw_decode
 
 Question = bytes
 """Digest of a rule path and of what counts of an input: equal digests get equal answers."""
@@ -132,11 +136,11 @@ def gather(
         if b'"kind":"decision"' not in line:
             continue
         try:
-            event = record.decode(line)
-            if event.get("kind") != "decision" or event["timestamp"] < since:
+            event, _ = _PARSE(line.decode())
+            if event["kind"] != "decision" or event["timestamp"] < since:
                 continue
             _count(found, event, (piece.path, offset), use_of, gpu_hours)
-        except (record.BadRecord, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             found.unreadable += 1
     return found
 
@@ -150,7 +154,7 @@ def _count(
 ) -> None:
     path, question, decision_id = event["path"], event["input"], event["decision_id"]
     use, projected = use_of(path)
-    outcome = Outcome.recorded(event)
+    outcome = _recorded(event)
     tenant = str((question.get("principal") or {}).get("tenant", ""))
     old: Old = (outcome.kind, outcome.verdict, outcome.rules, tenant)
     allowed = outcome.kind == "allow"
@@ -176,9 +180,21 @@ def _count(
 
 
 def _digest(path: str, counted: Any) -> Question:
-    # Records are written with sorted keys, and projection keeps the order: no need to sort again.
-    text = json.dumps([path, counted], ensure_ascii=False, separators=(",", ":"))
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    # Version 0 of marshal has neither references nor interning: equal values give equal bytes, and it is
+    # five times as fast as JSON. Records have sorted keys, and what counts of them keeps an order of its own.
+    return hashlib.blake2b(marshal.dumps((path, counted), 0), digest_size=16).digest()
+
+
+@lru_cache(maxsize=4096)
+def _outcome(result: bytes) -> Outcome:
+    return Outcome.of(marshal.loads(result))  # noqa: S302 - bytes made two lines before
+
+
+def _recorded(event: dict[str, Any]) -> Outcome:
+    """`Outcome.recorded`, working each distinct result out once."""
+    if "error" in event or "result" not in event:
+        return Outcome.recorded(event)
+    return _outcome(marshal.dumps(event["result"], 0))
 
 
 def question_at(place: Place) -> dict[str, Any]:
