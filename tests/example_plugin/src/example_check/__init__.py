@@ -1,0 +1,1 @@
+"""A check that lives outside TrainGuard."""
