@@ -21,6 +21,8 @@ from guard_core.policy.bundle import Bundle
 from guard_core.policy.decision import Answer
 from guard_core.policy.question import Unaskable, input_json, rule_path
 
+_UNDEFINED = '"<undefined>"'
+
 
 def brief(exc: BaseException) -> str:
     """The first useful line of a regorus error, with file:line:column, without its Rust stack."""
@@ -52,6 +54,25 @@ def compile_engine(bundle: Bundle, *, with_tests: bool = False) -> Any:
     except BaseException as exc:  # PanicException is no Exception
         raise UserError(f"policy does not compile: {brief(exc)}") from exc
     return engine
+
+
+def _value(engine: Any, query: str) -> tuple[bool, Any]:
+    """(defined, value) of a rule, or of any other reference into ``data``.
+
+    Asking for a rule is a quarter faster than a query, but it knows rules only, and says "<undefined>" for
+    undefined: then the query tells.
+    """
+    try:
+        text: str = engine.eval_rule_as_json(query)
+    except RuntimeError as exc:
+        if "not a valid rule path" not in str(exc):
+            raise
+        text = _UNDEFINED
+    if text != _UNDEFINED:
+        return True, json.loads(text)
+    rows = json.loads(engine.eval_query_as_json(query)).get("result") or []
+    values = [e["value"] for row in rows for e in row.get("expressions") or [] if "value" in e]
+    return (True, values[0]) if len(values) == 1 else (False, None)
 
 
 class EmbeddedEngine:
@@ -102,7 +123,7 @@ class EmbeddedEngine:
             text = input_json(input)
             engine = self._engine(bundle)
             engine.set_input_json(text)
-            result = json.loads(engine.eval_query_as_json(query))
+            defined, value = _value(engine, query)
         except (KeyboardInterrupt, SystemExit):
             raise
         except Unaskable as exc:
@@ -115,10 +136,7 @@ class EmbeddedEngine:
                 revision=bundle.revision,
             )
         elapsed = time.perf_counter_ns() - started
-        expressions = [e for row in result.get("result") or [] for e in row.get("expressions") or []]
-        if len(expressions) != 1 or "value" not in expressions[0]:
-            return Answer(defined=False, eval_ns=elapsed, revision=bundle.revision)
-        return Answer(value=expressions[0]["value"], defined=True, eval_ns=elapsed, revision=bundle.revision)
+        return Answer(value=value, defined=defined, eval_ns=elapsed, revision=bundle.revision)
 
     def _forget(self, bundle: Bundle) -> None:  # noqa: ARG002  # this thread has one engine only
         self._local.engine = None
