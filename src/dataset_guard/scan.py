@@ -87,6 +87,7 @@ class _Run:
         self._state: Any = None
         self.skipped: str | None = None
         self.failure: Finding | None = None
+        self.details: Mapping[str, Any] | None = None
         with self._guarded():
             self.skipped = check.applies(context)
             if self.skipped is None:
@@ -130,6 +131,7 @@ class _Run:
             with self._guarded():
                 found = list(self._state.finish())
                 self.skipped = getattr(self._state, "skipped", None)
+                self.details = getattr(self._state, "details", None)
         if self.failure is not None:
             found.append(self.failure)
         return [replace(f, check=self.check.name, check_version=self.check.version) for f in found]
@@ -141,6 +143,7 @@ class _Run:
             "parameters": {k: v for k, v in parameters_of(self.check).items() if _is_json(v)},
             "seconds": round(self._timer.seconds[f"check:{self.check.name}"], 4),
             "skipped": self.skipped,
+            **({} if self.details is None else {"details": dict(self.details)}),
         }
 
 

@@ -109,7 +109,8 @@ class State(Protocol):
     """One check's memory of the rows it has seen.
 
     A state that learns from the rows that it cannot judge them may set an attribute ``skipped`` to one
-    sentence why, in ``finish``; it is recorded like a reason that ``applies`` gives.
+    sentence why, in ``finish``; it is recorded like a reason that ``applies`` gives. An
+    attribute ``details``, a mapping of JSON values, goes into the check's record as it is.
     """
 
     def update(
