@@ -124,14 +124,16 @@ class OpaServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> OpaServer:
-        """Start it and wait until its bundle is in force."""
+    def start(self, *, wait: bool = True) -> OpaServer:
+        """Start it and wait until its bundle is in force (a TLS server is for the test to wait for)."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.command, "--addr", f"127.0.0.1:{self.port}", "--bundle", str(self.bundle)],
                 stdout=log,
                 stderr=log,
             )
+        if not wait:
+            return self
         for _ in range(600):
             try:
                 with urllib.request.urlopen(f"{self.url}/health?bundles", timeout=1):
@@ -157,10 +159,10 @@ def start_opa(opa: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ca
     running: list[OpaServer] = []
     logs = tmp_path_factory.mktemp("opa-logs")
 
-    def start(bundle: Path, *options: str) -> OpaServer:
+    def start(bundle: Path, *options: str, wait: bool = True) -> OpaServer:
         server = OpaServer(opa, bundle, logs / f"{len(running)}.log", *options)
         running.append(server)
-        return server.start()
+        return server.start(wait=wait)
 
     yield start
     for server in running:
@@ -172,8 +174,8 @@ def opa_server(start_opa: Callable[..., OpaServer]) -> Iterator[Callable[..., Op
     """As ``start_opa``, but the servers are ended with the test."""
     running: list[OpaServer] = []
 
-    def start(bundle: Path, *options: str) -> OpaServer:
-        running.append(start_opa(bundle, *options))
+    def start(bundle: Path, *options: str, wait: bool = True) -> OpaServer:
+        running.append(start_opa(bundle, *options, wait=wait))
         return running[-1]
 
     yield start

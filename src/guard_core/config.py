@@ -38,6 +38,11 @@ class PolicySettings(_Section):
     server_token_file: Path | None = Field(
         default=None, description="file with the OPA server's bearer token"
     )
+    server_ca_file: Path | None = Field(default=None, description="PEM; empty = the machine's authorities")
+    server_client_cert: Path | None = Field(
+        default=None, description="PEM certificate we prove ourselves with"
+    )
+    server_client_key: Path | None = Field(default=None, description="PEM key of server_client_cert")
     deadline_ms: int = Field(default=250, ge=1, le=60_000)
 
 
@@ -199,7 +204,10 @@ def _from_file(key: str, value: Any, file: Path | None) -> Any:
     return path if file is None else file.parent / path
 
 
-_PATHS = frozenset({"home", "policy.dir", "policy.server_token_file", "signing_key"})
+_PATHS = frozenset(
+    {"home", "policy.dir", "signing_key"}
+    | {f"policy.server_{name}" for name in ("token_file", "ca_file", "client_cert", "client_key")}
+)
 
 
 def _nest(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,13 +29,15 @@ def accepted(bundle: Bundle) -> Bundle:
 def make_engine(settings: Settings) -> PolicyEngine:
     """The engine configuration asks for: ``embedded`` or ``server``. Raises UserError for a broken policy."""
     if settings.policy.engine == "server":
-        from guard_core.policy.server import ServerEngine, token_from
+        from guard_core.policy.server import ServerEngine, ca_from, client_cert_from, token_from
 
         policy = settings.policy
         return ServerEngine(
             policy.server_url,
             token=token_from(policy.server_token_file),
             deadline_s=policy.deadline_ms / 1000,
+            client_cert=client_cert_from(policy.server_client_cert, policy.server_client_key),
+            ca_file=ca_from(policy.server_ca_file),
         )
     from guard_core.policy.embedded import EmbeddedEngine
 

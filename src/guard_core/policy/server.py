@@ -46,6 +46,28 @@ def token_from(file: Path | None) -> str | None:
     return token
 
 
+def ca_from(file: Path | None) -> str | None:
+    """The authorities that may vouch for the server; None for the machine's own. Raises UserError."""
+    return None if file is None else _readable(file, "server_ca_file")
+
+
+def client_cert_from(cert: Path | None, key: Path | None) -> tuple[str, str] | None:
+    """Certificate and key for mutual TLS. Raises UserError when one is missing or unreadable."""
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise UserError("policy.server_client_cert and policy.server_client_key belong together; set both")
+    return _readable(cert, "server_client_cert"), _readable(key, "server_client_key")
+
+
+def _readable(file: Path, key: str) -> str:
+    try:
+        file.open("rb").close()
+    except OSError as exc:
+        raise UserError(f"policy.{key} {file} cannot be read; check its path and permissions") from exc
+    return str(file)
+
+
 class ServerEngine:
     """Answers from an OPA server. Shareable by threads; opens nothing until the first question."""
 

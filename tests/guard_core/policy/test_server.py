@@ -9,18 +9,25 @@ import json
 import pickle
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from guard_core.errors import UserError
 from guard_core.findings import Enforcement
 from guard_core.policy.breaker import Breaker
 from guard_core.policy.bundle import load_bundle, make_bundle, shipped_policies, write_bundle
 from guard_core.policy.decision import Answer, Decision
-from guard_core.policy.server import ServerEngine, token_from
+from guard_core.policy.server import ServerEngine, client_cert_from, token_from
 
 PATH = "guard/dataset/use/decision"
 OPA_YES = {"result": {"allow": True, "deny": []}, "provenance": {"bundles": {"guard": {"revision": "r1"}}}}
@@ -386,3 +393,87 @@ def test_a_server_without_our_bundle_is_not_healthy(opa_server: Any, tmp_path: P
     engine = ServerEngine(opa_server(tmp_path / "b").url, deadline_s=10.0)
     assert any("holds no TrainGuard bundle" in problem for problem in engine.health())
     assert_refused(engine.evaluate(PATH, {}))
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """An authority, a server's and a client's certificate, and a client certificate of nobody's authority."""
+    now = datetime.now(UTC)
+
+    def key_of(name: str) -> ec.EllipticCurvePrivateKey:
+        key = ec.generate_private_key(ec.SECP256R1())
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        (tmp_path / f"{name}.key").write_bytes(pem)
+        return key
+
+    def issue(name: str, issuer: str, signer: ec.EllipticCurvePrivateKey | None = None) -> Any:
+        key = key_of(name)
+        built = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), critical=True)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key((signer or key).public_key()),
+                critical=False,
+            )
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(signer or key, hashes.SHA256())
+        )
+        (tmp_path / f"{name}.pem").write_bytes(built.public_bytes(serialization.Encoding.PEM))
+        return key
+
+    authority = issue("authority", "authority")
+    issue("server", "authority", authority)
+    issue("client", "authority", authority)
+    issue("stranger", "stranger")
+    return tmp_path
+
+
+@pytest.mark.opa
+def test_mutual_tls_lets_in_who_the_authority_knows_and_nobody_else(
+    opa_server: Any, tmp_path: Path, certificates: Path
+) -> None:
+    bundle = make_bundle({"guard/t/t.rego": 'package guard.t\n\ndecision := {"allow": true}\n'}, {})
+    server = opa_server(
+        write_bundle(bundle, tmp_path / "b"),
+        f"--tls-cert-file={certificates / 'server.pem'}",
+        f"--tls-private-key-file={certificates / 'server.key'}",
+        f"--tls-ca-cert-file={certificates / 'authority.pem'}",
+        "--authentication=tls",
+        wait=False,
+    )
+    url = server.url.replace("http://", "https://")
+
+    def ask(ca: str | None, client: str | None) -> Answer:
+        pair = (str(certificates / f"{client}.pem"), str(certificates / f"{client}.key")) if client else None
+        ca_file = str(certificates / f"{ca}.pem") if ca else None
+        engine = ServerEngine(url, client_cert=pair, ca_file=ca_file, deadline_s=10.0)
+        return engine.evaluate("guard/t/decision", {})
+
+    for _ in range(100):
+        answer = ask("authority", "client")
+        if answer.error is None:
+            break
+        time.sleep(0.05)
+    assert decided(answer).allow
+    assert_refused(ask(None, "client"), "certificate is not accepted")
+    assert_refused(ask("authority", None))
+    assert_refused(ask("authority", "stranger"))
+
+
+def test_certificate_and_key_belong_together(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="belong together"):
+        client_cert_from(tmp_path / "cert.pem", None)
+    with pytest.raises(UserError, match=r"server_client_cert .* cannot be read"):
+        client_cert_from(tmp_path / "cert.pem", tmp_path / "cert.key")
+    assert client_cert_from(None, None) is None
