@@ -162,7 +162,7 @@ def _count(
     found.decisions += 1
     found.allows += allowed
     found.revisions[event["bundles"]["guard"]["revision"]] += 1
-    for pointer in event.get("erased", ()):
+    for pointer in (*event.get("erased", ()), *event.get("masked", ())):
         part = tuple(key.replace("~1", "/").replace("~0", "~") for key in pointer.split("/")[1:])
         if part[:1] == ("input",) and use.touches(part[1:]):
             tally = found.masked.setdefault((path, pointer, old), Tally())

@@ -227,10 +227,14 @@ def test_a_masked_field_that_the_candidate_reads_is_undecidable_not_guessed(
 ) -> None:
     recorder.ask(USE, reading(token="hidden"))  # taken out of the record, read by nobody
     recorder.ask(USE, reading(dataset=fact(password="hidden")))  # below what the decision reads
+    recorder.ask(USE, reading(), masked=["/input/principal/tenant"])  # replaced by a mask policy
+    recorder.ask(USE, reading(), masked=["/input/principal/credential_id"])
     recorder.write()
     found = replay(recorder.log.directory, stricter(shipped))
-    assert dict(found.classes) == {"unchanged": 1, "undecidable": 1}
-    assert "/input/dataset/password was masked" in found.changes[0].message
+    assert dict(found.classes) == {"unchanged": 2, "undecidable": 2}
+    assert {c.message.split(" was")[0] for c in found.changes} == {
+        "/input/dataset/password", "/input/principal/tenant",
+    }  # fmt: skip
 
 
 def test_an_error_of_the_past_that_now_has_an_answer_is_told_apart(
