@@ -52,7 +52,10 @@ Asked = tuple[Question, Outcome, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """Decisions of one tenant that change in one way for the same rules. ``gpu_hours`` ran under allows."""
+    """Decisions of one tenant that change in one way for the same rules.
+
+    ``gpu_hours`` ran under allows. For undecidable ones, ``rules`` holds the masked field's JSON pointer.
+    """
 
     kind: str
     tenant: str
@@ -217,7 +220,7 @@ def _compared(
         rules = before.rules if new.kind == "allow" and before.kind != "allow" else new.rules
         note(kind, old, found.places[question][0], rules, new.message, tally)
     for (path, pointer, old), tally in found.masked.items():
-        note(UNDECIDABLE, old, path, (), f"{pointer} was masked, and the candidate reads it", tally)
+        note(UNDECIDABLE, old, path, (pointer,), f"{pointer} was masked, and the candidate reads it", tally)
     changes = [
         Change(
             kind=kind,
