@@ -23,18 +23,33 @@ if TYPE_CHECKING:
     from dataset_guard import ray_data as ray_data
     from dataset_guard.diff import diff as diff
     from dataset_guard.identity import fingerprint as fingerprint
+    from dataset_guard.prove import check_proof as check_proof
+    from dataset_guard.prove import prove as prove
     from dataset_guard.register import register as register
     from dataset_guard.register import scan as scan
     from dataset_guard.report import Report as Report
     from dataset_guard.verified_read import read as read
     from dataset_guard.verify import verify as verify
 
-__all__ = ["Report", "diff", "fingerprint", "ray_data", "read", "register", "scan", "verify"]
+__all__ = [
+    "Report",
+    "check_proof",
+    "diff",
+    "fingerprint",
+    "prove",
+    "ray_data",
+    "read",
+    "register",
+    "scan",
+    "verify",
+]
 
 _HOME_OF = {
     "Report": "report",
+    "check_proof": "prove",
     "diff": "diff",
     "fingerprint": "identity",
+    "prove": "prove",
     "read": "verified_read",
     "register": "register",
     "scan": "register",

@@ -1,4 +1,5 @@
-"""``trainguard dataset``: register, scan, fingerprint, verify, diff, show, list, alias."""
+"""``trainguard dataset``: register, scan, fingerprint, verify, diff, show, list, alias;
+:mod:`dataset_guard.version_cli` has the commands about one version."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dataset_guard import version_cli
 from guard_core.output import exit_status, fail_on_option, format_option, render
 
 if TYPE_CHECKING:
@@ -223,6 +225,10 @@ def alias(ctx: click.Context, ref: str, alias: str, tenant: str | None) -> None:
 
     version = move_alias(ctx.obj.home(), ref, alias, tenant=tenant)
     click.echo(f"{version.tenant}/{version.name}@{alias} is now version {version.version}", err=True)
+
+
+for _more in version_cli.COMMANDS:
+    dataset.add_command(_more)
 
 
 def _echo_json(value: Any) -> None:

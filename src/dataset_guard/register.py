@@ -31,6 +31,7 @@ from dataset_guard.registry import Reference, Registry
 from dataset_guard.report import Report, digest_of
 from dataset_guard.rowkeys import tenant_row_key
 from dataset_guard.rowstore import write_sidecar
+from dataset_guard.rowtree import sidecar_root
 from guard_core.clock import rfc3339
 from guard_core.errors import Denied, Undecidable, UserError
 from guard_core.files import write_atomic
@@ -455,6 +456,7 @@ class _Commit:
                 "enforcement": report.enforcement.value,
             },
             "sidecars": sidecars,
+            "rows_root": sidecar_root(self.staging.folder / records.ROWS).hex(),
             "tool": {"name": "trainguard", "version": __version__},
         }
 

@@ -138,12 +138,14 @@ class Sidecar:
         """Keyed feature hashes in row order; None when the version has no label."""
         return self._in_row_order("feat_hi", "feat_lo")
 
+    def sorted_pieces(self) -> Iterator[Hashes]:
+        """Keyed row hashes in ascending order, up to a million at a time."""
+        for b in self._batches(["hash_hi", "hash_lo"]):
+            yield np.stack([b.column(0).to_numpy(), b.column(1).to_numpy()], axis=1)
+
     def sorted_hashes(self) -> Hashes:
         """Keyed row hashes in ascending order, shape (rows, 2)."""
-        parts = [
-            np.stack([b.column(0).to_numpy(), b.column(1).to_numpy()], axis=1)
-            for b in self._batches(["hash_hi", "hash_lo"])
-        ]
+        parts = list(self.sorted_pieces())
         return np.concatenate(parts) if parts else np.empty((0, 2), np.uint64)
 
     def window(self, first_row: int, rows: int) -> Hashes:
