@@ -20,6 +20,7 @@ from guard_core.errors import UserError
 from guard_core.policy.bundle import Bundle
 from guard_core.policy.decision import Answer
 from guard_core.policy.question import Unaskable, input_json, rule_path
+from guard_core.policy.thread_engine import ThreadEngine
 
 _UNDEFINED = '"<undefined>"'
 
@@ -40,11 +41,9 @@ def brief(exc: BaseException) -> str:
     return f"{place}: {message}" if place else message
 
 
-def compile_engine(bundle: Bundle, *, with_tests: bool = False) -> Any:
+def compile_engine(bundle: Bundle, *, with_tests: bool = False) -> ThreadEngine:
     """A regorus engine holding ``bundle``, for the calling thread only. Raises UserError with its place."""
-    import regorus
-
-    engine = regorus.Engine()
+    engine = ThreadEngine()
     try:
         for name, text in {**bundle.modules, **(bundle.tests if with_tests else {})}.items():
             engine.add_policy(name, text)
@@ -56,14 +55,14 @@ def compile_engine(bundle: Bundle, *, with_tests: bool = False) -> Any:
     return engine
 
 
-def _value(engine: Any, query: str) -> tuple[bool, Any]:
+def _value(engine: ThreadEngine, query: str) -> tuple[bool, Any]:
     """(defined, value) of a rule, or of any other reference into ``data``.
 
     Asking for a rule is a quarter faster than a query, but it knows rules only, and says "<undefined>" for
     undefined: then the query tells.
     """
     try:
-        text: str = engine.eval_rule_as_json(query)
+        text = engine.eval_rule_as_json(query)
     except RuntimeError as exc:
         if "not a valid rule path" not in str(exc):
             raise

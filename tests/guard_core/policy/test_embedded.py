@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+import sys
 import threading
 from typing import Any
 
 import pytest
 
-from guard_core.clock import rfc3339  # noqa: F401  # the kernel imports without the engine
 from guard_core.errors import UserError
 from guard_core.findings import Enforcement
 from guard_core.policy.bundle import Bundle, make_bundle
 from guard_core.policy.decision import Answer, Decision
 from guard_core.policy.embedded import EmbeddedEngine
+from guard_core.policy.thread_engine import _left_over
 
 
 def bundle(rego: str, **config: Any) -> Bundle:
@@ -162,3 +164,36 @@ def test_a_bundle_that_does_not_compile_leaves_the_old_one_in_force() -> None:
 def test_an_engine_travels_to_another_process() -> None:
     engine = pickle.loads(pickle.dumps(EmbeddedEngine(bundle("decision := data.guard.config.n", n=7))))
     assert engine.evaluate("guard/t/decision", {}).value == 7
+
+
+def test_an_engine_collected_by_another_thread_is_freed_by_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    left = [EmbeddedEngine(bundle("decision := 1"))]
+    assert left[0].evaluate("guard/t/decision", {}).value == 1
+
+    def collect() -> None:
+        left.clear()
+        gc.collect()
+
+    thread = threading.Thread(target=collect)
+    thread.start()
+    thread.join()
+    assert len(_left_over()) == 1
+    EmbeddedEngine(bundle("decision := 2"))
+    gc.collect()
+    assert _left_over() == []
+    assert complaints == []
+
+
+def test_a_thread_that_ends_takes_its_engine_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    left = [EmbeddedEngine(bundle("decision := 1"))]
+    thread = threading.Thread(target=left[0].evaluate, args=("guard/t/decision", {}))
+    thread.start()
+    thread.join()
+    del thread
+    left.clear()
+    gc.collect()
+    assert complaints == []

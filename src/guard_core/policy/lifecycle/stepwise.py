@@ -16,6 +16,7 @@ from guard_core.errors import UserError
 from guard_core.policy.bundle import Bundle
 from guard_core.policy.embedded import brief
 from guard_core.policy.lifecycle.bundle_archive import Documents
+from guard_core.policy.thread_engine import ThreadEngine
 
 SLICE_CHARS = 128 * 1024
 LARGE_CHARS = 1 << 20
@@ -76,9 +77,7 @@ def building(bundle: Bundle, data: tuple[str, ...]) -> Iterator[Any]:
 
     Raises UserError when the policy does not compile.
     """
-    import regorus
-
-    engine = regorus.Engine()
+    engine = ThreadEngine()
     try:
         for name, text in bundle.modules.items():
             engine.add_policy(name, text)
