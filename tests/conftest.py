@@ -69,9 +69,12 @@ def clock() -> FrozenClock:
 
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedCluster]:
-    """The one real guarded Ray head of this session: 4 logical CPUs, shipped policies, 250 ms rounds."""
+    """The one real guarded Ray head of this session: 4 logical CPUs and 2 logical GPUs (Ray counts them, no
+
+    device is needed), shipped policies, 250 ms rounds.
+    """
     pytest.importorskip("ray")
-    with guarded_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+    with guarded_cluster(tmp_path_factory.mktemp("cluster"), num_gpus=2) as cluster:
         yield cluster
 
 

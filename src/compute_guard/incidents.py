@@ -99,7 +99,8 @@ def _owners(signal: Signal, book: LeaseBook, at_ns: int) -> list[tuple[str, str]
     if signal.tenant:
         return [(signal.tenant, signal.job)]
     leases = book.on(signal.device, at_ns)
-    return sorted({(lease.tenant, lease.job) for lease in leases}) or [("unattributed", signal.device)]
+    holders = {(lease.tenant or "unattributed", lease.job) for lease in leases}
+    return sorted(holders) or [("unattributed", signal.device)]
 
 
 def _merged(key: Key, signals: Sequence[Signal], at_ns: int) -> Observation:

@@ -71,7 +71,12 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
 
 @contextmanager
 def guarded_cluster(
-    folder: Path, *, num_cpus: int = 4, object_store_bytes: int = 200_000_000, period_ms: int = 250
+    folder: Path,
+    *,
+    num_cpus: int = 4,
+    num_gpus: int | None = None,
+    object_store_bytes: int = 200_000_000,
+    period_ms: int = 250,
 ) -> Iterator[GuardedCluster]:
     """A guarded local head in ``folder`` with a copy of the shipped policies, ended on exit."""
     from compute_guard import local_cluster
@@ -84,7 +89,11 @@ def guarded_cluster(
     settings = load_settings(home=folder / "home", policy={"dir": policies})
     with Home.open(settings) as home:
         cluster = local_cluster.up(
-            home, num_cpus=num_cpus, object_store_bytes=object_store_bytes, period_ms=period_ms
+            home,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            object_store_bytes=object_store_bytes,
+            period_ms=period_ms,
         )
         try:
             yield GuardedCluster(home, cluster, policies)

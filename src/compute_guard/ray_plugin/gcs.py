@@ -22,6 +22,7 @@ _SUBMISSION_KEY = "job_submission_id"
 _SUPERVISOR = "_ray_internal_job_actor_"
 _ACTOR_DEAD = 4
 _GROUP_REMOVED = 3
+_NODE_ALIVE = 0
 DEADLINE_SECONDS = 5.0
 
 
@@ -35,6 +36,18 @@ class Actor:
     name: str
     pid: int
     detached: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRow:
+    """A living node. ``port`` is the raylet's, ``metrics_port`` its agent's Prometheus endpoint."""
+
+    node_id: str
+    address: str
+    hostname: str
+    port: int
+    metrics_port: int
+    resources: Mapping[str, float]
 
 
 class Gcs:
@@ -53,6 +66,7 @@ class Gcs:
         self._kv = gcs_service_pb2_grpc.InternalKVGcsServiceStub(self._channel)
         self._actors = gcs_service_pb2_grpc.ActorInfoGcsServiceStub(self._channel)
         self._groups = gcs_service_pb2_grpc.PlacementGroupInfoGcsServiceStub(self._channel)
+        self._nodes = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(self._channel)
 
     def close(self) -> None:
         """Give the connection back."""
@@ -84,6 +98,22 @@ class Gcs:
                 is_dead=row.is_dead,
             )
             for row in self._call(self._jobs.GetAllJobInfo, request).job_info_list
+        ]
+
+    def nodes(self) -> list[NodeRow]:
+        """Living nodes, by id."""
+        table = self._call(self._nodes.GetAllNodeInfo, self._messages.GetAllNodeInfoRequest()).node_info_list
+        return [
+            NodeRow(
+                node_id=row.node_id.hex(),
+                address=row.node_manager_address,
+                hostname=row.node_manager_hostname,
+                port=row.node_manager_port,
+                metrics_port=row.metrics_export_port,
+                resources=dict(row.resources_total),
+            )
+            for row in sorted(table, key=lambda row: row.node_id)
+            if row.state == _NODE_ALIVE
         ]
 
     def submission_ids(self) -> list[str]:

@@ -20,7 +20,7 @@ class Origins:
     """Judges each driver once. ``supervisors`` gives Ray's supervisor process ids by submission id."""
 
     def __init__(self, gcs_address: str, supervisors: Callable[[], Mapping[str, int]]) -> None:
-        self._here = {gcs_address.rpartition(":")[0], *_own_addresses()}
+        self._here = {gcs_address.rpartition(":")[0], *own_addresses()}
         self._supervisors = supervisors
         self._known: dict[str, bool] = {}
 
@@ -87,7 +87,7 @@ def _is_dashboard_agent(pid: int) -> bool | None:
         return None
 
 
-def _own_addresses() -> set[str]:
+def own_addresses() -> set[str]:
     """This machine's addresses."""
     import psutil
 

@@ -178,7 +178,9 @@ def strangers(leases: Sequence[Lease], uses: Sequence[Use]) -> tuple[Use, ...]:
     """The processes among ``uses`` that no lease explains.
 
     A lease whose processes are not known may explain any process; so only when all are known is one foreign.
+    A lease without a tenant (a holder that was never admitted) explains nothing.
     """
+    leases = [lease for lease in leases if lease.tenant]
     explained = {pid for lease in leases for pid in lease.pids}
     if any(not lease.pids for lease in leases):
         return ()
@@ -188,6 +190,8 @@ def strangers(leases: Sequence[Lease], uses: Sequence[Use]) -> tuple[Use, ...]:
 def _claims(leases: Sequence[Lease], uses: Sequence[Use]) -> dict[Owner, int]:
     """Owners of a moment and their weights: at least one owner, weights not all zero."""
     foreign = strangers(leases, uses)
+    if foreign:  # then the processes of a holder without a tenant are among them, and count once
+        leases = [lease for lease in leases if lease.tenant]
     if not leases:
         return _unleased(foreign, [use for use in uses if use.is_platform])
     jobs = {pid: lease.job for lease in leases for pid in lease.pids}
@@ -216,14 +220,28 @@ def _unleased(foreign: Sequence[Use], platform: Sequence[Use]) -> dict[Owner, in
 
 
 def _leased(leases: Sequence[Lease], counted: Mapping[str, int]) -> dict[Owner, int]:
-    owners = {lease: Owner("tenant", lease.tenant, lease.job, "lease") for lease in leases}
+    owners = {lease: _owner(lease) for lease in leases}
     if len(leases) == 1:
         return {owners[leases[0]]: max(counted.get(leases[0].job, 0), 1)}
     if sum(counted.values()) > 0 and all(lease.pids for lease in leases):
-        return {owners[lease]: counted.get(lease.job, 0) for lease in leases}
+        return _summed((owners[lease], counted.get(lease.job, 0)) for lease in leases)
     if sum(lease.gpu_milli for lease in leases) <= WHOLE_MILLI:
-        return {owners[lease]: lease.gpu_milli for lease in leases}
+        return _summed((owners[lease], lease.gpu_milli) for lease in leases)
     return {Owner("contested", reason="leases_exceed_the_device"): 1}
+
+
+def _summed(weights: Iterable[tuple[Owner, int]]) -> dict[Owner, int]:
+    """Weights by owner: several holders that were never admitted are one owner, nobody."""
+    found: dict[Owner, int] = {}
+    for owner, weight in weights:
+        found[owner] = found.get(owner, 0) + weight
+    return found
+
+
+def _owner(lease: Lease) -> Owner:
+    if lease.tenant:
+        return Owner("tenant", lease.tenant, lease.job, "lease")
+    return Owner("unattributed", reason="holder_not_admitted")
 
 
 @dataclass(slots=True)
