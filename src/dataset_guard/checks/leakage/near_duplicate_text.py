@@ -24,16 +24,19 @@ _WHOLE = 2**64 - 1
 class NearDuplicateText:
     """LEAK003: texts whose shingle sets have a Jaccard similarity of at least ``similarity``.
 
-    ``columns``: text columns to look at; none named means every column of text whose values have
-    ``mean_bytes`` bytes on average. ``memory_bytes`` bounds what is kept of a column: beyond it, texts are
-    sampled by content, so that near-duplicates stay together.
+    ``columns``: text columns to look at; none named means all. Texts shorter than ``least_bytes`` are not
+    compared: names and codes resemble each other by nature. ``memory_bytes`` bounds what is kept of a
+    column: beyond it, texts are sampled by content, so that near-duplicates stay together. Repeats within
+    the set are a warning from ``warning_share`` on; above ``category_share`` the column is one of
+    categories, and repeats are its nature.
     """
 
     similarity: float = 0.7
     columns: tuple[str, ...] = ()
-    mean_bytes: int = 32
+    least_bytes: int = 32
     memory_bytes: int = 512 << 20
     warning_share: float = 0.02
+    category_share: float = 0.9
     chance_critical: float = 1e-3
 
     name: ClassVar[str] = "near_duplicate_text"
@@ -66,31 +69,32 @@ class Collected:
     The limit depends on the texts alone, not on their order or their batches.
     """
 
-    def __init__(self, memory_bytes: int, limit: int = _WHOLE) -> None:
+    def __init__(self, memory_bytes: int, least_bytes: int, limit: int = _WHOLE) -> None:
         self._memory = memory_bytes
+        self._least = least_bytes
         self.limit = limit
-        self.bytes_seen = 0
-        self.values = 0
         self._held = 0
         self._parts: list[tuple[Rows, npt.NDArray[np.uint64], Any, npt.NDArray[np.int64], Any]] = []
 
     def update(self, column: Any, first_row: int) -> None:
         """Take the texts of an Arrow array."""
-        values = _lowered(plain(column))
-        wide = values.cast(pa.large_string())
+        texts = plain(column)
+        long_enough = np.asarray(pc.binary_length(texts).fill_null(0)) >= self._least
+        chosen = np.flatnonzero(long_enough)
+        if not len(chosen):
+            return
+        texts = _lowered(texts if long_enough.all() else texts.take(pa.array(chosen)))
+        wide = texts.cast(pa.large_string())
         offsets = np.frombuffer(wide.buffers()[1], np.int64)[wide.offset : wide.offset + len(wide) + 1]
-        buffer = wide.buffers()[2]
-        data = np.frombuffer(buffer or b"", np.uint8)
-        self.bytes_seen += int(offsets[-1] - offsets[0])
-        self.values += len(wide) - wide.null_count
+        data = np.frombuffer(wide.buffers()[2] or b"", np.uint8)
         start = 0
         while start < len(wide):
             stop = int(np.searchsorted(offsets, offsets[start] + _WINDOW_BYTES, side="right")) - 1
             stop = min(max(stop, start + 1), len(wide))
-            self._window(offsets[start : stop + 1], data, first_row + start)
+            self._window(offsets[start : stop + 1], data, chosen[start:stop] + first_row)
             start = stop
 
-    def _window(self, offsets: Any, data: Any, first_row: int) -> None:
+    def _window(self, offsets: Any, data: Any, rows: Rows) -> None:
         from dataset_guard.checks.leakage.shingles import BINS, shingle
 
         n = len(offsets) - 1
@@ -101,7 +105,6 @@ class Collected:
         rank = np.empty(n, np.uint64)
         tokens, text = np.empty(longest, np.uint64), np.empty(longest, np.uint8)
         shingle(offsets, data, tokens, text, shingles, ends, signatures, rank)
-        rows = np.arange(first_row, first_row + n, dtype=np.int64)
         sizes = np.diff(ends, prepend=0)
         self._add(rows, rank, signatures, sizes, shingles[: ends[-1]], own=False)
 
@@ -126,8 +129,6 @@ class Collected:
 
     def merge(self, other: Collected) -> None:
         """Take in the texts of other rows."""
-        self.bytes_seen += other.bytes_seen
-        self.values += other.values
         if other.limit < self.limit:
             self._halve(other.limit)
         for part in other._parts:
@@ -164,7 +165,9 @@ class NearDuplicateState:
     def __init__(self, check: NearDuplicateText, context: CheckContext) -> None:
         self._check = check
         self._context = context
-        self._columns = {n: Collected(check.memory_bytes) for n in check.chosen(context)}
+        self._columns = {
+            name: Collected(check.memory_bytes, check.least_bytes) for name in check.chosen(context)
+        }
         self._rows = 0
 
     def update(
@@ -185,9 +188,6 @@ class NearDuplicateState:
         """Column by column: within, then each other set."""
         own = f"{self._context.tenant}/{self._context.name}"
         for name, collected in self._columns.items():
-            long_enough = collected.bytes_seen >= self._check.mean_bytes * max(1, collected.values)
-            if not collected.values or not (long_enough or self._check.columns):
-                continue
             yield from self._column(name, collected, [r for r in self._context.against if set_name(r) != own])
         self._columns = {}
 
@@ -195,6 +195,8 @@ class NearDuplicateState:
         from dataset_guard.checks.leakage.lsh import clusters
 
         texts = collected.texts()
+        if not len(texts):
+            return
         first = clusters(texts, self._check.similarity)
         repeats = np.flatnonzero(first != np.arange(len(texts)))
         if len(repeats):
@@ -205,9 +207,10 @@ class NearDuplicateState:
     def _within(self, name: str, collected: Collected, texts: Any, first: Any, repeats: Any) -> Finding:
         share = len(repeats) / len(texts)
         sizes = np.bincount(first)
+        telling = self._check.warning_share <= share <= self._check.category_share
         return Finding(
             rule_id="LEAK003",
-            severity=Severity.WARNING if share >= self._check.warning_share else Severity.INFO,
+            severity=Severity.WARNING if telling else Severity.INFO,
             message=f"{counted(len(repeats), 'row')} hold nearly the same text as an earlier row.",
             columns=(name,),
             rows=RowSet.of(texts.rows[repeats].tolist()),
@@ -249,7 +252,7 @@ class NearDuplicateState:
                 action="Put the data back where it was registered from, or register it again.",
             )
             return
-        other = Collected(self._check.memory_bytes, collected.limit)
+        other = Collected(self._check.memory_bytes, self._check.least_bytes, collected.limit)
         row = 0
         for batch in source.batches(columns=[name]):
             other.update(batch.column(0), row)

@@ -120,6 +120,12 @@ def test_words_of_a_category_are_no_texts():
     assert rules(scan(table, CHECK)) == []
 
 
+def test_long_names_of_categories_are_information_only():
+    names = ["Faculty of Mathematics and Natural Sciences", "Department of Public Health and Medicine"]
+    finding = only(scan(pa.table({"faculty": names * 200}), CHECK), "LEAK003")
+    assert finding.severity is Severity.INFO
+
+
 def test_beyond_the_memory_bound_texts_are_sampled_so_that_copies_stay_together():
     originals = documents(2_000, 1)
     copies = [edited(d, 1, i) for i, d in enumerate(originals)]
