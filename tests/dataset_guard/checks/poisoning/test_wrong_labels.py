@@ -1,0 +1,44 @@
+"""Models that know nothing accuse nobody."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from check_kit import digits_table
+
+from dataset_guard.checks.poisoning.wrong_labels import wrong_labels
+
+ROWS = 3_000
+
+
+def named(features, labels):
+    suspects = digits_table(features, labels)
+    empty = suspects.schema.empty_table()
+    return wrong_labels(suspects, empty, label="label", max_classes=50, fdr_limit=0.3, seed=0)
+
+
+@pytest.mark.parametrize("share", [None, 0.03])
+def test_labels_that_have_nothing_to_do_with_the_rows_are_not_called_wrong(share):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(ROWS, 8))
+    labels = rng.integers(0, 4, ROWS) if share is None else (rng.random(ROWS) < share).astype(int)
+    assert len(named(features, labels).rows) == 0
+
+
+def test_texts_that_have_nothing_to_do_with_their_labels_are_not_called_wrong():
+    rng = np.random.default_rng(0)
+    texts = [f"customer {a} wrote about ticket {b}" for a, b in rng.integers(0, 5_000, (ROWS, 2))]
+    suspects = pa.table({"text": texts, "label": rng.integers(0, 4, ROWS)})
+    empty = suspects.schema.empty_table()
+    found = wrong_labels(suspects, empty, label="label", max_classes=50, fdr_limit=0.3, seed=0)
+    assert len(found.rows) == 0
+
+
+def test_a_rare_class_that_can_be_recognised_is_still_examined():
+    rng = np.random.default_rng(0)
+    labels = (rng.random(ROWS) < 0.05).astype(int)
+    features = rng.normal(size=(ROWS, 8)) + 5.0 * labels[:, None]
+    wrong = rng.choice(np.flatnonzero(labels == 0), 30, replace=False)
+    labels[wrong] = 1
+    found = set(named(features, labels).rows.tolist())
+    assert len(found & set(wrong.tolist())) >= 15
+    assert len(found - set(wrong.tolist())) <= 3
