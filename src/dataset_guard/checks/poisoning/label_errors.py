@@ -24,15 +24,15 @@ class LabelErrors:
     """POIS002: labels that are probably wrong.
 
     ``row_budget`` and ``text_budget``: rows that models look at (a uniform sample by row number).
-    ``fdr_limit``: the share of false alarms that the list may expect. Critical from ``critical_rows`` rows
-    that are also a share of ``critical_share`` of those examined. A label of more than ``max_classes``
-    classes is not examined.
+    ``fdr_limit``: the share of false alarms that the list may expect. A warning at most, unless
+    ``critical_share`` is given: then critical from ``critical_rows`` rows that are also that share of those
+    examined. A label of more than ``max_classes`` classes is not examined.
     """
 
     row_budget: int = 20_000
     text_budget: int = 10_000
     fdr_limit: float = 0.3
-    critical_share: float = 0.03
+    critical_share: float | None = None
     critical_rows: int = 10
     max_classes: int = 200
 
@@ -74,6 +74,7 @@ class ErrorState:
             self._trusted_features = context.features_of(context.baseline)
         self._suspects = RowSample(check.row_budget, context.seed)
         self._trusted = RowSample(check.row_budget, context.seed)
+        self.skipped: str | None = None
 
     def update(
         self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
@@ -112,7 +113,10 @@ class ErrorState:
             fdr_limit=self._check.fdr_limit,
             seed=self._context.seed,
         )
-        if found is None or not len(found.rows):
+        if isinstance(found, str):
+            self.skipped = found
+            return
+        if not len(found.rows):
             return
         share = len(found.rows) * (1 - found.fdr) / found.examined
         yield Finding(
@@ -137,8 +141,9 @@ class ErrorState:
     def _severity(self, found: WrongLabels, share: float) -> Severity:
         if found.fdr > self._check.fdr_limit:
             return Severity.INFO
-        enough = len(found.rows) >= self._check.critical_rows
-        return Severity.CRITICAL if enough and share >= self._check.critical_share else Severity.WARNING
+        limit = self._check.critical_share
+        enough = limit is not None and share >= limit and len(found.rows) >= self._check.critical_rows
+        return Severity.CRITICAL if enough else Severity.WARNING
 
 
 CHECK = LabelErrors()

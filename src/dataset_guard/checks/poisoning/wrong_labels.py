@@ -6,8 +6,9 @@ Two situations, two nulls:
   trusted row (held out) is the null distribution; a new row gets its rank in it as a conformal p-value, and
   Benjamini-Hochberg bounds the false discoveries (Bates et al. 2023).
 * *no trusted rows*: confident learning (Northcutt et al. 2021, cleanlab, ``filter_by="both"``) on out-of-fold
-  probabilities. The expected number of false alarms is the sum of ``given / (given + best)`` over the named
-  rows, and ``CLEAN_RATE`` times all rows, for those that are merely odd.
+  probabilities names candidates; of these the most doubtful are taken as long as the expected share of false
+  alarms (:mod:`~dataset_guard.checks.poisoning.false_alarms`, and ``CLEAN_RATE`` times all rows, for those
+  that are merely odd) stays within the limit. Where no list does, one within twice the limit is handed out.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dataset_guard.checks.base import ClassIndex
+from dataset_guard.checks.base import ClassIndex, counted
 from dataset_guard.checks.features import matrix_of, texts_of
+from dataset_guard.checks.poisoning.false_alarms import calibrated, doubts, expected_false_alarms
 from dataset_guard.checks.poisoning.label_views import FOLDS, out_of_fold
 from dataset_guard.profile import plain
 
@@ -61,14 +63,16 @@ class _Lesson:
 
 def wrong_labels(
     suspects: pa.Table, trusted: pa.Table, *, label: str, max_classes: int, fdr_limit: float, seed: int
-) -> WrongLabels | None:
-    """Examine ``suspects``; None when nothing can be learnt (one class, a continuous label, too few rows)."""
+) -> WrongLabels | str:
+    """Examine ``suspects``; a sentence why, when nothing can be learnt."""
+    if not suspects.num_rows:
+        return "no row is new since the trusted version"
     lesson = _lesson(suspects, trusted, label, max_classes)
-    if lesson is None:
-        return None
+    if isinstance(lesson, str):
+        return lesson
     matrix, texts = matrix_of(lesson.table, label), texts_of(lesson.table, label)
     if not matrix.shape[1] and texts is None:
-        return None
+        return "no column but the label holds numbers, categories or text"
     chances = out_of_fold(matrix, texts, lesson.codes, lesson.trusted, seed)
     chances /= chances.sum(axis=1, keepdims=True)
     asked = lesson.position >= 0
@@ -88,13 +92,11 @@ def wrong_labels(
     )
 
 
-def _lesson(suspects: pa.Table, trusted: pa.Table, label: str, max_classes: int) -> _Lesson | None:
-    if not suspects.num_rows:
-        return None
+def _lesson(suspects: pa.Table, trusted: pa.Table, label: str, max_classes: int) -> _Lesson | str:
     both = pa.concat_tables([suspects, trusted]).combine_chunks()
     labels = plain(both[label])
     if pa.types.is_nested(labels.type):
-        return None
+        return f"the label {label!r} is nested, so it names no classes"
     codes = ClassIndex(labels.unique().to_pylist()).codes(labels)
     is_trusted = np.arange(both.num_rows) >= suspects.num_rows
     by_trust = _teaches(codes[is_trusted])
@@ -102,8 +104,13 @@ def _lesson(suspects: pa.Table, trusted: pa.Table, label: str, max_classes: int)
     sizes = np.bincount(codes[learners & (codes >= 0)], minlength=int(codes.max(initial=0)) + 1)
     usable = np.flatnonzero((codes >= 0) & (sizes[np.maximum(codes, 0)] >= FOLDS))
     classes = np.flatnonzero(sizes >= FOLDS)
-    if not 2 <= len(classes) <= max_classes or len(usable) < 10 * FOLDS:
-        return None
+    if not 2 <= len(classes) <= max_classes:
+        return (
+            f"the label {label!r} has {counted(len(classes), 'class', 'classes')} of at least {FOLDS} rows, "
+            f"not 2 to {max_classes}"
+        )
+    if len(usable) < 10 * FOLDS:
+        return f"{counted(len(usable), 'row')} are too few to learn from ({10 * FOLDS} are needed)"
     return _Lesson(
         table=both.take(pa.array(usable)),
         codes=np.searchsorted(classes, codes[usable]),
@@ -124,16 +131,17 @@ def _confident(chances: _Floats, codes: _Ints, fdr_limit: float) -> tuple[_Ints,
 
     issues: Any = find_label_issues(codes, chances, filter_by="both", n_jobs=1)
     issues &= _recognised(chances, codes)[codes]
-    given = chances[np.arange(len(chances)), codes]
-    doubt = given / (given + chances.max(axis=1))
+    sharpened = calibrated(chances, codes)
+    doubt = doubts(sharpened)[np.arange(len(codes)), codes]
     chosen = np.flatnonzero(issues)
     chosen = chosen[np.argsort(doubt[chosen], kind="stable")]
-    running = (np.cumsum(doubt[chosen]) + CLEAN_RATE * len(codes)) / np.arange(1, len(chosen) + 1)
-    within = np.flatnonzero(running <= fdr_limit)
-    if len(within):  # the longest list that keeps the promise; without one, all are told as information
-        chosen = chosen[: within[-1] + 1]
-        return chosen, float(running[within[-1]])
-    return chosen, float(min(1.0, running[-1])) if len(chosen) else 1.0
+    alarms = expected_false_alarms(sharpened, doubt[chosen]) + CLEAN_RATE * len(codes)
+    share = alarms / np.arange(1, len(chosen) + 1)
+    for limit in (fdr_limit, 2 * fdr_limit):
+        within = np.flatnonzero(share <= limit)
+        if len(within):
+            return chosen[: within[-1] + 1], float(share[within[-1]])
+    return chosen[:0], 1.0
 
 
 def _recognised(chances: _Floats, codes: _Ints) -> npt.NDArray[np.bool_]:

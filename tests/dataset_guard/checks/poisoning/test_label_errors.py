@@ -9,7 +9,7 @@ from check_kit import Registered, digits_table, only, rules, scan
 from sklearn import datasets
 
 from dataset_guard.checks.base import CheckContext
-from dataset_guard.checks.poisoning.label_errors import CHECK
+from dataset_guard.checks.poisoning.label_errors import CHECK, LabelErrors
 from guard_core.findings import Severity
 
 CLEAN = {
@@ -45,21 +45,30 @@ def test_labels_changed_since_the_trusted_version_are_left_to_the_exact_rule(dig
 def test_clean_sets_give_nothing_to_act_on(name):
     features, labels = CLEAN[name](return_X_y=True)
     found = scan(digits_table(features, labels), CHECK, label="label").findings
-    assert [f for f in found if f.severity is not Severity.INFO] == []
+    assert found == ()
+
+
+def test_a_hard_set_with_right_labels_is_not_taken_for_one_with_wrong_ones():
+    """Two classes that overlap: one row in six lies on the other side, with the label it should have."""
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 2, 3_000)
+    features = rng.normal(size=(3_000, 4))
+    features[:, 0] += 2.0 * labels
+    assert scan(digits_table(features, labels), CHECK, label="label").findings == ()
 
 
 @pytest.mark.parametrize(
-    ("name", "precision", "recall"), [("digits", 0.85, 0.8), ("breast_cancer", 0.85, 0.8)]
+    ("name", "precision", "recall"), [("digits", 0.85, 0.75), ("breast_cancer", 0.85, 0.75)]
 )
 def test_without_a_trusted_version_most_flips_are_found(name, precision, recall):
     features, labels = CLEAN[name](return_X_y=True)
     bad, rows = flipped(labels, 0.05)
     finding = only(scan(digits_table(features, bad), CHECK, label="label"), "POIS002")
     hits = len(set(finding.rows) & rows)
-    assert hits / len(finding.rows) >= 0.85
-    assert hits / len(rows) >= 0.8
-    assert finding.severity is Severity.CRITICAL
-    assert finding.fdr == pytest.approx(1 - hits / len(finding.rows), abs=0.11)
+    assert hits / len(finding.rows) >= precision
+    assert hits / len(rows) >= recall
+    assert finding.severity is Severity.WARNING
+    assert 1 - hits / len(finding.rows) <= finding.fdr + 0.05
 
 
 def test_new_rows_with_wrong_labels_are_judged_by_trusted_ones(digits):
@@ -117,10 +126,44 @@ def test_only_the_budget_is_examined_and_the_finding_says_so(digits):
     assert finding.evidence["offered_rows"] == len(labels)
 
 
+def test_doubtful_labels_are_critical_only_where_somebody_asked_for_it(digits):
+    pixels, labels = digits
+    bad, _ = flipped(labels, 0.05)
+    check = LabelErrors(critical_share=0.03)
+    assert (
+        only(scan(digits_table(pixels, bad), check, label="label"), "POIS002").severity is Severity.CRITICAL
+    )
+
+
 def test_a_continuous_label_has_no_wrong_classes():
     features, target = datasets.load_diabetes(return_X_y=True)
     columns = {f"x{i}": features[:, i] for i in range(features.shape[1])}
-    assert rules(scan(pa.table({**columns, "label": target}), CHECK, label="label")) == []
+    result = scan(
+        pa.table({**columns, "label": [t + i / 1000 for i, t in enumerate(target)]}), CHECK, label="label"
+    )
+    assert rules(result) == []
+    assert "0 classes of at least 5 rows" in result.checks[0]["skipped"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"x": range(100), "label": [1] * 100}, "1 class "),
+        ({"x": range(20), "label": [0, 1] * 10}, "20 rows are too few"),
+        ({"label": [0, 1] * 50}, "no column but the label"),
+        ({"x": range(100), "label": [[0], [1]] * 50}, "nested"),
+    ],
+)
+def test_what_cannot_be_learnt_is_skipped_with_the_reason(columns, words):
+    result = scan(pa.table(columns), CHECK, label="label")
+    assert words in result.checks[0]["skipped"]
+    assert result.findings == ()
+
+
+def test_an_unchanged_set_has_nothing_to_examine(digits):
+    table = digits_table(*digits)
+    trusted = Registered("acme/set@1", table, "label")
+    assert "no row is new" in scan(table, CHECK, label="label", baseline=trusted).checks[0]["skipped"]
 
 
 def test_without_a_label_the_check_says_why_it_is_skipped(digits):
