@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_guard.refs import parse_ref
 from dataset_guard.registry import Registry, Version
+from dataset_guard.waivers import waived_fact
 from guard_core.errors import Tampered, UserError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def _fact(home: Home, text: str, principal: Principal) -> dict[str, Any]:
         return _unknown(text, None, None)
     if version is None:
         return _unknown(str(ref), ref.tenant, ref.name)
-    return _known(home, version)
+    return version_fact(home, version)
 
 
 def _unknown(ref: str, tenant: str | None, name: str | None) -> dict[str, Any]:
@@ -51,7 +52,8 @@ def _unknown(ref: str, tenant: str | None, name: str | None) -> dict[str, Any]:
     }
 
 
-def _known(home: Home, version: Version) -> dict[str, Any]:
+def version_fact(home: Home, version: Version) -> dict[str, Any]:
+    """The fact of one version, deleted or not. Raises Undecidable for storage."""
     fact = {
         **_unknown(version.ref, version.tenant, version.name),
         "exists": True,
@@ -71,4 +73,5 @@ def _known(home: Home, version: Version) -> dict[str, Any]:
         "waivers": len(record["waivers"]),
         "label": record["label"],
         "split": record["split"],
+        **waived_fact(home, version, record),
     }

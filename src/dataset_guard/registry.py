@@ -59,6 +59,8 @@ class Version:
     created_at: datetime
     created_by: str
     folder: Path
+    deleted_at: datetime | None = None
+    destroyed_at: datetime | None = None
 
     @property
     def ref(self) -> str:
@@ -75,11 +77,14 @@ class Registry:
 
     # --- finding -------------------------------------------------------------------------------------
 
-    def find(self, text: str, *, tenant: str) -> Version | None:
-        """The version that ``text`` names for ``tenant``; None when there is none. Raises UserError."""
+    def find(self, text: str, *, tenant: str, deleted: bool = False) -> Version | None:
+        """The version that ``text`` names for ``tenant``; None when there is none. Raises UserError.
+
+        Deleted and destroyed versions are found only when ``deleted`` asks for them.
+        """
         ref = parse_ref(text, tenant=tenant)
         with self.home.storage.reading() as session:
-            row = _select_version(session, ref)
+            row = _select_version(session, ref, deleted=deleted)
             return None if row is None else self._version(ref.tenant, ref.name, row)
 
     def get(self, text: str, *, tenant: str) -> Version:
@@ -88,6 +93,9 @@ class Registry:
         if found is not None:
             return found
         ref = parse_ref(text, tenant=tenant)
+        gone = self.find(text, tenant=tenant, deleted=True)
+        if gone is not None and ref.version is not None:
+            raise UserError(_gone(gone))
         versions = self.versions(ref.name, tenant=ref.tenant)
         if versions:
             known = f"it has versions 1 to {versions[-1].version}"
@@ -96,9 +104,9 @@ class Registry:
             known = f"{ref.tenant} has {', '.join(names[:8]) or 'no datasets yet'}"
         raise UserError(f"there is no dataset {text!r}; {known}")
 
-    def versions(self, name: str, *, tenant: str) -> list[Version]:
-        """All versions of one dataset, oldest first."""
-        from sqlalchemy import select
+    def versions(self, name: str, *, tenant: str, deleted: bool = False) -> list[Version]:
+        """All versions of one dataset, oldest first; deleted and destroyed ones only when asked for."""
+        from sqlalchemy import select, true
 
         from guard_core.storage.tables import DatasetRow, DatasetVersionRow
 
@@ -107,6 +115,7 @@ class Registry:
                 select(DatasetVersionRow)
                 .join(DatasetRow, DatasetRow.id == DatasetVersionRow.dataset_id)
                 .where(DatasetRow.tenant == tenant, DatasetRow.name == name)
+                .where(true() if deleted else DatasetVersionRow.deleted_at.is_(None))
                 .order_by(DatasetVersionRow.version)
             )
             return [self._version(tenant, name, row) for row in rows]
@@ -173,6 +182,8 @@ class Registry:
             created_at=row.created_at,
             created_by=row.created_by,
             folder=self.home.path(*Path(row.record_path).parent.parts),
+            deleted_at=row.deleted_at,
+            destroyed_at=row.destroyed_at,
         )
 
     # --- trusting ------------------------------------------------------------------------------------
@@ -237,7 +248,15 @@ def _dataset_row(session: Session, tenant: str, name: str) -> Any:
     return session.scalar(select(DatasetRow).where(DatasetRow.tenant == tenant, DatasetRow.name == name))
 
 
-def _select_version(session: Session, ref: Ref) -> DatasetVersionRow | None:
+def _gone(version: Version) -> str:
+    if version.destroyed_at is not None:
+        return (
+            f"{version.ref} was destroyed on {version.destroyed_at:%Y-%m-%d}; its destruction record is kept"
+        )
+    return f"{version.ref} was deleted; bring it back: trainguard dataset delete {version.ref} --restore"
+
+
+def _select_version(session: Session, ref: Ref, *, deleted: bool = False) -> DatasetVersionRow | None:
     from sqlalchemy import select
 
     from guard_core.storage.tables import DatasetAliasRow, DatasetVersionRow
@@ -252,6 +271,8 @@ def _select_version(session: Session, ref: Ref) -> DatasetVersionRow | None:
             return None
         number = alias.version
     query = select(DatasetVersionRow).where(DatasetVersionRow.dataset_id == dataset.id)
+    if not deleted:
+        query = query.where(DatasetVersionRow.deleted_at.is_(None))
     if number is not None:
         query = query.where(DatasetVersionRow.version == number)
     return session.scalar(query.order_by(DatasetVersionRow.version.desc()).limit(1))

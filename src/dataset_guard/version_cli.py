@@ -1,8 +1,9 @@
-"""``trainguard dataset``, about one version: prove and check-proof."""
+"""``trainguard dataset``, about one version: prove, check-proof, waive, delete, approve, destroy."""
 
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,102 @@ def check_proof(
     click.echo(f"{about} is {'' if found.present else 'not '}among the {found.rows:,} rows of {found.ref}")
 
 
+@click.command()
+@click.argument("ref", metavar="N@V")
+@click.argument("rule_id", metavar="RULE")
+@click.option("--reason", required=True, help="Why its findings are accepted.")
+@click.option(
+    "--until", required=True, type=click.DateTime(["%Y-%m-%d"]), help="The last day it holds (UTC)."
+)
+@_tenant
+@click.pass_context
+def waive(
+    ctx: click.Context, ref: str, rule_id: str, reason: str, until: datetime, tenant: str | None
+) -> None:
+    """Ask that the findings of RULE on N@V be accepted until a day; another person approves it."""
+    from dataset_guard.waivers import waive as run
+
+    end = until.replace(tzinfo=UTC) + timedelta(days=1)
+    done = run(ctx.obj.home(), ref, rule_id, reason=reason, expires_at=end, tenant=tenant)
+    click.echo(
+        f"asked to waive {rule_id} on {done.ref}; in force once another person runs: "
+        f"trainguard dataset approve {done.ref} --waiver {rule_id}",
+        err=True,
+    )
+
+
+@click.command()
+@click.argument("ref", metavar="N@V")
+@click.option("--destroy", "operation", flag_value="dataset-destroy", help="That it be destroyed.")
+@click.option("--export", "operation", flag_value="dataset-export", help="That it be exported once.")
+@click.option("--waiver", "rule_id", metavar="RULE", help="That RULE's findings be waived, as was asked.")
+@_tenant
+@click.pass_context
+def approve(
+    ctx: click.Context, ref: str, operation: str | None, rule_id: str | None, tenant: str | None
+) -> None:
+    """Approve, with your own credential, what somebody else wants to do with N@V."""
+    from dataset_guard.approvals import give
+    from dataset_guard.caller import caller_of
+    from dataset_guard.registry import Registry
+    from dataset_guard.waivers import approve_waiver
+
+    if (operation is None) == (rule_id is None):
+        raise click.UsageError("name one thing to approve: --destroy, --export or --waiver RULE")
+    home = ctx.obj.home()
+    if rule_id is not None:
+        done = approve_waiver(home, ref, rule_id, tenant=tenant)
+        click.echo(f"{rule_id} is waived on {done.ref} until {done.expires_at:%Y-%m-%d %H:%M}Z", err=True)
+        return
+    principal = caller_of(home, ref, tenant=tenant)
+    registry = Registry(home)
+    version = registry.find(ref, tenant=principal.tenant, deleted=True) or registry.get(
+        ref, tenant=principal.tenant
+    )
+    give(home, version.ref, str(operation), principal=principal)
+    click.echo(f"{principal.user} approved {operation} of {version.ref}", err=True)
+
+
+@click.command()
+@click.argument("ref", metavar="N@V")
+@click.option("--restore", is_flag=True, help="Bring it back.")
+@_tenant
+@click.pass_context
+def delete(ctx: click.Context, ref: str, restore: bool, tenant: str | None) -> None:
+    """Hide N@V from lists, reads and jobs; its files stay, and it can be restored."""
+    from dataset_guard import destroy as life
+
+    home = ctx.obj.home()
+    if restore:
+        click.echo(f"{life.restore(home, ref, tenant=tenant).ref} is back", err=True)
+        return
+    version, used_by = life.delete(home, ref, tenant=tenant)
+    click.echo(f"{version.ref} is deleted; bring it back with --restore", err=True)
+    if len(used_by):
+        click.echo(f"still named by: {used_by.sentence()}", err=True)
+
+
+@click.command()
+@click.argument("ref", metavar="N@V")
+@click.option("--confirm", required=True, metavar="T/N@V", help="The full reference once more.")
+@_tenant
+@format_option("text", "json")
+@click.pass_context
+def destroy(ctx: click.Context, ref: str, confirm: str, tenant: str | None, output_format: str) -> None:
+    """Remove what is kept of N@V for good, as policy allows; a signed destruction record stays."""
+    from dataset_guard.destroy import destroy as run
+
+    done = run(ctx.obj.home(), ref, confirm=confirm, tenant=tenant)
+    if output_format == "json":
+        _echo_json(done)
+        return
+    click.echo(f"{done['ref']} is destroyed: {len(done['removed'])} files removed, its records kept")
+    for place in done["not_removed"]:
+        click.echo(f"  not in this home, so not touched: {place}")
+
+
 def _echo_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-COMMANDS = (prove, check_proof)
+COMMANDS = (prove, check_proof, waive, approve, delete, destroy)

@@ -13,13 +13,25 @@
 #     dataset-denied: correct the data and register a new version
 #     dataset-quarantined: correct what its findings name and register a new version, or have a waiver approved
 #     dataset-unchecked: register it again, so that its checks run
+#     dataset-waived: correct what its findings name before the waivers expire
 #     dataset-warned: correct what its findings name, or have a waiver approved (waivers.yaml)
 package guard.lib.facts
 
-# METADATA
-# title: Every reason why `tenant` may not use the dataset for `purpose`
-# description: "`tier` is the tenant's protection tier (thresholds.yaml)."
-denials(fact, tenant, purpose, tier) := {reason |
+# Every reason why `tenant` may not use the dataset for `purpose`; `tier` is its protection tier (thresholds.yaml).
+denials(fact, tenant, purpose, tier) := problems(fact, tenant, purpose, tier) if not sound(fact, tenant)
+
+# The usual case, told apart first: nothing below applies to it.
+denials(fact, tenant, _, _) := set() if sound(fact, tenant)
+
+sound(fact, tenant) if {
+	present(fact)
+	shared(fact, tenant)
+	intact(fact)
+	signed(fact)
+	fact.verdict == "allow"
+}
+
+problems(fact, tenant, purpose, tier) := {reason |
 	some rule in [
 		"dataset-missing",
 		"dataset-foreign",
@@ -37,7 +49,7 @@ denials(fact, tenant, purpose, tier) := {reason |
 # METADATA
 # title: What to mind although it is allowed
 warnings(fact, tier) := {reason |
-	some rule in ["dataset-unsigned", "dataset-warned"]
+	some rule in ["dataset-unsigned", "dataset-warned", "dataset-waived"]
 	msg := remark(rule, fact, tier)
 	reason := {"rule": rule, "msg": msg, "dataset": name(fact)}
 }
@@ -83,6 +95,7 @@ problem("dataset-quarantined", fact, _, purpose, _) := msg if {
 	present(fact)
 	verdict(fact) == "quarantine"
 	not purpose == "inspect"
+	not excused(fact, purpose)
 	msg := sprintf("dataset %v is quarantined: see its findings with trainguard dataset show", [name(fact)])
 }
 
@@ -111,6 +124,37 @@ remark("dataset-warned", fact, _) := msg if {
 	present(fact)
 	verdict(fact) == "warn"
 	msg := sprintf("dataset %v has warnings", [name(fact)])
+}
+
+remark("dataset-waived", fact, _) := msg if {
+	present(fact)
+	verdict(fact) == "quarantine"
+	covered(fact)
+	msg := sprintf("dataset %v is quarantined, and its findings are waived", [name(fact)])
+}
+
+# A quarantined set may train and be evaluated, not leave, while two people's waivers cover its critical findings.
+excused(fact, purpose) if {
+	purpose in {"train", "evaluate"}
+	covered(fact)
+}
+
+covered(fact) if {
+	is_array(fact.critical_rules)
+	count(fact.critical_rules) > 0
+	every rule_id in fact.critical_rules { waived(fact, rule_id) }
+}
+
+waived(fact, rule_id) if {
+	is_number(input.now_ns)
+	is_array(fact.waived)
+	some waiver in fact.waived
+	waiver.rule_id == rule_id
+	is_string(waiver.author)
+	is_string(waiver.approver)
+	waiver.author != waiver.approver
+	is_number(waiver.expires_ns)
+	input.now_ns < waiver.expires_ns
 }
 
 present(fact) if {
