@@ -1,455 +1,222 @@
-"""Policy: decisions embedded and on an OPA server, changing 10,000 tenants, replaying a log.
+"""Policy decisions: CPU and wall time, embedded and on a real OPA server, beside the bare engine and client.
 
-Usage: python benchmarks/policy.py [--json FILE] [--calls N] [--decisions N] [--tenants N ...]
-
-The shipped policies with N tenants x 50 users in their data, the same signed tarball in both engines.
-Peers on the same questions: a bare regorus call (dict to JSON, evaluate, JSON to dict: what any caller of it
-must do) and a bare opa-python-client ``query_rule``. Each engine runs in a process of its own. The OPA
-program is TRAINGUARD_OPA or `opa` on PATH; without it those lines are left out, and that is said.
+Tenants are generated (50 members each). The bare engine gets the same text and its JSON is parsed, nothing
+else; the bare client is opa-python-client as a user would call it, with its keep-alive. Peers run interleaved
+with ours, question by question, so that a busy machine treats both alike. The server part needs the opa
+program (TRAINGUARD_OPA or PATH).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import random
-import resource
-import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-import urllib.request
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from measure import Measure, in_child, machine, report, spent
+import regorus
+from opa_client.opa import OpaClient
 
-USE, ADMISSION = "guard/dataset/use/decision", "guard/compute/admission/decision"
-Asked = tuple[str, dict[str, Any]]
-NOW_NS = 1_795_392_000_000_000_000
+from guard_core.policy.bundle import Bundle, load_bundle, make_bundle, shipped_policies, write_bundle
+from guard_core.policy.embedded import EmbeddedEngine
+from guard_core.policy.samples import read_samples
+from guard_core.policy.server import ServerEngine
+from guard_core.policy.tools import opa_binary
+from measure import Measure, median, report
+
+DECISIONS = ("guard/dataset/use/decision", "guard/compute/admission/decision")
+USERS = 50
 
 
-def policies(tenants: int) -> Any:
-    """The shipped policies with generated tenants, each with 50 users and a queue."""
-    from guard_core.policy.bundle import load_bundle, make_bundle, shipped_policies
-
+def with_tenants(count: int) -> Bundle:
+    """The shipped policies with ``count`` more tenants of 50 members each."""
     shipped = load_bundle(shipped_policies())
-    config = dict(shipped.config)
-    people = {f"user-{n}": ["data-scientist"] for n in range(50)}
-    names = [f"tenant-{n}" for n in range(tenants)]
-    config["tenants"] = {
-        **config["tenants"],
-        **{n: {"title": n, "tier": "basic", "state": "active", "members": people} for n in names},
+    members = {f"user-{u:02}": ["data-scientist"] for u in range(USERS)}
+    more = {
+        f"tenant-{t:05}": {"title": f"Tenant {t}", "tier": "basic", "state": "active", "members": members}
+        for t in range(count)
     }
-    amount = {"nominal": 4000, "borrowing_limit": 0, "lending_limit": 0}
-    queue = {"cohort": "research", "weight": 1, "resources": {"gpu_milli": amount, "cpu_milli": amount}}
-    queues = {**config["quotas"]["queues"], **{n: {"tenant": n, **queue} for n in names}}
-    config["quotas"] = {**config["quotas"], "queues": queues}
-    return make_bundle(shipped.modules, config)
+    config = {**shipped.config, "tenants": {**shipped.config["tenants"], **more}}
+    return make_bundle(dict(shipped.modules), config)
 
 
-def question(draw: random.Random, tenants: int, number: int) -> tuple[str, dict[str, Any]]:
-    """A question as the product asks it: half about using a dataset, half about admitting a job."""
-    tenant = f"tenant-{draw.randrange(tenants)}"
-    fact = {
-        "ref": f"{tenant}/set-{draw.randrange(20)}@1", "exists": True, "tenant": tenant, "name": "set",
-        "version": 1, "verdict": draw.choice(["allow", "allow", "warn", "quarantine"]),
-        "fingerprint": "dg1:" + "0" * 64, "signed": True, "record_ok": True, "shared_with": [],
-        "findings": {"critical": 0, "warning": 1, "info": 2}, "tampered": False,
-    }  # fmt: skip
-    principal = {
-        "tenant": tenant, "user": f"user-{draw.randrange(50)}", "roles": ["data-scientist"],
-        "credential_id": f"{number:016x}", "kind": "tenant", "workload": None, "datasets": [],
-        "on_behalf_of": None,
-    }  # fmt: skip
-    common = {"principal": principal, "now_ns": NOW_NS + number * 1_000_003}
-    if draw.random() < 0.5:
-        return USE, {**common, "dataset": fact, "purpose": "train", "workload": None}
-    asked = draw.choice([1000, 2000, 8000])
-    share = {
-        "nominal": 4000, "used": 2000, "borrowing_limit": 0, "available": 2000, "requested": asked,
-        "fits": asked <= 2000, "ever_fits": asked <= 4000,
-    }  # fmt: skip
-    workload = {
-        "submission_id": f"job-{number}", "queue": tenant, "entrypoint": f"python train.py --seed {number}",
-        "requests": {"jobs": 1, "gpu_milli": asked}, "runtime_env_fields": ["working_dir", "env_vars"],
-        "datasets": [fact], "declared": [fact["ref"]], "priority": 0,
-    }  # fmt: skip
-    one = {
-        "nominal": 9,
-        "used": 1,
-        "borrowing_limit": 0,
-        "available": 8,
-        "requested": 1,
-        "fits": True,
-        "ever_fits": True,
-    }
-    resources = {"gpu_milli": share, "jobs": one}
-    quota = {"queue": tenant, "cohort": "research", "resources": resources}
-    return ADMISSION, {**common, "workload": workload, "quota": quota}
+def questions(path: str) -> list[dict[str, Any]]:
+    """The samples' questions to one rule."""
+    return [dict(s.question) for s in read_samples(shipped_policies()) if s.path == path]
 
 
-def questions(tenants: int, count: int) -> list[tuple[str, dict[str, Any]]]:
-    draw = random.Random(5)
-    return [question(draw, tenants, number) for number in range(count)]
+def percentile(values: list[int], share: float) -> float:
+    """Milliseconds below which ``share`` of the nanosecond values lie."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))] / 1e6
 
 
-def timed(
-    ask: Callable[[str, dict[str, Any]], Any], asked: list[tuple[str, dict[str, Any]]]
-) -> dict[str, float]:
-    """CPU of this thread and wall per call in ms, and calls per second, after a warm-up."""
-    for path, value in asked[:200]:
-        ask(path, value)
-    cpu, wall = [], []
-    began = time.perf_counter()
-    for path, value in asked:
-        c, w = time.thread_time_ns(), time.perf_counter_ns()
-        ask(path, value)
-        wall.append(time.perf_counter_ns() - w)
-        cpu.append(time.thread_time_ns() - c)
-    seconds = time.perf_counter() - began
-    cpu.sort()
-    wall.sort()
-    at = {"p50": len(cpu) // 2, "p99": len(cpu) * 99 // 100}
-    found = {f"cpu_{name}": cpu[n] / 1e6 for name, n in at.items()}
-    found |= {f"wall_{name}": wall[n] / 1e6 for name, n in at.items()}
-    return {**found, "rate": len(asked) / seconds, "cpu_rate": len(asked) / (sum(cpu) / 1e9)}
+def interleaved(
+    calls: dict[str, Callable[[dict[str, Any]], object]], asked: list[dict[str, Any]], rounds: int
+) -> dict[str, tuple[list[int], list[int]]]:
+    """(CPU ns, wall ns) of this thread for each call, one after the other on the same question."""
+    spent: dict[str, tuple[list[int], list[int]]] = {name: ([], []) for name in calls}
+    for number in range(rounds):
+        question = asked[number % len(asked)]
+        for name, call in calls.items():
+            cpu, wall = time.thread_time_ns(), time.perf_counter_ns()
+            call(question)
+            spent[name][0].append(time.thread_time_ns() - cpu)
+            spent[name][1].append(time.perf_counter_ns() - wall)
+    return spent
 
 
-def store_in(folder: Path) -> Any:
-    from guard_core.attestation import Signer
-    from guard_core.policy.lifecycle.store import PolicyStore
-
-    signer = Signer.open(folder / "keys")
-    return PolicyStore(folder / "policy", keys=folder / "keys" / "policy", signer=lambda: signer)
-
-
-def prepared(folder: Path, tenants: int) -> Any:
-    """A store with the generated policies in force."""
-    store = store_in(folder)
-    with store.changing(lambda: policies(tenants)) as draft:
-        draft.put_in_force(draft.state)
-    return store
-
-
-def embedded(folder: Path, tenants: int, calls: int) -> dict[str, Any]:
-    """Our engine on the store, and bare regorus, in turns over the same questions (so load hits both)."""
-    import regorus
-
-    from guard_core.policy.lifecycle.active import ActivePolicies
-    from guard_core.policy.lifecycle.state import State
-
-    store = store_in(folder)
-    state: State = store.state()
-    with spent() as loading:
-        ours = ActivePolicies(store, lambda: policies(1))
-        assert ours.evaluate(*questions(tenants, 1)[0]).error is None
-    bundle = store.open(state.active).bundle
-    bare = regorus.Engine()
+def bare_engine(bundle: Bundle) -> Any:
+    """regorus itself, holding the bundle."""
+    engine = regorus.Engine()
     for name, text in bundle.modules.items():
-        bare.add_policy(name, text)
-    bare.add_data_json(bundle.data_json)
-    queries = {path: "data." + path.replace("/", ".") for path in (USE, ADMISSION)}
-
-    def ask_bare(path: str, value: dict[str, Any]) -> Any:
-        bare.set_input_json(json.dumps(value))
-        return json.loads(bare.eval_query_as_json(queries[path]))["result"][0]["expressions"][0]["value"]
-
-    asked = questions(tenants, calls)
-    for path, value in asked[:50]:
-        assert ours.evaluate(path, value).value == ask_bare(path, value)
-    rounds = [(timed(ours.evaluate, asked), timed(ask_bare, asked)) for _ in range(3)]
-    best = [min((r[side] for r in rounds), key=lambda found: found["cpu_p50"]) for side in (0, 1)]
-    allowed = sum(ours.evaluate(path, value).value["allow"] for path, value in asked[:500])
-    return {"ours": best[0], "bare": best[1], "load_seconds": loading.wall_seconds, "allowed": allowed}
+        engine.add_policy(name, text)
+    engine.add_data_json(bundle.data_json)
+    return engine
 
 
-def decided(folder: Path, tenants: int, calls: int) -> dict[str, float]:
-    """The whole of ``Home.decide``: engine, audit record on disk, signed head."""
-    from guard_core.config import load_settings
-    from guard_core.findings import Enforcement
-    from guard_core.home import Home
+def embedded(tenants: int, rounds: int) -> Iterator[Measure]:
+    """Embedded decisions and activation with so many tenants."""
+    bundle = with_tenants(tenants)
+    ours, bare = EmbeddedEngine(bundle), bare_engine(bundle)
+    for path in DECISIONS:
+        rule = "data." + path.replace("/", ".")
 
-    with Home.open(load_settings(home=folder)) as home:
-        principal = home.principal()
+        def ask_bare(question: dict[str, Any], rule: str = rule) -> object:
+            bare.set_input_json(json.dumps(question, ensure_ascii=False))
+            return json.loads(bare.eval_rule_as_json(rule))
 
-        def ask(path: str, value: dict[str, Any]) -> Any:
-            return home.decide(path, value, principal=principal, enforcement=Enforcement.ENFORCED)
+        def ask_ours(question: dict[str, Any], path: str = path) -> object:
+            return ours.evaluate(path, question)
 
-        return timed(ask, questions(tenants, calls))
-
-
-def served(tenants: int, calls: int, url: str) -> dict[str, Any]:
-    """Our server engine and bare opa-python-client against one OPA server."""
-    from urllib.parse import urlsplit
-
-    from opa_client.opa import OpaClient
-
-    from guard_core.policy.server import ServerEngine
-
-    ours = ServerEngine(url, deadline_s=5)
-    parts = urlsplit(url)
-    bare = OpaClient(host=parts.hostname, port=parts.port)
-    asked = questions(tenants, calls)
-
-    def ask_bare(path: str, value: dict[str, Any]) -> Any:
-        package, _, rule = path.rpartition("/")
-        return bare.query_rule(value, package, rule)
-
-    for path, value in asked[:50]:
-        answer = ours.evaluate(path, value)
-        assert answer.error is None, answer.error
-        assert answer.value == ask_bare(path, value)["result"]
-    rounds = [(timed(ours.evaluate, asked), timed(ask_bare, asked)) for _ in range(3)]
-    best = [min((r[side] for r in rounds), key=lambda found: found["wall_p50"]) for side in (0, 1)]
-    return {"ours": best[0], "bare": best[1]}
-
-
-def activation(folder: Path, tenants: int) -> dict[str, float]:
-    """Replace the policies of a deciding process: time until it decides by the new ones, longest pause."""
-    from guard_core.policy.lifecycle.active import ActivePolicies
-
-    store = store_in(folder)
-    ours = ActivePolicies(store, lambda: policies(1))
-    asked = questions(tenants, 500)
-    new = policies(tenants + 1)
-    stop = threading.Event()
-    gaps: list[tuple[float, float]] = []
-    revisions: list[tuple[float, str]] = []
-
-    def decide() -> None:
-        last, number, revision = time.perf_counter(), 0, ""
-        while not stop.is_set():
-            answer = ours.evaluate(*asked[number % len(asked)])
-            assert answer.error is None, answer.error
-            now = time.perf_counter()
-            gaps.append((now, now - last))
-            if answer.revision != revision:
-                revision = answer.revision
-                revisions.append((now, revision))
-            last, number = now, number + 1
-
-    with store.changing(lambda: new) as draft, spent() as signing:
-        held = draft.sign(new)
-    thread = threading.Thread(target=decide)
-    thread.start()
-    time.sleep(2)
-    with store.changing(lambda: new) as draft:
-        draft.put_in_force(replace(draft.state, active=held))
-    switched = time.perf_counter()
-    while len(revisions) < 2:
-        time.sleep(0.05)
-        if time.perf_counter() - switched > 60:
-            break
-    time.sleep(0.2)
-    stop.set()
-    thread.join()
-    before = [gap for at, gap in gaps if at < switched][10:]
-    during = [gap for at, gap in gaps if switched <= at <= revisions[-1][0] + 0.2]
-    return {
-        "seconds": revisions[-1][0] - switched,
-        "pause_ms": max(during) * 1000,
-        "usual_pause_ms": max(before) * 1000,
-        "decisions_meanwhile": len(during),
-        "sign_seconds": signing.wall_seconds,
-        "switched": float(len(revisions) == 2),
-    }
-
-
-def recorded(folder: Path, tenants: int, decisions: int, distinct: int) -> None:
-    """A log of ``decisions`` records over ``distinct`` questions that differ in ids and times only."""
-    from guard_core.attestation import Signer
-    from guard_core.audit.decision_event import decision_event
-    from guard_core.audit.log import AuditLog
-    from guard_core.clock import new_id, system_clock
-    from guard_core.findings import Enforcement
-    from guard_core.policy.decision import Decision
-    from guard_core.policy.embedded import EmbeddedEngine
-
-    signer = Signer.open(folder / "keys")
-    log = AuditLog(folder / "audit", signer=lambda: signer)
-    bundle = policies(tenants)
-    engine = EmbeddedEngine(bundle)
-    pool = []
-    for path, value in questions(tenants, distinct):
-        pool.append((path, value, engine.evaluate(path, value)))
-    draw = random.Random(9)
-    batch: list[dict[str, Any]] = []
-    for number in range(decisions):
-        path, value, answer = pool[draw.randrange(distinct)]
-        again = {**value, "now_ns": NOW_NS + number}
-        again["principal"] = {**value["principal"], "credential_id": f"{number:016x}"}
-        if "quota" in value:
-            again["workload"] = {**value["workload"], "submission_id": f"job-{number}"}
-        decision = Decision(
-            decision_id=new_id("dec"), path=path, value=answer.value, defined=True, error=None,
-            revision=bundle.revision, engine="embedded", enforcement=Enforcement.ENFORCED, eval_ns=1,
-        )  # fmt: skip
-        batch.append(
-            decision_event(decision, question=again, requested_by="x", subject="", moment=system_clock())
+        spent = interleaved({"bare": ask_bare, "ours": ask_ours}, questions(path), rounds)
+        name = f"embedded {path.split('/')[2]}, {tenants:,} tenants"
+        p50, peer = percentile(spent["ours"][0], 0.5), percentile(spent["bare"][0], 0.5)
+        yield Measure(f"{name}: p50 CPU", p50, "ms", "bare regorus", peer, p50 / peer, "<= 0.5", p50 <= 0.5)
+        yield Measure(
+            f"{name}: p50 over bare", p50 / peer, "x", "", None, None, "<= 1.15", p50 / peer <= 1.15
         )
-        if len(batch) == 2000:
-            log.append(batch)
-            batch = []
-    if batch:
-        log.append(batch)
+        yield Measure(f"{name}: p99 CPU", percentile(spent["ours"][0], 0.99), "ms")
+        yield Measure(f"{name}: p50 wall", percentile(spent["ours"][1], 0.5), "ms")
+        rate = 1e9 / (sum(spent["ours"][0]) / rounds)
+        yield Measure(f"{name}: decisions", rate, "/CPU-s", "", None, None, ">= 2000", rate >= 2000)
+    started, cpu = time.perf_counter(), time.process_time()
+    ours.activate(with_tenants(tenants))
+    wall = time.perf_counter() - started
+    limit = 2.0
+    yield Measure(f"activation, {tenants:,} tenants: wall", wall, "s", "", None, None, "<= 2", wall <= limit)
+    yield Measure(f"activation, {tenants:,} tenants: CPU", time.process_time() - cpu, "s")
 
 
-def replayed(folder: Path, tenants: int, processes: int) -> dict[str, Any]:
-    """Replay the log under a stricter candidate."""
-    from guard_core.policy.bundle import make_bundle
-    from guard_core.policy.lifecycle.replay import replay
-
-    bundle = policies(tenants)
-    tiers = {
-        name: {**tier, "use": {**tier["use"], "warn_verdict": "deny"}}
-        for name, tier in bundle.config["thresholds"]["tiers"].items()
-    }
-    candidate = make_bundle(
-        bundle.modules, {**bundle.config, "thresholds": {**bundle.config["thresholds"], "tiers": tiers}}
-    )
-    found = replay(folder / "audit", candidate, processes=processes)
-    assert found.count("allow->deny") > 0
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return {
-        **found.to_json(),
-        "own_mib": own / 1024,
-        "worker_mib": workers / 1024,
-        "changes": len(found.changes),
-    }
-
-
-def start_opa(tarball: Path, key: Path, log: Path) -> tuple[Any, str] | None:
-    """A real OPA server on the signed tarball; None without the program."""
-    opa = os.environ.get("TRAINGUARD_OPA") or shutil.which("opa")
-    if not opa:
-        return None
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [opa, "run", "--server", "--skip-version-check", "--log-level", "error"]
-    command += ["--addr", f"127.0.0.1:{port}", "--bundle", str(tarball), "--verification-key", str(key)]
-    with log.open("ab") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out)
-    for _ in range(1200):
+@contextmanager
+def opa_server(bundle: Bundle, opa: str) -> Iterator[str]:
+    """A real OPA server with the bundle; yields its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        directory = write_bundle(bundle, Path(folder) / "bundle")
+        command = [opa, "run", "--server", "--skip-version-check", "--log-level", "error"]
+        process = subprocess.Popen(
+            [*command, "--addr", f"127.0.0.1:{port}", "--bundle", str(directory)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health?bundles", timeout=1):
-                return process, f"http://127.0.0.1:{port}"
-        except OSError:
-            if process.poll() is not None:
-                break
-            time.sleep(0.05)
-    process.kill()
-    raise RuntimeError(f"OPA did not start: {log.read_text()[-500:]}")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--calls", type=int, default=3000)
-    parser.add_argument("--tenants", type=int, nargs="*", default=[1000, 10_000])
-    parser.add_argument("--decisions", type=int, default=200_000, help="records to replay")
-    parser.add_argument("--distinct", type=int, default=5000, help="distinct questions among them")
-    arguments = parser.parse_args()
-    print(f"machine: {machine()}\n")
-    measures: list[Measure] = []
-    with tempfile.TemporaryDirectory(prefix="trainguard-bench-") as name:
-        for tenants in arguments.tenants:
-            measures += deciding(Path(name) / str(tenants), tenants, arguments.calls)
-        measures += replaying(Path(name) / "replay", arguments.decisions, arguments.distinct)
-    report(measures, arguments.json)
-    return 0
-
-
-def deciding(folder: Path, tenants: int, calls: int) -> list[Measure]:
-    label = f"{tenants:,} tenants"
-    folder.mkdir()
-    store = prepared(folder, tenants)
-    found = in_child(lambda: embedded(folder, tenants, calls)).answer
-    ours, bare = found["ours"], found["bare"]
-    peer = "bare regorus"
-    share = ours["cpu_p50"] / bare["cpu_p50"]
-    measures = [
-        Measure(f"embedded p50 CPU, {label}", ours["cpu_p50"], "ms", peer, bare["cpu_p50"], share,
-                "<= 0.5 ms", ours["cpu_p50"] <= 0.5),
-        Measure(f"embedded p99 CPU, {label}", ours["cpu_p99"], "ms", peer, bare["cpu_p99"],
-                ours["cpu_p99"] / bare["cpu_p99"]),
-        Measure(f"embedded p50 wall, {label}", ours["wall_p50"], "ms", peer, bare["wall_p50"],
-                ours["wall_p50"] / bare["wall_p50"]),
-        Measure(f"embedded p99 wall, {label}", ours["wall_p99"], "ms", peer, bare["wall_p99"],
-                ours["wall_p99"] / bare["wall_p99"]),
-        Measure(f"embedded rate, {label}", ours["rate"], "decisions/s", peer, bare["rate"],
-                ours["rate"] / bare["rate"], ">= 2,000/s", ours["rate"] >= 2000),
-        Measure(f"our layer over bare regorus, {label}", 100 * (share - 1), "% CPU", peer, 0.0, None,
-                "<= 15 %", share <= 1.15),
-        Measure(f"open, verify, compile, decide, {label}", found["load_seconds"], "s"),
-    ]  # fmt: skip
-    whole = in_child(lambda: decided(folder, tenants, min(calls, 500))).answer
-    measures.append(Measure(f"Home.decide with audit on disk, p50 wall, {label}", whole["wall_p50"], "ms"))
-    state = store.state()
-    key = store.signing_key().public_file(store.keys)
-    started = start_opa(store.path(state.active), key, folder / "opa.log")
-    if started is None:
-        print("no OPA program (TRAINGUARD_OPA or PATH): the server lines are left out")
-    else:
-        process, url = started
-        try:
-            served_by = in_child(lambda: served(tenants, calls, url)).answer
+            client = OpaClient(host="127.0.0.1", port=port, retries=0)
+            client._session.trust_env = False
+            client.wait_for_ready(timeout=120, interval=0.1, query={"bundles": "true"})
+            yield f"http://127.0.0.1:{port}"
         finally:
             process.kill()
             process.wait()
-        mine, peers = served_by["ours"], served_by["bare"]
-        peer = "bare opa-python-client"
-        measures += [
-            Measure(f"OPA server p50 wall, {label}", mine["wall_p50"], "ms", peer, peers["wall_p50"],
-                    mine["wall_p50"] / peers["wall_p50"], "<= 2 ms", mine["wall_p50"] <= 2),
-            Measure(f"OPA server p99 wall, {label}", mine["wall_p99"], "ms", peer, peers["wall_p99"],
-                    mine["wall_p99"] / peers["wall_p99"], "<= 10 ms", mine["wall_p99"] <= 10),
-            Measure(f"OPA server rate, one caller, {label}", mine["rate"], "decisions/s", peer, peers["rate"],
-                    mine["rate"] / peers["rate"]),
-        ]  # fmt: skip
-    change = in_child(lambda: activation(folder, tenants)).answer
-    assert change["switched"] == 1.0
-    measures += [
-        Measure(f"activation until decided by, {label}", change["seconds"], "s", "", None, None,
-                "<= 2 s", change["seconds"] <= 2),
-        Measure(f"longest pause of decisions meanwhile, {label}", change["pause_ms"], "ms",
-                "2 s before it", change["usual_pause_ms"], change["pause_ms"] / change["usual_pause_ms"]),
-        Measure(f"decisions made meanwhile, {label}", change["decisions_meanwhile"], ""),
-        Measure(f"signing the bundle, {label}", change["sign_seconds"], "s"),
-    ]  # fmt: skip
-    return measures
 
 
-def replaying(folder: Path, decisions: int, distinct: int) -> list[Measure]:
-    folder.mkdir()
-    in_child(lambda: recorded(folder, 1000, decisions, distinct))
-    size = sum(file.stat().st_size for file in (folder / "audit").glob("*.jsonl")) / 2**20
-    child = in_child(lambda: replayed(folder, 1000, 2))
-    found = child.answer
-    rate = decisions / found["seconds"]
-    return [
-        Measure("replay, 2 processes", rate, "decisions/s", "", None, None, ">= 30,000/s", rate >= 30_000),
-        Measure("replay, per CPU-second", decisions / child.cpu_seconds, "decisions"),
-        Measure("replay, decisions", float(found["decisions"]), ""),
-        Measure("replay, distinct questions asked", float(found["distinct"]), ""),
-        Measure(
-            "replay, 1 M decisions at this rate", 1e6 / rate, "s", "", None, None, "<= 60 s", 1e6 / rate <= 60
-        ),
-        Measure("replay, log read", size, "MiB"),
-        Measure("replay, memory of the parent", found["own_mib"], "MiB"),
-        Measure("replay, memory of the largest worker", found["worker_mib"], "MiB"),
+def server(tenants: int, rounds: int, opa: str) -> Iterator[Measure]:
+    """Decisions through a loopback OPA server with so many tenants."""
+    with opa_server(with_tenants(tenants), opa) as url:
+        ours = ServerEngine(url, deadline_s=30.0)
+        bare = OpaClient(host="127.0.0.1", port=int(url.rpartition(":")[2]))
+        for path in DECISIONS:
+            package, _, rule = path.rpartition("/")
+            asked = questions(path)
+
+            def ask_bare(question: dict[str, Any], package: str = package, rule: str = rule) -> object:
+                return bare.query_rule(question, package, rule)
+
+            def ask_ours(question: dict[str, Any], path: str = path) -> object:
+                answer = ours.evaluate(path, question)
+                if answer.error:
+                    raise RuntimeError(answer.error)
+                return answer
+
+            interleaved({"bare": ask_bare, "ours": ask_ours}, asked, 50)  # connections open, caches warm
+            spent = interleaved({"bare": ask_bare, "ours": ask_ours}, asked, rounds)
+            name = f"server {path.split('/')[2]}, {tenants:,} tenants"
+            p50, peer = percentile(spent["ours"][1], 0.5), percentile(spent["bare"][1], 0.5)
+            p99 = percentile(spent["ours"][1], 0.99)
+            label = "bare opa-python-client"
+            yield Measure(f"{name}: p50 wall", p50, "ms", label, peer, p50 / peer, "<= 2", p50 <= 2)
+            yield Measure(f"{name}: p99 wall", p99, "ms", "", None, None, "<= 10", p99 <= 10)
+            yield Measure(f"{name}: decisions, 4 threads", together(ask_ours, asked, rounds), "/s")
+        ours.close()
+
+
+def together(ask: Callable[[dict[str, Any]], object], asked: list[dict[str, Any]], rounds: int) -> float:
+    """Decisions a second of wall time, four threads asking."""
+
+    def work() -> None:
+        for number in range(rounds // 4):
+            ask(asked[number % len(asked)])
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return (rounds // 4) * 4 / (time.perf_counter() - started)
+
+
+def start_up() -> Iterator[Measure]:
+    """From nothing to an engine that may decide, in a process that has imported nothing of it."""
+    text = (
+        "import time; t = time.perf_counter();"
+        "from guard_core.policy.engine import accepted; from guard_core.policy.bundle import *;"
+        "from guard_core.policy.embedded import EmbeddedEngine;"
+        "EmbeddedEngine(accepted(load_bundle(shipped_policies()))); print(time.perf_counter() - t)"
+    )
+    import sys
+
+    runs = [
+        float(subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout)
+        for _ in range(5)
     ]
+    yield Measure("cold start to an accepted engine: median wall", median(runs), "s")
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--rounds", type=int, default=2000)
+    parser.add_argument("--tenants", type=int, nargs="+", default=[1_000, 10_000])
+    arguments = parser.parse_args()
+    measures = list(start_up())
+    for tenants in arguments.tenants:
+        measures += embedded(tenants, arguments.rounds)
+    opa = opa_binary()
+    if opa is None:
+        print("no opa program: the server part is left out (set TRAINGUARD_OPA)")
+    else:
+        for tenants in arguments.tenants:
+            measures += server(tenants, arguments.rounds // 2, opa)
+    report(measures, arguments.json)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

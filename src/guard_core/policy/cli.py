@@ -46,12 +46,15 @@ def check(ctx: click.Context, directory: Path | None, output_format: str) -> Non
     installed. Exit status 1 when something must be changed, 2 when a file cannot be used at all.
     """
     from guard_core.policy.bundle import load_bundle
+    from guard_core.policy.embedded import EmbeddedEngine
     from guard_core.policy.gate import gate
     from guard_core.policy.tools import tool_runs
 
     place = _directory(ctx.obj, directory)
     bundle = load_bundle(place)
     faults = gate(bundle.modules, bundle.tests, config=bundle.config)
+    if not faults:
+        EmbeddedEngine(bundle)  # what only the embedded compiler refuses is told here, not at start
     runs = tool_runs(place)
     ok = not faults and not any(run.ok is False for run in runs)
     if output_format == "json":

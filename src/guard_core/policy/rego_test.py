@@ -4,6 +4,9 @@ A rule named ``test_...`` passes when its value is true; ``todo_test_...`` is sk
 ways are errors here instead: one test defined twice, and tests by case (``test_x[case] if``). Tests see
 no admin data, as under ``opa test -b``: they bring their own with ``with data.guard.config as ...``, so
 that editing a quota breaks no test. tests/policies/test_opa_test_parity.py compares with the real thing.
+
+One defect of regorus shows in tests only (policies may not use ``with``): when a ``with`` value names a rule
+of a package that the same expression uses, the expression is undefined. Assign it to a variable first.
 """
 
 from __future__ import annotations

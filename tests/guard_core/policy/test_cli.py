@@ -69,6 +69,15 @@ def test_check_of_broken_data_is_the_users_mistake(
     assert "tenants.yaml:" in captured.err
 
 
+def test_check_refuses_what_only_the_embedded_compiler_refuses(
+    capsys: pytest.CaptureFixture[str], policies: Path, home_dir: Path
+) -> None:
+    rego = policies / "guard" / "dataset" / "use" / "use.rego"
+    rego.write_text(rego.read_text() + "\nodd contains x if some x in ({x | some x in [1, 2]} - {1})\n")
+    assert main(["policy", "check", str(policies)]) == 2
+    assert "use.rego:" in capsys.readouterr().err
+
+
 @pytest.mark.opa
 def test_check_asks_opa_too_when_it_is_there(
     opa: str,

@@ -16,8 +16,12 @@ denials(fields, tier, tenant) := fields_denied(fields, tier, tenant) | variables
 
 fields_denied(fields, tier, tenant) := {reason |
 	is_array(fields)
-	some field in fields
-	not allowed(field, tier)
+	allowed := {field |
+		some field in fields
+		is_string(field)
+		split(field, ".")[0] in tier.runtime_env_allowed
+	}
+	some field in ({given | some given in fields} - allowed)
 	reason := {
 		"rule": "runtime-env-field",
 		"msg": sprintf("runtime_env field %v is not allowed for tenant %v", [shown(field), tenant]),
@@ -29,19 +33,14 @@ variables_denied(fields, tier) := {reason |
 	is_array(fields)
 	some field in fields
 	is_string(field)
-	is_array(tier.env_vars_denied)
-	some name in tier.env_vars_denied
-	field == concat("", ["env_vars.", name])
+	startswith(field, "env_vars.")
+	name := trim_prefix(field, "env_vars.")
+	name in tier.env_vars_denied
 	reason := {
 		"rule": "runtime-env-variable",
 		"msg": sprintf("environment variable %v may not be set by a job", [name]),
 		"field": field,
 	}
-}
-
-allowed(field, tier) if {
-	is_string(field)
-	split(field, ".")[0] in tier.runtime_env_allowed
 }
 
 shown(field) := field if is_string(field)
