@@ -1,167 +1,179 @@
-"""Keys, tokens and passwords in text: one fast search over everything, exact rules for the few hits."""
+"""Secrets in text: keys, tokens and passwords that a model would learn and repeat.
+
+Two stages: RE2 looks for short anchors in the Arrow buffers (:mod:`.text_buffers`), and Python judges the few
+places found (:mod:`.secret_kinds`).
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.types as pt
 
-from dataset_guard.checks.base import CheckContext, Hashes, Need, counted
-from dataset_guard.profile import is_text, plain
-from guard_core.findings import Finding, RowSet, Severity
+from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, counted
+from dataset_guard.checks.privacy.secret_kinds import ANCHOR, ASSIGNED, CONNECTION, PREFIXED, Belief, Kind
+from dataset_guard.checks.privacy.tally import Tally
+from dataset_guard.checks.privacy.text_buffers import Hit, TextBuffer, holds_text, text_buffers
+from guard_core.findings import Finding, Severity
 
-_WINDOW_BYTES = 16 << 20
-_Ints = npt.NDArray[np.int64]
+_BEFORE = 32
+_AFTER = 18_000  # the longest form: a JSON web token
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """PRIV001 secrets of a known form, PRIV002 random text in an assignment to a telling name.
+    """PRIV001 secrets of a known form, critical when genuine in structure; PRIV002 random assigned values.
 
-    ``columns``: columns to search; none named means every column that holds text, at any depth of lists and
-    structs.
+    ``columns``: the columns to look at; none named means all. ``assigned_values``: whether to report values
+    that are told only by the name before them and by looking random.
     """
 
     columns: tuple[str, ...] = ()
+    assigned_values: bool = True
 
     name: ClassVar[str] = "secrets"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     rule_ids: ClassVar[tuple[str, ...]] = ("PRIV001", "PRIV002")
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     def applies(self, context: CheckContext) -> str | None:
-        """Needs a column that holds text."""
-        return None if self.chosen(context) else "there is no text column"
+        """Needs a column with text or bytes in it, the label included."""
+        return None if self.chosen(context) else "there is no column with text"
 
     def chosen(self, context: CheckContext) -> list[str]:
-        """The columns to search."""
-        texts = [f.name for f in context.schema if holds_text(f.type)]
-        return [n for n in texts if not self.columns or n in self.columns]
+        """The columns to look at."""
+        held = [f.name for f in context.schema if holds_text(f.type)]
+        return [n for n in held if not self.columns or n in self.columns]
 
     def start(self, context: CheckContext) -> SecretsState:
-        """Nothing found."""
+        """Nothing seen."""
         return SecretsState(self, context)
 
 
-def holds_text(kind: pa.DataType) -> bool:
-    """Whether there is text in values of this type, at any depth."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return holds_text(kind.storage_type)
-    if pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
-        return holds_text(kind.value_type)
-    if pt.is_map(kind):
-        return holds_text(kind.key_type) or holds_text(kind.item_type)
-    if _is_list(kind):
-        return holds_text(kind.value_type)
-    if pt.is_struct(kind):
-        return any(holds_text(kind.field(i).type) for i in range(kind.num_fields))
-    return is_text(kind)
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One believed secret in one item of a buffer; ``value`` lives only until it is counted."""
+
+    item: int
+    kind: str
+    belief: Belief
+    value: bytes
+    start: int
+    end: int
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind))
+def find(buffer: TextBuffer, *, assigned_values: bool = True) -> list[Found]:
+    """All secrets in ``buffer``: one that its issuer's form tells is not told again as an assigned value."""
+    found: list[Found] = []
+    for hit in buffer.hits(ANCHOR):
+        if not _covered(found, hit.start):
+            found += _judged(buffer, hit, (*PREFIXED, CONNECTION))
+    if assigned_values:
+        taken: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for known in found:
+            taken[known.item].append((known.start, known.end))
+        assigned: list[Found] = []
+        for hit in buffer.hits(ASSIGNED[-1].anchor):
+            for one in _judged(buffer, hit, ASSIGNED):
+                overlaps = any(a < one.end and one.start < b for a, b in taken[one.item])
+                if not overlaps and not _covered(assigned, one.start):
+                    assigned.append(one)
+        found += assigned
+    return found
 
 
-def texts_in(array: Any, rows: _Ints) -> Iterator[tuple[Any, _Ints]]:
-    """Text arrays inside ``array``, each with the row that every value belongs to."""
-    array = plain(array)
-    kind = array.type
-    if is_text(kind):
-        yield array, rows
-    elif pt.is_map(kind):
-        offsets = np.asarray(array.offsets)
-        parents = rows[np.repeat(np.arange(len(array)), np.diff(offsets))]
-        start, length = int(offsets[0]), int(offsets[-1] - offsets[0])
-        for part in (array.keys.slice(start, length), array.items.slice(start, length)):
-            yield from texts_in(part, parents)
-    elif _is_list(kind) and holds_text(kind.value_type):
-        yield from texts_in(array.flatten(), rows[np.asarray(pc.list_parent_indices(array))])
-    elif pt.is_struct(kind):
-        for i, part in enumerate(array.flatten()):
-            if holds_text(kind.field(i).type):
-                yield from texts_in(part, rows)
+def _covered(found: list[Found], start: int) -> bool:
+    return bool(found) and start < found[-1].end
+
+
+def _judged(buffer: TextBuffer, hit: Hit, kinds: tuple[Kind, ...]) -> list[Found]:
+    """The first kind that believes the hit; at most one."""
+    window, at = buffer.around(hit, _BEFORE, _AFTER)
+    for kind in kinds:
+        if kind is CONNECTION:
+            match = kind.form.search(window, max(0, at - 25))
+            if match is not None and match.start("user") != at + 3:
+                match = None
+        elif kind is ASSIGNED[0]:
+            match = kind.form.search(window, at, at + 160)
+        else:
+            match = kind.form.match(window, at)
+        if match is None:
+            continue
+        belief = kind.judge(match)
+        if belief is not Belief.NO:
+            group = "secret" if "secret" in match.re.groupindex else 0
+            offset = hit.start - at
+            start, end = match.start(group) + offset, match.end(group) + offset
+            return [Found(hit.item, kind.name, belief, match[group], start, end)]
+    return []
+
+
+_Verdict = tuple[str, Belief]
+"""Rule id and belief: what decides into which finding a secret goes."""
+
+
+def _verdict(found: Found) -> _Verdict:
+    return ("PRIV002" if found.kind == ASSIGNED[-1].name else "PRIV001"), found.belief
 
 
 class SecretsState:
-    """Memory: the numbers of the rows found, and 16 MiB of text at a time."""
+    """Memory: a :class:`Tally` for each column, rule and belief, below 1.2 MB; a batch's hits."""
 
     def __init__(self, check: Secrets, context: CheckContext) -> None:
+        self._check = check
         self._columns = check.chosen(context)
-        self._found: dict[tuple[int, str], list[int]] = defaultdict(list)
-        self._bytes = 0
+        self._tallies: dict[tuple[str, _Verdict], Tally] = defaultdict(Tally)
 
     def update(
         self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
     ) -> None:
-        """Search the text of the batch."""
-        rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
+        """Search the batch's text."""
         for name in self._columns:
-            for texts, owners in texts_in(batch.column(name), rows):
-                self._search(name, texts, owners)
-
-    def _search(self, name: str, texts: Any, owners: _Ints) -> None:
-        present = np.flatnonzero(np.asarray(texts.is_valid()))
-        if len(present) < len(texts):
-            texts, owners = texts.drop_null(), owners[present]
-        sizes = np.asarray(pc.binary_length(texts)).astype(np.int64)
-        ends = np.cumsum(sizes + 1)  # each text is followed by a newline, so no hit crosses two
-        start = 0
-        while start < len(texts):
-            base = int(ends[start - 1]) if start else 0
-            stop = max(start + 1, int(np.searchsorted(ends, base + _WINDOW_BYTES, side="right")))
-            self._window(name, texts.slice(start, stop - start), owners[start:stop], ends[start:stop] - base)
-            start = stop
-
-    def _window(self, name: str, texts: Any, owners: _Ints, ends: _Ints) -> None:
-        from dataset_guard.checks.privacy.secret_kinds import compiled, kind_at
-
-        whole = pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts.cast(pa.large_string()))
-        text = pc.binary_join(whole, pa.scalar("\n", pa.large_string()))[0].as_buffer().to_pybytes()
-        self._bytes += len(text)
-        hits = np.array([m.start() for m in compiled()[0].finditer(text)], np.int64)
-        cells = np.searchsorted(ends, hits, side="right")
-        for hit, cell in zip(hits.tolist(), cells.tolist(), strict=True):
-            kind = kind_at(text, hit, int(ends[cell]) - 1)
-            if kind is not None:
-                self._found[kind, name].append(int(owners[cell]))
+            rows: dict[_Verdict, list[Rows]] = defaultdict(list)
+            kinds: dict[_Verdict, Counter[str]] = defaultdict(Counter)
+            values: dict[_Verdict, list[bytes]] = defaultdict(list)
+            for buffer in text_buffers(batch.column(name)):
+                found = find(buffer, assigned_values=self._check.assigned_values)
+                for verdict in {_verdict(f) for f in found}:
+                    chosen = [f for f in found if _verdict(f) == verdict]
+                    at, index = buffer.uses(np.array([f.item for f in chosen], np.int64))
+                    rows[verdict].append(at)
+                    kinds[verdict].update(chosen[i].kind for i in index.tolist())
+                    values[verdict] += [chosen[i].value for i in np.unique(index)]
+            for verdict, parts in rows.items():
+                at = np.unique(np.concatenate(parts))
+                if len(at):
+                    self._tallies[name, verdict].add(kinds[verdict], at + first_row, values[verdict])
 
     def merge(self, other: SecretsState) -> None:
-        """Take in other rows."""
-        self._bytes += other._bytes
-        for key, rows in other._found.items():
-            self._found[key] += rows
+        """Add the counts."""
+        for key, tally in other._tallies.items():
+            self._tallies[key].merge(tally)
 
     def finish(self) -> Iterator[Finding]:
-        """One finding for each kind of secret."""
-        from dataset_guard.checks.privacy.secret_kinds import KINDS
-
-        by_kind: dict[tuple[str, bool], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-        for (kind, column), rows in self._found.items():
-            by_kind[KINDS[kind].name, KINDS[kind].certain][column] += rows
-        for (name, certain), columns in sorted(by_kind.items()):
-            held = RowSet.of(r for found in columns.values() for r in found)
-            verb = "holds" if len(held) == 1 else "hold"
+        """For each column at most one critical finding, and one warning of each rule."""
+        for (column, (rule_id, belief)), tally in sorted(self._tallies.items()):
+            valid = belief is Belief.VALID
+            verb = "holds" if tally.rows == 1 else "hold"
+            what = "a secret" if valid else "what may be a secret"
+            kinds = ", ".join(f"{n.replace('_', ' ')} ({c:,})" for n, c in sorted(tally.kinds.items()))
             yield Finding(
-                rule_id="PRIV001" if certain else "PRIV002",
-                severity=Severity.CRITICAL if certain else Severity.WARNING,
-                message=f"{counted(len(held), 'row')} {verb} what looks like {_article(name)} {name}.",
-                columns=tuple(sorted(columns)),
-                rows=held,
-                score=float(len(held)),
-                action="Revoke the secret where it was issued, then remove it and register again.",
-                evidence={"kind": name, "occurrences": sum(len(r) for r in columns.values())},
+                rule_id=rule_id,
+                severity=Severity.CRITICAL if valid else Severity.WARNING,
+                message=f"{counted(tally.rows, 'row')} of column {column!r} {verb} {what}: {kinds}.",
+                columns=(column,),
+                rows=tally.row_set(),
+                count=tally.rows,
+                action="Revoke it at its issuer first, then remove or mask it and register again."
+                if valid
+                else "Look at the rows; revoke what is genuine, remove or mask it and register again.",
+                evidence=tally.evidence(),
             )
-
-
-def _article(name: str) -> str:
-    return "an" if name[0] in "AO" else "a"
 
 
 CHECK = Secrets()

@@ -1,0 +1,203 @@
+"""Numbers and addresses of persons in text: counted per column, believed only when check digits say so.
+
+A column of order numbers has right check digits by chance in every tenth row. So per column and kind, the
+candidates whose check digits are wrong tell how many of the right ones are chance; that share is the
+finding's ``fdr``, and above ``chance_limit`` nothing is reported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, counted
+from dataset_guard.checks.privacy.numbers import bank_account, iban_length, payment_card, resident_id
+from dataset_guard.checks.privacy.tally import Tally
+from dataset_guard.checks.privacy.text_buffers import TextBuffer, holds_text, text_buffers
+from guard_core.findings import Finding, Severity
+
+_DIGITS = rb"[0-9](?:[ -]?[0-9]){10,18}[Xx]?"
+_MAIL = rb"@[A-Za-z0-9-]{1,63}\.[A-Za-z]{2}"
+_IBAN = rb"[A-Z]{2}[0-9]{2} ?[A-Z0-9]{4} ?[A-Z0-9]{4} ?[A-Z0-9]{3}"
+
+_RUN = re.compile(rb"(?<![0-9A-Za-z_.])(?<![0-9][ -])(?:" + _DIGITS + rb")(?![0-9A-Za-z_]|\.[0-9]|[ -][0-9])")
+_GROUPS = re.compile(r"\d+|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{1,3})?|\d{4}([ -])\d{6}\2\d{4,5}")
+_PHONE_GROUPS = re.compile(r"(?:86[ -]?)?(1[3-9]\d{9}|1[3-9]\d[ -]\d{4}[ -]\d{4})")
+_ADDRESS = re.compile(
+    rb"[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@((?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24})(?![A-Za-z0-9@])"
+)
+_RESERVED = re.compile(
+    rb"(?:^|\.)(?:example\.(?:com|org|net)|example|test|invalid|localhost)$", re.IGNORECASE
+)  # RFC 2606
+_ACCOUNT = re.compile(rb"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}")
+
+CHANCE = {"resident_id": 1 / 11, "payment_card": 1 / 10, "bank_account": 1 / 97, "mobile_number": 7 / 100}
+"""How often a candidate of a kind that is something else looks right."""
+
+
+@dataclass(frozen=True, slots=True)
+class PersonalData:
+    """PRIV010: resident ids, payment cards, IBANs, mobile numbers (mainland China) and e-mail addresses.
+
+    ``columns``: the columns to look at; none named means all. ``chance_limit``: the largest share of chance
+    hits among those of a column and kind with which they are still reported.
+    """
+
+    columns: tuple[str, ...] = ()
+    chance_limit: float = 0.2
+
+    name: ClassVar[str] = "personal_data"
+    version: ClassVar[str] = "1"
+    rule_ids: ClassVar[tuple[str, ...]] = ("PRIV010",)
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def applies(self, context: CheckContext) -> str | None:
+        """Needs a column with text or bytes in it."""
+        return None if self.chosen(context) else "there is no column with text"
+
+    def chosen(self, context: CheckContext) -> list[str]:
+        """The columns to look at."""
+        held = [f.name for f in context.schema if holds_text(f.type)]
+        return [n for n in held if not self.columns or n in self.columns]
+
+    def start(self, context: CheckContext) -> PersonalDataState:
+        """Nothing seen."""
+        return PersonalDataState(self, context)
+
+
+Candidate = tuple[int, str, bool, bytes]
+"""Item, kind, whether it is believed, the value (which lives only until it is counted)."""
+
+
+def find(buffer: TextBuffer) -> Iterator[Candidate]:
+    """All candidates in ``buffer``."""
+    for hit in buffer.hits(_DIGITS, overlapping=False):
+        window, at = buffer.around(hit, 2, 64)
+        run = _RUN.match(window, at)
+        if run is not None:
+            told = _number(run[0].decode())
+            if told is not None:
+                yield hit.item, *told
+    for hit in buffer.hits(_MAIL, overlapping=False):
+        window, at = buffer.around(hit, 65, 256)
+        start = at
+        while start and window[start - 1 : start] in _LOCAL:
+            start -= 1
+        address = _ADDRESS.search(window, start, at + 256)
+        if address is not None and address.start(1) == at + 1 and not _RESERVED.search(address[1]):
+            yield hit.item, "email_address", True, address[0].lower()
+    for hit in buffer.hits(_IBAN, overlapping=False):
+        window, at = buffer.around(hit, 1, 48)
+        account = _ACCOUNT.match(window, at)
+        if account is not None:
+            size = iban_length(account[0][:2].decode())
+            plain = account[0].replace(b" ", b"").decode()[:size]
+            right = bank_account(plain)
+            if right is not None:
+                yield hit.item, "bank_account", right, plain.encode()
+
+
+_LOCAL = frozenset(bytes([c]) for c in b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._%+-")
+
+
+def _number(text: str) -> tuple[str, bool, bytes] | None:
+    """Kind, whether its check digits are right, and the digits, of a run of digits."""
+    right = resident_id(text)
+    if right is not None:
+        return "resident_id", right, text.upper().encode()
+    digits = re.sub(r"\D", "", text)
+    phone = _PHONE_GROUPS.fullmatch(text)
+    if phone is not None:
+        return "mobile_number", True, digits[-11:].encode()
+    if len(digits) == 11 and text == digits:
+        return "mobile_number", False, digits.encode()
+    right = payment_card(digits) if _GROUPS.fullmatch(text) else None
+    return None if right is None else ("payment_card", right, digits.encode())
+
+
+class PersonalDataState:
+    """Memory: a :class:`Tally` for each column and kind, below 1.2 MB; one batch's candidates for a while."""
+
+    def __init__(self, check: PersonalData, context: CheckContext) -> None:
+        self._check = check
+        self._columns = check.chosen(context)
+        self._tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
+        self._wrong: Counter[tuple[str, str]] = Counter()
+
+    def update(
+        self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
+    ) -> None:
+        """Search the batch's text."""
+        for name in self._columns:
+            rows: dict[str, list[Rows]] = defaultdict(list)
+            values: dict[str, list[bytes]] = defaultdict(list)
+            for buffer in text_buffers(batch.column(name)):
+                for kind, right, items, texts in _grouped(buffer):
+                    at, index = buffer.uses(items)
+                    if right:
+                        rows[kind].append(at)
+                        values[kind] += [texts[i] for i in np.unique(index)]
+                    else:
+                        self._wrong[name, kind] += len(at)
+            for kind, parts in rows.items():
+                every = np.concatenate(parts)
+                if len(every):
+                    seen = Counter({kind: len(every)})
+                    self._tallies[name, kind].add(seen, np.unique(every) + first_row, values[kind])
+
+    def merge(self, other: PersonalDataState) -> None:
+        """Add the counts."""
+        self._wrong += other._wrong
+        for key, tally in other._tallies.items():
+            self._tallies[key].merge(tally)
+
+    def finish(self) -> Iterator[Finding]:
+        """One warning for each column and kind that is more than chance."""
+        for (column, kind), tally in sorted(self._tallies.items()):
+            right, wrong = tally.kinds[kind], self._wrong[column, kind]
+            chance = CHANCE.get(kind)
+            by_chance = None if chance is None else min(1.0, wrong * chance / (1 - chance) / right)
+            if by_chance is not None and by_chance > self._check.chance_limit:
+                continue
+            yield Finding(
+                rule_id="PRIV010",
+                severity=Severity.WARNING,
+                message=f"{counted(tally.rows, 'row')} of column {column!r} {_verb(tally)} "
+                f"{_NAMES[kind]} ({right:,} in all).",
+                columns=(column,),
+                rows=tally.row_set(),
+                count=tally.rows,
+                fdr=None if by_chance is None else round(by_chance, 6),
+                action="Remove or mask them, or record why this set may hold personal data.",
+                evidence={**tally.evidence(), "wrong_check_digits": wrong},
+            )
+
+
+def _verb(tally: Tally) -> str:
+    return "holds" if tally.rows == 1 else "hold"
+
+
+_NAMES = {
+    "resident_id": "Chinese resident id numbers",
+    "payment_card": "payment card numbers",
+    "bank_account": "bank account numbers (IBAN)",
+    "mobile_number": "mobile phone numbers",
+    "email_address": "e-mail addresses",
+}
+
+
+def _grouped(buffer: TextBuffer) -> Iterator[tuple[str, bool, Rows, list[bytes]]]:
+    groups: dict[tuple[str, bool], list[tuple[int, bytes]]] = defaultdict(list)
+    for item, kind, right, value in find(buffer):
+        groups[kind, right].append((item, value))
+    for (kind, right), hits in groups.items():
+        yield kind, right, np.array([i for i, _ in hits], np.int64), [v for _, v in hits]
+
+
+CHECK = PersonalData()
