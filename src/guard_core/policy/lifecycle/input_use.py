@@ -9,14 +9,15 @@ admits no `with input`, no clock, no network and no randomness.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from guard_core.policy.rego_ast import Module, Node, expression, nodes, parse
+from guard_core.policy.rego_ast import Module, Node, expression, nodes, parse, place
 
 Path = tuple[str, ...]
 """Keys from the top of the input; the value there and all below it."""
 
+CLOCK: Path = ("now_ns",)
 TYPE_TESTS = frozenset({"is_number", "is_string", "is_boolean", "is_array", "is_object", "is_null"})
 _REFERENCES = ("Var", "RefDot", "RefBrack")
 
@@ -28,6 +29,12 @@ class InputUse:
     whole: frozenset[Path]
     typed: frozenset[Path]
     everything: bool = False
+    clock_places: frozenset[tuple[str, int]] = frozenset()
+    """Files and lines that read the value of ``input.now_ns``, which is another one in every record."""
+
+    def without_clock(self) -> InputUse:
+        """The same, for an evaluation that came by none of :attr:`clock_places`."""
+        return replace(self, whole=self.whole - {CLOCK}, typed=self.typed | {CLOCK})
 
     def touches(self, part: Path) -> bool:
         """Whether the answer could differ for another value, or another type, at ``part``."""
@@ -137,6 +144,7 @@ class _Reader:
         self._whole: set[Path] = set()
         self._typed: set[Path] = set()
         self._everything = False
+        self._clock_places: set[tuple[str, int]] = set()
 
     def reach(self, package: str, rule: str) -> None:
         if (package, rule) not in self._seen:
@@ -152,7 +160,7 @@ class _Reader:
                         self._visit(rule.node, module)
         whole = {p for p in self._whole if not any(q != p and _above(q, p) for q in self._whole)}
         typed = {p for p in self._typed if not any(_above(q, p) for q in whole)}
-        return InputUse(frozenset(whole), frozenset(typed), self._everything)
+        return InputUse(frozenset(whole), frozenset(typed), self._everything, frozenset(self._clock_places))
 
     def _visit(self, node: Node, module: Module) -> None:
         kind, body = expression(node)
@@ -205,7 +213,7 @@ class _Reader:
             if len(steps) == 1:
                 self._everything = True
             else:
-                self._whole.add(steps[1:])
+                self._read_whole(steps[1:], node, module)
         elif steps[0] == "data":
             self._data(steps[1:])
         elif any(steps[0] in m.names for m in self._packages[module.package]):
@@ -271,9 +279,9 @@ class _Reader:
         if name == "object.get" and len(params) == 3:
             part = self._input_part(params[0], module)
             kind, key = expression(params[1])
-            if part and kind in ("String", "RawString"):
-                self._typed.add(part)
-                self._whole.add((*part, key["value"]))
+            if part is not None and kind in ("String", "RawString"):
+                self._typed |= {part} if part else set()  # the input itself is always an object
+                self._read_whole((*part, key["value"]), body, module)
                 self._visit(params[2], module)
                 return True
         return False
@@ -290,9 +298,14 @@ class _Reader:
         mine = any(first in m.names for m in self._packages[module.package])
         return "" if mine or any(first == alias for alias, _, _ in module.imports) else found
 
-    def _input_part(self, node: Node, module: Module) -> Path:
-        """The part of the input that ``node`` names with constants only; empty for anything else."""
+    def _input_part(self, node: Node, module: Module) -> Path | None:
+        """The part of the input that ``node`` names with constants only (all of it: empty), else None."""
         if expression(node)[0] not in _REFERENCES:
-            return ()
+            return None
         steps, whole = self._steps(node, module)
-        return steps[1:] if steps is not None and whole and steps[0] == "input" else ()
+        return steps[1:] if steps is not None and whole and steps[0] == "input" else None
+
+    def _read_whole(self, path: Path, node: Node, module: Module) -> None:
+        self._whole.add(path)
+        if path == CLOCK:
+            self._clock_places.add((module.file, place(node)[0]))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from guard_core.audit import record
 from guard_core.audit.segments import segments
@@ -32,6 +32,17 @@ Place = tuple[str, int]
 """Where a record stands: segment file and byte offset."""
 Old = tuple[str, str | None, tuple[str, ...], str]
 """Recorded outcome (kind, verdict, rules) and tenant."""
+
+
+class Reading(NamedTuple):
+    """How a rule path's questions are told apart: what of an input counts, and what of it but the clock.
+
+    ``timeless`` is None where the rules never read the clock's value, or read all of the input.
+    """
+
+    use: InputUse
+    counted: Callable[[Any], Any]
+    timeless: Callable[[Any], Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,8 @@ class Gathered:
     allows: int = 0
     tallies: dict[tuple[Question, Old], Tally] = field(default_factory=dict)
     places: dict[Question, tuple[str, Place]] = field(default_factory=dict)
+    timeless: set[Question] = field(default_factory=set)
+    """Questions told apart without the clock's value, although the rules can read it."""
     masked: dict[tuple[str, str, Old], Tally] = field(default_factory=dict)
     """Undecidable ones by rule path, the masked field that the policy needs, and old outcome."""
     revisions: Counter[str] = field(default_factory=Counter)
@@ -77,6 +90,7 @@ class Gathered:
         self.allows += other.allows
         self.unreadable += other.unreadable
         self.revisions.update(other.revisions)
+        self.timeless |= other.timeless
         for question, place in other.places.items():
             self.places.setdefault(question, place)
         for key, tally in other.tallies.items():
@@ -126,11 +140,16 @@ def lines_of(piece: Piece) -> Iterator[tuple[int, bytes]]:
 def gather(
     piece: Piece,
     *,
-    use_of: Callable[[str], tuple[InputUse, Callable[[Any], Any]]],
+    reading_of: Callable[[str], Reading],
     gpu_hours: Mapping[str, float],
     since: str = "",
+    timed: frozenset[Question] | None = None,
 ) -> Gathered:
-    """Reduce one piece. ``use_of`` says for a rule path what of an input counts under the candidate."""
+    """Reduce one piece; ``reading_of`` says for a rule path what of an input counts under the candidate.
+
+    Questions are first told apart without the clock's value. With ``timed``, the ones whose answer did read
+    it, only their records are taken, now told apart by it too.
+    """
     found = Gathered()
     for offset, line in lines_of(piece):
         if b'"kind":"decision"' not in line:
@@ -139,7 +158,7 @@ def gather(
             event, _ = _PARSE(line.decode())
             if event["kind"] != "decision" or event["timestamp"] < since:
                 continue
-            _count(found, event, (piece.path, offset), use_of, gpu_hours)
+            _count(found, event, (piece.path, offset), reading_of(event["path"]), gpu_hours, timed)
         except (ValueError, KeyError, TypeError, AttributeError):
             found.unreadable += 1
     return found
@@ -149,34 +168,50 @@ def _count(
     found: Gathered,
     event: dict[str, Any],
     place: Place,
-    use_of: Callable[[str], tuple[InputUse, Callable[[Any], Any]]],
+    reading: Reading,
     gpu_hours: Mapping[str, float],
+    timed: frozenset[Question] | None,
 ) -> None:
     path, question, decision_id = event["path"], event["input"], event["decision_id"]
-    use, projected = use_of(path)
     outcome = _recorded(event)
     tenant = str((question.get("principal") or {}).get("tenant", ""))
     old: Old = (outcome.kind, outcome.verdict, outcome.rules, tenant)
     allowed = outcome.kind == "allow"
-    hours = gpu_hours.get(decision_id, 0.0) if allowed and gpu_hours else 0.0
-    found.decisions += 1
-    found.allows += allowed
-    found.revisions[event["bundles"]["guard"]["revision"]] += 1
-    for pointer in (*event.get("erased", ()), *event.get("masked", ())):
-        part = tuple(key.replace("~1", "/").replace("~0", "~") for key in pointer.split("/")[1:])
-        if part[:1] == ("input",) and use.touches(part[1:]):
-            tally = found.masked.setdefault((path, pointer, old), Tally())
-            break
+    needed = _masked_and_needed(event, reading.use)
+    tally: Tally
+    if needed:
+        if timed is not None:
+            return  # counted in the first pass
+        tally = found.masked.setdefault((path, needed, old), Tally())
     else:
         # A question that could not be asked (half a surrogate pair, ...) may fail for any of its parts.
         unaskable = outcome.kind == "error" and "cannot be asked" in outcome.message
-        key = _digest(path, question if unaskable else projected(question))
+        timeless = None if unaskable else reading.timeless
+        key = _digest(path, question if unaskable else (timeless or reading.counted)(question))
+        if timed is not None:
+            if timeless is None or key not in timed:
+                return
+            key = _digest(path, reading.counted(question))
         found.places.setdefault(key, (path, place))
+        if timed is None and timeless is not None:
+            found.timeless.add(key)
         tally = found.tallies.setdefault((key, old), Tally())
+    found.decisions += 1
+    found.allows += allowed
+    found.revisions[event["bundles"]["guard"]["revision"]] += 1
     tally.count += 1
-    tally.gpu_hours += hours
+    tally.gpu_hours += gpu_hours.get(decision_id, 0.0) if allowed and gpu_hours else 0.0
     if len(tally.examples) < EXAMPLES:
         tally.examples.append(decision_id)
+
+
+def _masked_and_needed(event: Mapping[str, Any], use: InputUse) -> str:
+    """The first field that was taken out of the record although the candidate reads it; empty when none."""
+    for pointer in (*event.get("erased", ()), *event.get("masked", ())):
+        part = tuple(key.replace("~1", "/").replace("~0", "~") for key in pointer.split("/")[1:])
+        if part[:1] == ("input",) and use.touches(part[1:]):
+            return str(pointer)
+    return ""
 
 
 def _digest(path: str, counted: Any) -> Question:
@@ -195,6 +230,14 @@ def _recorded(event: dict[str, Any]) -> Outcome:
     if "error" in event or "result" not in event:
         return Outcome.recorded(event)
     return _outcome(marshal.dumps(event["result"], 0))
+
+
+def separated(found: Gathered, timed: frozenset[Question]) -> None:
+    """Take the questions ``timed`` out of ``found``: a second pass tells them apart by the clock."""
+    for key in [key for key in found.tallies if key[0] in timed]:
+        del found.tallies[key]
+    for question in timed:
+        del found.places[question]
 
 
 def question_at(place: Place) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """Replay: what recorded decisions would have been under a candidate policy.
 
 Three steps: read the log into distinct questions (`recorded`), ask the candidate once for each, compare.
-Two questions are one when they agree in everything the candidate can read of them (`input_use`). A record
-whose masked field the candidate reads is *undecidable*: nobody guesses what stood there.
+Two questions are one when they agree in everything the candidate can read of them (`input_use`). The clock
+is another one in every record, so a question is first asked without regard to it, by an engine that tells
+which lines it executed; only when one that reads the clock was among them are its records told apart by time.
+A record whose masked field the candidate reads is *undecidable*: nobody guesses what stood there.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -23,7 +27,7 @@ from guard_core.clock import rfc3339
 from guard_core.errors import Undecidable
 from guard_core.policy.bundle import Bundle
 from guard_core.policy.embedded import EmbeddedEngine
-from guard_core.policy.lifecycle.input_use import InputUse, input_use
+from guard_core.policy.lifecycle.input_use import CLOCK, input_use
 from guard_core.policy.lifecycle.outcome import UNCHANGED, UNDECIDABLE, Outcome, change
 from guard_core.policy.lifecycle.recorded import (
     EXAMPLES,
@@ -32,11 +36,14 @@ from guard_core.policy.lifecycle.recorded import (
     Piece,
     Place,
     Question,
+    Reading,
     Tally,
     gather,
     pieces,
     question_at,
+    separated,
 )
+from guard_core.policy.lifecycle.traced import TracedEngine
 from guard_core.policy.rego_ast import parse
 
 if TYPE_CHECKING:
@@ -46,8 +53,8 @@ POOL_BYTES = 16 << 20
 """A log smaller than this is read in this process: starting others would take longer."""
 BATCH = 256
 
-Asked = tuple[Question, Outcome, int]
-"""A question's new outcome and the CPU nanoseconds it took."""
+Asked = tuple[Question, Outcome, int, bool]
+"""A question's new outcome, the CPU nanoseconds it took, and whether it depends on the clock's value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,16 +157,20 @@ def replay(
     many = processes > 1 and size > pool_bytes
     with _Workers(processes if many else 1, setup) as workers:
         found = Gathered()
-        for part in workers.map(_gather, work):
+        for part in workers.map(_gather, [(piece, None) for piece in work]):
             found.add(part)
-        asked = sorted(((place, q, path) for q, (path, place) in found.places.items()), key=lambda a: a[0])
-        batches = [asked[at : at + BATCH] for at in range(0, len(asked), BATCH)]
         outcomes: dict[Question, Outcome] = {}
         spent: list[int] = []
-        for answers in workers.map(_ask, batches):
-            for question, outcome, cpu_ns in answers:
-                outcomes[question] = outcome
-                spent.append(cpu_ns)
+        timed = _ask_all(workers, found, found.timeless, outcomes, spent)
+        if timed:
+            decisions, allows, revisions = found.decisions, found.allows, found.revisions.copy()
+            separated(found, timed)
+            again = Gathered()
+            for part in workers.map(_gather, [(piece, timed) for piece in work]):
+                again.add(part)
+            _ask_all(workers, again, set(), outcomes, spent)
+            found.add(again)
+            found.decisions, found.allows, found.revisions = decisions, allows, revisions
     classes, changes = _compared(found, outcomes)
     return Replay(
         since=earliest,
@@ -167,7 +178,7 @@ def replay(
         revisions=dict(found.revisions.most_common()),
         decisions=found.decisions,
         allows=found.allows,
-        distinct=len(outcomes),
+        distinct=len(spent),
         classes=classes,
         changes=changes,
         unreadable=found.unreadable,
@@ -176,6 +187,28 @@ def replay(
         processes=processes if many else 1,
         gpu_hours=sum(item.gpu_hours for item in changes),
     )
+
+
+def _ask_all(
+    workers: _Workers,
+    found: Gathered,
+    timeless: set[Question],
+    outcomes: dict[Question, Outcome],
+    spent: list[int],
+) -> frozenset[Question]:
+    """Ask every question of ``found``; returns those of ``timeless`` that depend on the clock after all."""
+    asked = sorted(
+        ((place, question, path, question in timeless) for question, (path, place) in found.places.items()),
+        key=lambda item: item[0],
+    )
+    timed = set()
+    for answers in workers.map(_ask, [asked[at : at + BATCH] for at in range(0, len(asked), BATCH)]):
+        for question, outcome, cpu_ns, reads_clock in answers:
+            outcomes[question] = outcome
+            spent.append(cpu_ns)
+            if reads_clock:
+                timed.add(question)
+    return frozenset(timed)
 
 
 def gpu_hours_of(storage: Storage, *, now: datetime) -> dict[str, float]:
@@ -258,27 +291,30 @@ class _Worker:
 
     def __init__(self, setup: Setup) -> None:
         modules, data_json, revision, self.gpu_hours, self.since = setup
-        empty: Mapping[str, str] = MappingProxyType({})
-        self.engine = EmbeddedEngine(
-            Bundle(revision=revision, modules=modules, tests=empty, config={}, data_json=data_json)
+        bundle = Bundle(
+            revision=revision, modules=modules, tests=MappingProxyType({}), config={}, data_json=data_json
         )
+        self.engine = EmbeddedEngine(bundle)
+        self._bundle = bundle
         self._parsed = [parse(name, text) for name, text in modules.items()]
-        self._data_json = data_json
-        self._uses: dict[str, tuple[InputUse, Callable[[Any], Any]]] = {}
+        self._config = json.loads(data_json).get("guard", {}).get("config", {})
+        self._readings: dict[str, Reading] = {}
 
-    def use_of(self, path: str) -> tuple[InputUse, Callable[[Any], Any]]:
-        found = self._uses.get(path)
+    @cached_property
+    def traced(self) -> TracedEngine:
+        """An engine that tells which lines it executed, made when a policy reads the clock."""
+        return TracedEngine(self._bundle)
+
+    def reading_of(self, path: str) -> Reading:
+        """How questions to ``path`` are told apart."""
+        found = self._readings.get(path)
         if found is None:
-            use = input_use(self._parsed, path, config=_config(self._data_json))
-            found = self._uses[path] = (use, use.projector())
+            use = input_use(self._parsed, path, config=self._config)
+            timeless = None
+            if CLOCK in use.whole and not use.everything:
+                timeless = use.without_clock().projector()
+            found = self._readings[path] = Reading(use, use.projector(), timeless)
         return found
-
-
-def _config(data_json: str) -> Mapping[str, Any]:
-    import json
-
-    config: Mapping[str, Any] = json.loads(data_json).get("guard", {}).get("config", {})
-    return config
 
 
 _worker: _Worker | None = None
@@ -289,26 +325,34 @@ def _begin(setup: Setup) -> None:
     _worker = _Worker(setup)
 
 
-def _gather(piece: Piece) -> Gathered:
+def _gather(work: tuple[Piece, frozenset[Question] | None]) -> Gathered:
     assert _worker is not None
-    return gather(piece, use_of=_worker.use_of, gpu_hours=_worker.gpu_hours, since=_worker.since)
+    return gather(
+        work[0],
+        reading_of=_worker.reading_of,
+        gpu_hours=_worker.gpu_hours,
+        since=_worker.since,
+        timed=work[1],
+    )
 
 
-def _ask(batch: Sequence[tuple[Place, Question, str]]) -> list[Asked]:
+def _ask(batch: Sequence[tuple[Place, Question, str, bool]]) -> list[Asked]:
     assert _worker is not None
     answered: list[Asked] = []
-    for place, question, path in batch:
+    for place, question, path, timeless in batch:
         try:
             asked = question_at(place)
         except (OSError, BadRecord) as error:
-            answered.append((question, Outcome("error", message=f"the record cannot be read: {error}"), 0))
+            failed = Outcome("error", message=f"the record cannot be read: {error}")
+            answered.append((question, failed, 0, False))
             continue
+        engine = _worker.traced if timeless else _worker.engine
         before = time.thread_time_ns()
-        answer = _worker.engine.evaluate(path, asked)
+        answer = engine.evaluate(path, asked)
         spent = time.thread_time_ns() - before
-        answered.append(
-            (question, Outcome.of(answer.value, defined=answer.defined, error=answer.error), spent)
-        )
+        outcome = Outcome.of(answer.value, defined=answer.defined, error=answer.error)
+        reads_clock = timeless and _worker.traced.came_by(_worker.reading_of(path).use.clock_places)
+        answered.append((question, outcome, spent, reads_clock))
     return answered
 
 

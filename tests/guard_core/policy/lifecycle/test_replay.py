@@ -26,6 +26,7 @@ from guard_core.policy.lifecycle.replay import Replay, gpu_hours_of, replay
 from guard_core.testing import FrozenClock
 
 USE = "guard/dataset/use/decision"
+FIRST_NS = to_ns(FrozenClock()())
 ADMISSION = "guard/compute/admission/decision"
 
 
@@ -134,6 +135,46 @@ def one_by_one(recorder: Recorder, candidate: Bundle) -> Counter[str]:
         new = Outcome.of(answer.value, defined=answer.defined, error=answer.error)
         found[change(Outcome.recorded(event), new)] += 1
     return found
+
+
+def waived(until_ns: int) -> dict[str, Any]:
+    """A quarantined set whose critical finding two people accepted until a moment."""
+    waiver = {"rule_id": "POIS001", "author": "ann", "approver": "bob", "expires_ns": until_ns}
+    return fact(verdict="quarantine", critical_rules=["POIS001"], waived=[waiver])
+
+
+def test_only_questions_whose_answer_depends_on_the_time_are_told_apart_by_it(
+    recorder: Recorder, shipped: Bundle, clock: FrozenClock
+) -> None:
+    until = to_ns(clock()) + 50 * 10**9
+    for _ in range(100):
+        clock.advance(seconds=1)
+        recorder.ask(USE, reading())
+        recorder.ask(USE, reading(dataset=waived(until)))
+    recorder.write()
+    candidate = stricter(shipped)
+    found = replay(recorder.log.directory, candidate)
+    assert dict(found.classes) == dict(one_by_one(recorder, candidate)) == {"unchanged": 200}
+    assert (found.decisions, found.allows) == (200, 100 + 49)
+    assert found.distinct == 1 + 1 + 100, "one plain question, and the waived one again for every moment"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_replay_knows_when_a_time_limit_of_the_candidate_passes(
+    recorder: Recorder, shipped: Bundle, clock: FrozenClock, processes: int
+) -> None:
+    """The candidate lets nobody read after a moment within the recorded time."""
+    limit = to_ns(clock()) + 30 * 10**9 + 1
+    late = f'\ndeny contains {{"rule": "late", "msg": "too late"}} if input.now_ns > {limit}\n'
+    name = "guard/dataset/use/use.rego"
+    candidate = make_bundle({**shipped.modules, name: shipped.modules[name] + late}, dict(shipped.config))
+    for _ in range(80):
+        clock.advance(seconds=1)
+        recorder.ask(USE, reading())
+    recorder.write()
+    found = replay(recorder.log.directory, candidate, processes=processes, pool_bytes=0)
+    assert dict(found.classes) == {"allow->deny": 50, "unchanged": 30}
+    assert sum(found.revisions.values()) == 80
 
 
 def random_log(recorder: Recorder, count: int) -> None:
