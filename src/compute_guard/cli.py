@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from compute_guard.monitor_cli import monitor, top
 from guard_core.output import format_option
 
 if TYPE_CHECKING:
@@ -224,3 +225,7 @@ def install(ctx: click.Context, target: str, token_file: str) -> None:
     from compute_guard.local_cluster import guarded_environment
 
     click.echo(instructions(target, guarded_environment(ctx.obj.settings(), token_file)), nl=False)
+
+
+compute.add_command(monitor)
+compute.add_command(top)

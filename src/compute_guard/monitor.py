@@ -18,10 +18,11 @@ import pyarrow as pa
 
 from compute_guard.actions import Action
 from compute_guard.casefile import CaseFile
-from compute_guard.incidents import Hysteresis, Incident, Incidents, Key, merge
+from compute_guard.incidents import Hysteresis, Incident, Incidents, Key, Observation, merge
 from compute_guard.response import Responder
 from compute_guard.usage.attribution import LeaseBook, Ledger, Use, attribute
 from compute_guard.usage.detectors import Detector, View, load_detectors
+from compute_guard.usage.detectors.base import rounded
 from compute_guard.usage.history import History
 from compute_guard.usage.rolling import Rolling
 from compute_guard.usage.samples import Frame, concat, to_table
@@ -88,6 +89,7 @@ class Monitor:
     step_ns: int = STEP_NS
     cells: int = CELLS
     respond: bool = True
+    record: bool = True  # False: judge only; nothing is stored, opened or done (a dry run)
     _rolling: Rolling = field(init=False)
     _detectors: tuple[Detector, ...] = field(init=False)
     _hysteresis: Hysteresis = field(init=False)
@@ -129,6 +131,8 @@ class Monitor:
 
     def start(self) -> list[Action]:
         """Finish what a process before us left half done, answer what it opened, undo what has expired."""
+        if not self.record:
+            return []
         done = [*self._responder.recover(), *self._responder.expire(self._who)]
         for incident in self._incidents.list(open_only=True) if self.respond else ():
             done += self._responder.respond(incident, self._who)
@@ -136,21 +140,9 @@ class Monitor:
 
     def take(self, frame: Frame, now_ns: int) -> tuple[Incident, ...]:
         """One scrape, received at ``now_ns``: the incidents that are raised now, after responding to them."""
-        self._ticks += 1
-        self._recent.append(frame)
-        self._store(frame)
-        self._rolling.push(frame, now_ns=now_ns)
-        self._see_processes(frame)
-        book = self.attribution(now_ns) if callable(self.attribution) else self.attribution
-        self._account(frame, book)
-        view = View(self._rolling.snapshot(), book, dict(self._uses))
-        signals = [signal for detector in self._detectors for signal in detector.detect(view)]
-        observed = merge(signals, book, now_ns)
-        for observation in observed:
-            self._first_ns.setdefault(observation.key, now_ns)
-        raised, cleared = self._hysteresis.step(observed)
+        raised, cleared = self.judge(frame, now_ns)
         incidents = []
-        for observation in raised:
+        for observation in raised if self.record else ():
             incident = self._incidents.observe(observation)
             if incident.id not in self._opened_ns:
                 self._opened_ns[incident.id] = now_ns
@@ -163,6 +155,27 @@ class Monitor:
             incidents.append(self._incidents.get(incident.id))
         self._clear(cleared)
         return tuple(incidents)
+
+    def tend(self) -> list[Action]:
+        """Undo the steps whose time is over. For a monitor that runs for long."""
+        return self._responder.expire(self._who) if self.record and self.respond else []
+
+    def judge(self, frame: Frame, now_ns: int) -> tuple[tuple[Observation, ...], tuple[Key, ...]]:
+        """One scrape: what is raised now and what has cleared, with nothing opened or done about it."""
+        self._ticks += 1
+        self._recent.append(frame)
+        if self.record:
+            self._store(frame)
+        self._rolling.push(frame, now_ns=now_ns)
+        self._see_processes(frame)
+        book = self.attribution(now_ns) if callable(self.attribution) else self.attribution
+        self._account(frame, book)
+        view = View(self._rolling.snapshot(), book, dict(self._uses))
+        signals = [signal for detector in self._detectors for signal in detector.detect(view)]
+        observed = merge(signals, book, now_ns)
+        for observation in observed:
+            self._first_ns.setdefault(observation.key, now_ns)
+        return self._hysteresis.step(observed)
 
     def report(self) -> MonitorReport:
         """What was seen and done so far."""
@@ -188,13 +201,35 @@ class Monitor:
             history_failures=self._history_failures,
         )
 
+    def devices_now(self) -> list[dict[str, Any]]:
+        """The newest reading of every device seen in the last cells, for people to look at."""
+        if not self._rolling.devices:
+            return []
+        window = self._rolling.snapshot()
+        last = {
+            name: window.mean(name, 2)
+            for name in ("util_percent", "memory_used_bytes", "power_w", "temperature_c")
+        }
+        return [
+            {
+                "node": device.node,
+                "uuid": device.uuid,
+                "index": device.index,
+                "model": device.model,
+                "synthetic": device.synthetic,
+                **{name: rounded(values[index], 1) for name, values in last.items()},
+            }
+            for index, device in enumerate(window.devices)
+        ]
+
     def flush(self) -> None:
         """Write what is not yet in the history. A disk that refuses is counted, and detection goes on."""
         if self._unsaved:
             frame, self._unsaved = concat(self._unsaved), []
             try:
                 self._history.append(frame)
-            except UserError:
+                self._history.expire(self.home.clock())
+            except (UserError, OSError):
                 self._history_failures += 1
 
     def _store(self, frame: Frame) -> None:

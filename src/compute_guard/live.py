@@ -1,0 +1,236 @@
+"""The monitor as a process: scrapes, looks at the cluster, judges, responds, and leaves a status.
+
+One process at a time watches a home for real (a file lock, given back by the kernel when the process dies);
+dry runs may run beside it. A scrape or a look that fails is counted and tried again; an audit log or a
+storage that fails ends the process with exit code 3, because nothing may happen off the record.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from compute_guard.incidents import Incident, Observation
+from compute_guard.monitor import Attribution, Monitor
+from compute_guard.usage.attribution import Lease, LeaseBook
+from compute_guard.usage.history import write
+from compute_guard.usage.samples import Frame, concat
+from compute_guard.usage.sources import Source
+from compute_guard.usage.sources.prometheus import PrometheusSource
+from guard_core.clock import rfc3339
+from guard_core.errors import GuardError, UserError
+
+if TYPE_CHECKING:
+    from guard_core.home import Home
+
+STATUS: Final = ("telemetry", "monitor.json")
+LOCK: Final = ("telemetry", "monitor.lock")
+Targets = Callable[[], Sequence[tuple[str, str]]]
+"""Gives the exporters to scrape now: ``(url, node name where its labels name none)``."""
+
+
+@dataclass(slots=True)
+class Fleet:
+    """Several exporters as one source: one frame per interval with what those that answered said.
+
+    Raises UserError when none answers the first scrape; later, ``failures`` counts and ``problem`` says why.
+    """
+
+    targets: Targets
+    interval_s: float
+    pause: Callable[[float], None]
+    name: str = "prometheus"
+    failures: int = 0
+    problem: str = ""
+    lines_malformed: int = 0
+    _readers: dict[str, PrometheusSource] = field(default_factory=dict)
+
+    def frames(self) -> Iterator[Frame]:
+        """One frame per interval, perhaps empty, for ever."""
+        answered = False
+        while True:
+            frame, heard = self.scrape()
+            if not heard and not answered:
+                raise UserError(self.problem or "there is no exporter to scrape; give its address")
+            answered = answered or heard
+            yield frame
+            self.pause(self.interval_s)
+
+    def scrape(self) -> tuple[Frame, bool]:
+        """One scrape of every exporter, and whether any answered."""
+        parts, heard, self.problem = [], False, ""
+        for url, node in self._targets():
+            reader = self._readers.setdefault(url, PrometheusSource(url, node=node))
+            try:
+                parts.append(reader.parse(reader.fetch(url), reader.now_ns()))
+                heard = True
+            except UserError as error:
+                self.failures += 1
+                self.problem = str(error)
+        self.lines_malformed = sum(reader.malformed for reader in self._readers.values())
+        return concat(parts), heard
+
+    def _targets(self) -> Sequence[tuple[str, str]]:
+        try:
+            return self.targets()
+        except GuardError as error:  # a head that restarts; the next scrape asks again
+            self.failures += 1
+            self.problem = str(error)
+            return ()
+
+
+def exporters_of_cluster(home: Home) -> Targets:
+    """The metrics endpoints of the nodes that the home's cluster has at each moment."""
+    from compute_guard.connection import load_cluster
+    from compute_guard.ray_plugin.gcs import Gcs
+
+    def targets() -> list[tuple[str, str]]:
+        cluster = load_cluster(home.path("ray"))
+        if cluster is None:
+            raise UserError("there is no cluster of this home; start one: trainguard compute up")
+        gcs = Gcs(cluster.gcs_address, lambda: cluster.token)
+        try:
+            return [(f"http://{n.address}:{n.metrics_port}/metrics", n.address) for n in gcs.nodes()]
+        finally:
+            gcs.close()
+
+    return targets
+
+
+def read_leases(path: Path) -> LeaseBook:
+    """Leases of a recording: a JSON list of objects with the fields of ``Lease``. Raises UserError."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return LeaseBook.of(Lease(**{**row, "pids": frozenset(row.get("pids", ()))}) for row in rows)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"leases {path} cannot be read ({error}); "
+            "write a JSON list of objects with device, tenant, job, start_ns, end_ns"
+        ) from error
+
+
+@contextmanager
+def only_one(home: Home) -> Iterator[None]:
+    """Hold the home's monitor lock. Raises UserError when another monitor of this home runs."""
+    path = home.path(*LOCK)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError("another monitor of this home runs; end it first, or add --dry-run") from error
+        yield
+
+
+@dataclass(slots=True)
+class Watch:
+    """One run. ``stopped`` is asked after each scrape; ``say`` gets what is new, each once."""
+
+    monitor: Monitor
+    source: Source
+    attribution: Attribution
+    stopped: Callable[[], bool]
+    say: Callable[[str], None]
+    on_incident: Callable[[Incident], None] = lambda _: None
+    on_observation: Callable[[Observation], None] = lambda _: None
+    live: bool = True
+    scrapes: int = 0
+    status_failures: int = 0
+    _said: dict[str, str] = field(default_factory=dict)
+    _known: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _seen: set[tuple[str, str, str]] = field(default_factory=set)
+
+    def run(self, *, once: bool = False) -> None:
+        """Until the source ends or it is told to stop. Raises UserError, Undecidable."""
+        self.monitor.start()
+        try:
+            for frame in self.source.frames():
+                self.step(frame)
+                if once or self.stopped():
+                    break
+        finally:
+            self.monitor.flush()
+
+    def step(self, frame: Frame) -> None:
+        """One scrape."""
+        self.scrapes += 1
+        if self.live:
+            see = getattr(self.attribution, "see", None)
+            if see is not None:
+                see(frame.devices)
+            self.monitor.tend()
+        if len(frame):
+            now_ns = int(np.median(frame.ts_ns))
+            if self.monitor.record:
+                self._tell(self.monitor.take(frame, now_ns))
+            else:
+                raised, _ = self.monitor.judge(frame, now_ns)
+                self._mention(raised)
+        for topic, part in (("scrape", self.source), ("look", self.attribution)):
+            self._once(topic, str(getattr(part, "problem", "")))
+        self._once("empty", "" if len(frame) else "the exporters answered, but named no GPU")
+        if self.live and self.monitor.record:
+            self._leave_status()
+
+    def _tell(self, incidents: Sequence[Incident]) -> None:
+        for incident in incidents:
+            state = (incident.severity, incident.state.value)
+            if self._known.get(incident.id) != state:
+                self._known[incident.id] = state
+                self.on_incident(incident)
+
+    def _mention(self, raised: Sequence[Observation]) -> None:
+        for observation in raised:
+            if observation.key not in self._seen:
+                self._seen.add(observation.key)
+                self.on_observation(observation)
+
+    def _once(self, topic: str, problem: str) -> None:
+        if problem and self._said.get(topic) != problem:
+            self.say(problem)
+        self._said[topic] = problem
+
+    def _leave_status(self) -> None:
+        """What ``compute top`` and ``compute metrics`` read. A disk that refuses does not stop detection."""
+        try:
+            write(self.monitor.home.path(*STATUS), json.dumps(self.status()).encode())
+        except UserError:
+            self.status_failures += 1
+
+    def status(self) -> dict[str, Any]:
+        """The monitor's own numbers and every device's newest reading."""
+        report = self.monitor.report()
+        return {
+            "at": rfc3339(self.monitor.home.clock()),
+            "source": self.source.name,
+            "scrapes": self.scrapes,
+            "samples": report.samples,
+            "quality": dict(report.quality),
+            "attribution": [dict(row) for row in report.attribution],
+            "device_ms": report.device_ms,
+            "history_failures": report.history_failures,
+            "status_failures": self.status_failures,
+            "scrape_failures": int(getattr(self.source, "failures", 0)),
+            "look_failures": int(getattr(self.attribution, "failures", 0)),
+            "synthetic": report.synthetic,
+            "devices": self.monitor.devices_now(),
+        }
+
+
+def read_status(home: Home) -> dict[str, Any] | None:
+    """The last status a monitor left, None when there is none. Raises UserError for a damaged file."""
+    path = home.path(*STATUS)
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete it and start the monitor") from error
+    return found
