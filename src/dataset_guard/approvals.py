@@ -1,4 +1,4 @@
-"""Other people's word for what one person may not do alone: destroying a version, exporting it, a waiver.
+"""Other people's word for what one person may not do alone: destroying a version, a waiver.
 
 An approval is an audit event of a verified credential with an approver's role (approvers.yaml), for one
 version and one operation. The policy of the operation counts them; here they are only given and collected.
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 EVENT = "dataset.approval"
 DESTROY = "dataset-destroy"
-EXPORT = "dataset-export"
 WAIVE = "dataset-waive"
 
 
@@ -76,18 +75,10 @@ def give(home: Home, ref: str, operation: str, *, principal: Principal) -> str:
 
 
 def collected(home: Home, ref: str, operation: str) -> Sequence[dict[str, Any]]:
-    """The approvals of ``operation`` on ``ref`` that are not too old, as policy input.
-
-    An approved export is used up by exporting (``dataset.exported``); a version is destroyed but once.
-    """
+    """The approvals of ``operation`` on ``ref`` that are not too old, as policy input."""
     since = home.clock() - timedelta(seconds=rules_of(home, operation).ttl_seconds)
-    given: list[dict[str, Any]] = []
-    for record in home.audit.records(since=since):
-        if record.get("subject") != ref:
-            continue
-        data = record.get("data") or {}
-        if operation == EXPORT and record.get("kind") == "dataset.exported":
-            given = []
-        elif record.get("kind") == EVENT and data.get("operation") == operation:
-            given.append({key: data[key] for key in ("by", "role", "tenant", "at_ns")})
-    return given
+    return [
+        {key: record["data"][key] for key in ("by", "role", "tenant", "at_ns")}
+        for record in home.audit.records(since=since, kind=EVENT)
+        if record["subject"] == ref and record["data"]["operation"] == operation
+    ]

@@ -1,4 +1,4 @@
-"""``trainguard dataset``, about one version: prove, check-proof, waive, delete, approve, destroy."""
+"""``trainguard dataset``, about one version: prove, check-proof, export, waive, delete, approve, destroy."""
 
 from __future__ import annotations
 
@@ -76,6 +76,20 @@ def check_proof(
 
 @click.command()
 @click.argument("ref", metavar="N@V")
+@click.option(
+    "--format", "form", required=True, type=click.Choice(["croissant", "openlineage"]), help="What to write."
+)
+@_tenant
+@click.pass_context
+def export(ctx: click.Context, ref: str, form: str, tenant: str | None) -> None:
+    """Describe N@V for other tools: file and column names, types and digests, never its data."""
+    from dataset_guard.export import describe
+
+    _echo_json(describe(ref, form, tenant=tenant, home=ctx.obj.home()))
+
+
+@click.command()
+@click.argument("ref", metavar="N@V")
 @click.argument("rule_id", metavar="RULE")
 @click.option("--reason", required=True, help="Why its findings are accepted.")
 @click.option(
@@ -101,7 +115,6 @@ def waive(
 @click.command()
 @click.argument("ref", metavar="N@V")
 @click.option("--destroy", "operation", flag_value="dataset-destroy", help="That it be destroyed.")
-@click.option("--export", "operation", flag_value="dataset-export", help="That it be exported once.")
 @click.option("--waiver", "rule_id", metavar="RULE", help="That RULE's findings be waived, as was asked.")
 @_tenant
 @click.pass_context
@@ -115,7 +128,7 @@ def approve(
     from dataset_guard.waivers import approve_waiver
 
     if (operation is None) == (rule_id is None):
-        raise click.UsageError("name one thing to approve: --destroy, --export or --waiver RULE")
+        raise click.UsageError("name one thing to approve: --destroy or --waiver RULE")
     home = ctx.obj.home()
     if rule_id is not None:
         done = approve_waiver(home, ref, rule_id, tenant=tenant)
@@ -172,4 +185,4 @@ def _echo_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-COMMANDS = (prove, check_proof, waive, approve, delete, destroy)
+COMMANDS = (prove, check_proof, export, waive, approve, delete, destroy)

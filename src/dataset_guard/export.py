@@ -1,0 +1,49 @@
+"""Descriptions of a version for other tools: Croissant metadata, an OpenLineage event.
+
+This is no export of data. guard/dataset/export rules on data that leaves the cluster, with other people's
+approval; a description holds file and column names, types, counts and digests, which the version's own page
+shows to everybody who may look at it. So guard/dataset/use is asked, with the purpose "inspect", and the
+event is recorded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from guard_core.errors import UserError
+from guard_core.findings import Enforcement
+
+if TYPE_CHECKING:
+    from guard_core.home import Home
+
+FORMATS = ("croissant", "openlineage")
+
+
+def describe(ref: str, form: str, *, tenant: str | None = None, home: Home | None = None) -> dict[str, Any]:
+    """The version ``ref`` in one of :data:`FORMATS`, as JSON values.
+
+    Raises UserError for another format and for what cannot be described, Denied, Undecidable, Tampered.
+    """
+    if form not in FORMATS:
+        raise UserError(f"there is no format {form!r}; take one of {', '.join(FORMATS)}")
+    if home is None:
+        from guard_core.home import Home as Opened
+
+        with Opened.open() as opened:
+            return describe(ref, form, tenant=tenant, home=opened)
+    from dataset_guard.access import open_access
+
+    with open_access(ref, purpose="inspect", tenant=tenant, home=home) as access:
+        if form == "croissant":
+            from dataset_guard.integrations.croissant import croissant as write
+        else:
+            from dataset_guard.integrations.openlineage import openlineage as write
+        document = write(access.reference)
+    home.audit.event(
+        "dataset.described",
+        subject=access.ref,
+        data={"format": form, "by": access.ticket.user},
+        enforcement=Enforcement.COOPERATIVE,
+        decision_id=access.ticket.decision_id,
+    )
+    return document
