@@ -205,7 +205,7 @@ def scan_source(
         hasher = RowHasher(source.schema, key=key, label=context.label)
         set_root = SetRoot(source.schema.names, memory_bytes=_SET_ROOT_BYTES)
         profiler = Profiler(source.schema, label=context.label, salt=key, seed=context.seed)
-        rows, features = HashStore(), HashStore()
+        rows, features = HashStore(rows=source.num_rows), HashStore(rows=source.num_rows)
     timer.seconds["start"] -= sum(v for k, v in timer.seconds.items() if k.startswith("check:"))
 
     batches = iter(source.batches(batch_rows=BATCH_ROWS))

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, Rows, counted, set_name
 from dataset_guard.checks.hash_index import HashIndex, equal_to_previous, sort_order
+from dataset_guard.hash_store import joined
 from guard_core.findings import Finding, RowSet, Severity
 
 
@@ -85,17 +86,21 @@ class OverlapState:
         self._parts.sort(key=lambda p: p[0])
         if not self._parts:
             return
-        hashes = np.concatenate([h for _, h, _ in self._parts])
+        hashes = joined([h for _, h, _ in self._parts])
         labelled = self._context.label is not None
-        features = np.concatenate([f for _, _, f in self._parts if f is not None]) if labelled else None
+        features = joined([f for _, _, f in self._parts if f is not None]) if labelled else None
         self._parts = []
-        groups = _Groups.of(hashes)
-        yield from self._within(groups, len(hashes))
+        own = f"{self._context.tenant}/{self._context.name}"
+        against = [r for r in self._context.against if set_name(r) != own]
+        found = _Groups.of(hashes)
+        yield from self._within(found, len(hashes))
+        groups = found if against else None  # 24 bytes a row that nobody may ask for again
+        del found
         if features is not None:
             yield from self._conflicts(hashes, features)
-        for reference in self._context.against:
-            if set_name(reference) != f"{self._context.tenant}/{self._context.name}":
-                yield from self._shared(reference, hashes, features, groups)
+        for reference in against:
+            assert groups is not None
+            yield from self._shared(reference, hashes, features, groups)
 
     def _within(self, groups: _Groups, rows: int) -> Iterator[Finding]:
         again = groups.order[groups.repeated]

@@ -34,7 +34,7 @@ class NearDuplicateText:
     similarity: float = 0.7
     columns: tuple[str, ...] = ()
     least_bytes: int = 32
-    memory_bytes: int = 512 << 20
+    memory_bytes: int = 192 << 20
     warning_share: float = 0.02
     category_share: float = 0.9
     chance_critical: float = 1e-3
@@ -104,7 +104,9 @@ class Collected:
         signatures = np.empty((n, BINS), np.uint32)
         rank = np.empty(n, np.uint64)
         tokens, text = np.empty(longest, np.uint64), np.empty(longest, np.uint8)
-        shingle(offsets, data, tokens, text, shingles, ends, signatures, rank)
+        hashes = np.empty(longest, np.uint64)
+        limit = np.uint64(self.limit)
+        shingle(offsets, data, limit, tokens, text, hashes, shingles, ends, signatures, rank)
         sizes = np.diff(ends, prepend=0)
         self._add(rows, rank, signatures, sizes, shingles[: ends[-1]], own=False)
 
@@ -139,17 +141,29 @@ class Collected:
         if limit < self.limit:
             self._halve(limit)
 
-    def texts(self) -> Any:
-        """Everything kept, by row number, as :class:`~dataset_guard.checks.leakage.lsh.Texts`."""
+    def texts(self, *, keep: bool = False) -> Any:
+        """Everything kept, by row number. Unless ``keep``, it is handed over: the collection is empty then.
+
+        Returns a :class:`~dataset_guard.checks.leakage.lsh.Texts`.
+        """
         from dataset_guard.checks.leakage.lsh import Texts
         from dataset_guard.checks.leakage.shingles import BINS
 
-        if not self._parts:
-            empty = np.empty(0, np.int64)
-            return Texts(empty, np.empty((0, BINS), np.uint32), empty, np.empty(0, np.uint32))
         parts = sorted(self._parts, key=lambda p: int(p[0][0]))
-        rows, _, signatures, sizes, shingles = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return Texts(rows, signatures, np.cumsum(sizes), shingles)
+        if not keep:
+            self._parts = []
+        total, size = sum(len(p[0]) for p in parts), sum(len(p[4]) for p in parts)
+        rows, ends = np.empty(total, np.int64), np.empty(total, np.int64)
+        signatures, shingles = np.empty((total, BINS), np.uint32), np.empty(size, np.uint32)
+        at = end = 0
+        while parts:  # each part is given up when it is copied, so that memory is not held twice
+            own_rows, _, own_signatures, sizes, own_shingles = parts.pop(0)
+            stop = at + len(own_rows)
+            rows[at:stop], signatures[at:stop] = own_rows, own_signatures
+            ends[at:stop] = end + np.cumsum(sizes)
+            shingles[end : end + len(own_shingles)] = own_shingles
+            at, end = stop, end + len(own_shingles)
+        return Texts(rows, signatures, ends, shingles)
 
 
 def _lowered(array: Any) -> Any:
@@ -194,7 +208,7 @@ class NearDuplicateState:
     def _column(self, name: str, collected: Collected, against: list[Reference]) -> Iterator[Finding]:
         from dataset_guard.checks.leakage.lsh import clusters
 
-        texts = collected.texts()
+        texts = collected.texts(keep=bool(against))
         if not len(texts):
             return
         first = clusters(texts, self._check.similarity)
@@ -259,7 +273,7 @@ class NearDuplicateState:
             row += batch.num_rows
         if other.limit < collected.limit:  # the larger set decides what both keep
             collected.narrowed(other.limit)
-            texts = collected.texts()
+            texts = collected.texts(keep=True)
         theirs = other.texts()
         partner = matches(texts, theirs, self._check.similarity)
         found = np.flatnonzero(partner >= 0)

@@ -103,14 +103,6 @@ def _tokens(data: Any, start: int, stop: int, tokens: Any, plain: Any) -> Any:
 
 
 @kernel
-def _add(h: Any, shingles: Any, at: int, signature: Any) -> None:
-    shingles[at] = _U32(h & _U64(0xFFFFFFFF))
-    bin_ = h >> _U64(57)
-    value = _U32((h >> _U64(20)) & _U64(0xFFFFFFFE))
-    signature[bin_] = min(signature[bin_], value)
-
-
-@kernel
 def _densify(signature: Any) -> None:
     for j in range(BINS):
         if signature[j] == _EMPTY:
@@ -125,41 +117,74 @@ def _densify(signature: Any) -> None:
 
 
 @kernel
+def _sign(hashes: Any, n: int, shingles: Any, at: int, signature: Any) -> None:
+    """Write the 32-bit shingles of one text and its signature."""
+    signature[:] = _EMPTY
+    for t in range(n):
+        h = hashes[t]
+        shingles[at + t] = _U32(h & _U64(0xFFFFFFFF))
+        bin_ = h >> _U64(57)
+        value = _U32((h >> _U64(20)) & _U64(0xFFFFFFFE))
+        signature[bin_] = min(signature[bin_], value)
+    _densify(signature)
+
+
+@kernel
+def _hashes(tokens: Any, n: int, plain: Any, m: int, out: Any) -> Any:
+    """Write the 64-bit hash of each shingle of one text; returns how many. Windows roll."""
+    if n >= SHORT:
+        factor = _U64(0x9E3779B97F4A7C15)
+        oldest = factor * factor * factor * factor
+        h = _U64(0)
+        for t in range(TOKENS - 1):
+            h = h * factor + tokens[t]
+        for t in range(n - TOKENS + 1):
+            h = h * factor + tokens[t + TOKENS - 1]
+            out[t] = _mixed(h)
+            h -= tokens[t] * oldest
+        return n - TOKENS + 1
+    if m >= 2 * BYTES:
+        window = _U64(0)
+        mask = (_U64(1) << _U64(8 * BYTES)) - _U64(1)
+        head = _U64(BYTES) << _U64(8 * BYTES)
+        for t in range(BYTES - 1):
+            window = (window << _U64(8)) | _U64(plain[t])
+        for t in range(m - BYTES + 1):
+            window = ((window << _U64(8)) | _U64(plain[t + BYTES - 1])) & mask
+            out[t] = _mixed((head | window) * _U64(0x9E3779B97F4A7C15))
+        return m - BYTES + 1
+    return 0
+
+
+@kernel
 def shingle(
-    offsets: Any, data: Any, tokens: Any, plain: Any, shingles: Any, ends: Any, signatures: Any, rank: Any
+    offsets: Any,
+    data: Any,
+    limit: Any,
+    tokens: Any,
+    plain: Any,
+    hashes: Any,
+    shingles: Any,
+    ends: Any,
+    signatures: Any,
+    rank: Any,
 ) -> None:
     """Shingles of each text ``data[offsets[i]:offsets[i + 1]]``, its signature, and its rank.
 
-    ``ends[i]`` is where the shingles of text i end; a text with too little in it has none. ``rank`` mixes
-    the least shingle, so equal for near-duplicates with the probability of their similarity.
-    ``tokens`` and ``plain`` are scratch as long as the longest text.
+    ``ends[i]`` is where the shingles of text i end; a text with too little in it has none, nor has one whose
+    rank is above ``limit``: nobody will keep it. ``rank`` mixes the least shingle, so it is equal for
+    near-duplicates with the probability of their similarity. ``tokens``, ``plain`` and ``hashes`` are
+    scratch as long as the longest text.
     """
     at = 0
     for i in range(len(offsets) - 1):
-        n, m = _tokens(data, offsets[i], offsets[i + 1], tokens, plain)
-        first = at
-        signature = signatures[i]
-        signature[:] = _EMPTY
+        words, letters = _tokens(data, offsets[i], offsets[i + 1], tokens, plain)
+        n = _hashes(tokens, words, plain, letters, hashes)
         least = _U64(0xFFFFFFFFFFFFFFFF)
-        if n >= SHORT:
-            for t in range(n - TOKENS + 1):
-                h = _U64(0)
-                for k in range(TOKENS):
-                    h = h * _U64(0x9E3779B97F4A7C15) + tokens[t + k]
-                h = _mixed(h)
-                least = min(least, h)
-                _add(h, shingles, at, signature)
-                at += 1
-        elif m >= 2 * BYTES:
-            for t in range(m - BYTES + 1):
-                h = _U64(BYTES)
-                for k in range(BYTES):
-                    h = (h << _U64(8)) | _U64(plain[t + k])
-                h = _mixed(h * _U64(0x9E3779B97F4A7C15))
-                least = min(least, h)
-                _add(h, shingles, at, signature)
-                at += 1
-        if at > first:
-            _densify(signature)
+        for t in range(n):
+            least = min(least, hashes[t])
         rank[i] = _mixed(least + _U64(0x9E3779B97F4A7C15))
+        if n > 0 and rank[i] <= limit:
+            _sign(hashes, n, shingles, at, signatures[i])
+            at += n
         ends[i] = at
