@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dataset_guard.reading import Source
 
 BATCH_ROWS = 65_536
-_SET_ROOT_BYTES = 256 << 20
+_SET_ROOT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
