@@ -212,6 +212,7 @@ def leases(held: Iterable[Holding], devices: Iterable[Device], at_ns: int) -> tu
                         kind=grant.kind if grant else "batch",
                         entrypoint=grant.entrypoint if grant else "",
                         pids=holding.pids,
+                        granted_milli=grant.gpu_milli if grant else None,
                     )
                 )
     return tuple(sorted(found, key=lambda lease: (lease.device, lease.tenant, lease.job)))

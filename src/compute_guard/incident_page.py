@@ -58,6 +58,26 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "A device that computes nothing draws little power, stays cool and moves no data.",
         "未执行计算的加速卡应当功耗低、温度低且无数据活动。",
     ),
+    "expect_over_quota": (
+        "A job holds what it reserved, and a tenant no more than its queues may have.",
+        "作业只占用其预留的算力，租户的占用不超过其队列额度。",
+    ),
+    "expect_regime_change": (
+        "A running job goes on as it did, but for checkpoints and evaluations of some minutes.",
+        "运行中的作业负载保持稳定，仅在检查点或评估时短暂变化。",
+    ),
+    "expect_memory_creep": (
+        "After its start a job's memory stays about the same.",
+        "作业启动后显存占用应大致稳定。",
+    ),
+    "expect_straggler": (
+        "The devices of one job do the same work at the same speed.",
+        "同一作业的各加速卡应以相同速度执行相同工作。",
+    ),
+    "expect_hang": (
+        "A job that holds its devices computes on them.",
+        "占用加速卡的作业应持续计算。",
+    ),
     "series": ("Time series", "时间序列"),
     "dashed": ("The dashed line is where the evidence sufficed.", "虚线处证据已充分。"),
     "no_series": ("No telemetry was kept.", "未保存监测数据。"),

@@ -150,6 +150,8 @@ class Watch:
     def run(self, *, once: bool = False) -> None:
         """Until the source ends or it is told to stop. Raises UserError, Undecidable."""
         self.monitor.start()
+        if self.live and self.monitor.record and (before := read_status(self.monitor.home)) is not None:
+            self.monitor.restore_spent(before.get("spent_today", {}))
         try:
             for frame in self.source.frames():
                 self.step(frame)
@@ -215,6 +217,7 @@ class Watch:
             "quality": dict(report.quality),
             "attribution": [dict(row) for row in report.attribution],
             "device_ms": report.device_ms,
+            "spent_today": self.monitor.spent(),
             "history_failures": report.history_failures,
             "status_failures": self.status_failures,
             "scrape_failures": int(getattr(self.source, "failures", 0)),

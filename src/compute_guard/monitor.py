@@ -19,10 +19,11 @@ import pyarrow as pa
 from compute_guard.actions import Action
 from compute_guard.casefile import CaseFile
 from compute_guard.incidents import Hysteresis, Incident, Incidents, Key, Observation, merge
+from compute_guard.quota import GPU, Quotas
 from compute_guard.response import Responder
-from compute_guard.usage.attribution import LeaseBook, Ledger, Use, attribute
+from compute_guard.usage.attribution import LeaseBook, Ledger, Share, Use, attribute
 from compute_guard.usage.detectors import Detector, View, load_detectors
-from compute_guard.usage.detectors.base import rounded
+from compute_guard.usage.detectors.base import Entitlement, rounded
 from compute_guard.usage.history import History
 from compute_guard.usage.rolling import Rolling
 from compute_guard.usage.samples import Frame, concat, to_table
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 STEP_NS: Final = 15_000_000_000
 CELLS: Final = 48
+_DAY_NS: Final = 86_400 * 1_000_000_000
 FLUSH_TICKS: Final = 20  # scrapes per history file: five minutes at 15 s
 Attribution = LeaseBook | Callable[[int], LeaseBook]
 """Who holds which device: a book, or a function from a time (ns) to the book of that time."""
@@ -107,6 +109,10 @@ class Monitor:
     _opened_ns: dict[str, int] = field(default_factory=dict)
     _acted_ns: dict[str, int] = field(default_factory=dict)
     _ticks: int = 0
+    _day: int = 0
+    _spent: dict[str, int] = field(default_factory=dict)
+    _limits: Mapping[str, int] = field(default_factory=dict)
+    _daily_ms: Mapping[str, int] = field(default_factory=dict)
     _history_failures: int = 0
     _unsaved: list[Frame] = field(default_factory=list)
 
@@ -114,6 +120,8 @@ class Monitor:
         config = self.home.policy_data().get("usage", {})
         self._rolling = Rolling(self.step_ns, self.cells)
         self._detectors = load_detectors(config.get("detectors"))
+        self._limits = gpu_limits(self.home.policy_data().get("quotas", {}))
+        self._daily_ms = {t: int(h) * 3_600_000 for t, h in config.get("gpu_hours_per_day", {}).items()}
         self._hysteresis = Hysteresis(int(config.get("raise_after", 2)), int(config.get("clear_after", 8)))
         self._incidents = Incidents(
             self.home, budget_per_day=int(config.get("alert_budget_per_tenant_day", 20))
@@ -170,7 +178,7 @@ class Monitor:
         self._see_processes(frame)
         book = self.attribution(now_ns) if callable(self.attribution) else self.attribution
         self._account(frame, book)
-        view = View(self._rolling.snapshot(), book, dict(self._uses))
+        view = View(self._rolling.snapshot(), book, dict(self._uses), self._entitlements(now_ns))
         signals = [signal for detector in self._detectors for signal in detector.detect(view)]
         observed = merge(signals, book, now_ns)
         for observation in observed:
@@ -200,6 +208,26 @@ class Monitor:
             alert_budget=spent,
             history_failures=self._history_failures,
         )
+
+    def spent(self) -> dict[str, Any]:
+        """GPU-milliseconds by tenant since the beginning of the UTC day ``day`` (days since the epoch)."""
+        return {"day": self._day, "gpu_ms": {t: ns // 1_000_000 for t, ns in sorted(self._spent.items())}}
+
+    def restore_spent(self, spent: Mapping[str, Any]) -> None:
+        """Go on from what the monitor before this one had counted."""
+        self._day = int(spent.get("day", 0))
+        self._spent = {str(t): int(ms) * 1_000_000 for t, ms in spent.get("gpu_ms", {}).items()}
+
+    def _entitlements(self, now_ns: int) -> dict[str, Entitlement]:
+        today = now_ns // _DAY_NS == self._day
+        return {
+            tenant: Entitlement(
+                limit_milli=self._limits.get(tenant),
+                daily_ms=self._daily_ms.get(tenant),
+                spent_ms=self._spent.get(tenant, 0) // 1_000_000 if today else 0,
+            )
+            for tenant in {*self._limits, *self._daily_ms}
+        }
 
     def devices_now(self) -> list[dict[str, Any]]:
         """The newest reading of every device seen in the last cells, for people to look at."""
@@ -253,8 +281,18 @@ class Monitor:
             now = int(frame.ts_ns[frame.device == index].max())
             before = self._last_ns.get(key)
             if before is not None and now > before:
-                self._ledger.add(attribute(key, before, now, book, self._uses.get(key, ())))
+                shares = attribute(key, before, now, book, self._uses.get(key, ()))
+                self._ledger.add(shares)
+                self._spend(shares, now // _DAY_NS)
             self._last_ns[key] = max(now, before or now)
+
+    def _spend(self, shares: Sequence[Share], day: int) -> None:
+        """Count against the day's allowance; an interval over midnight counts for the day it ends in."""
+        if day > self._day:
+            self._day, self._spent = day, {}
+        for share in shares:
+            if share.owner.bucket == "tenant" and day == self._day:
+                self._spent[share.owner.tenant] = self._spent.get(share.owner.tenant, 0) + share.ns
 
     def _clear(self, keys: Sequence[Key]) -> None:
         for key in keys:
@@ -269,6 +307,17 @@ class Monitor:
         wanted = set(incident.evidence["devices"])
         keep = np.asarray([device.key in wanted for device in frame.devices], dtype=np.bool_)
         return to_table(frame.take(np.flatnonzero(keep[frame.device])))
+
+
+def gpu_limits(config: Mapping[str, Any]) -> dict[str, int]:
+    """Thousandths of a GPU that each tenant's queues could hold at most, their cohorts idle."""
+    limits: dict[str, int] = {}
+    if not config:
+        return limits
+    quotas = Quotas.from_config(config)
+    for queue in quotas.queues.values():
+        limits[queue.tenant] = limits.get(queue.tenant, 0) + quotas.potential(queue.name, GPU)
+    return limits
 
 
 def replay(

@@ -35,6 +35,14 @@ KINDS: Final[Mapping[str, Mapping[str, str]]] = {
         "en": "telemetry that contradicts itself (possible falsification)",
         "zh": "监测数据自相矛盾（可能被篡改）",
     },
+    "over_quota": {"en": "more accelerators in use than granted", "zh": "实际占用算力超出授权额度"},
+    "regime_change": {
+        "en": "a lasting change in the load of a running job",
+        "zh": "运行中作业的负载持续突变",
+    },
+    "memory_creep": {"en": "accelerator memory that is running out", "zh": "显存持续增长即将耗尽"},
+    "straggler": {"en": "one device of a job falls behind", "zh": "作业中个别加速卡明显落后"},
+    "hang": {"en": "a job that has stopped computing", "zh": "作业停滞不再计算"},
 }
 ACTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "record": {"en": "recorded", "zh": "已记录"},

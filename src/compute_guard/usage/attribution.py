@@ -72,6 +72,7 @@ class Lease:
     kind: str = "batch"
     entrypoint: str = ""
     pids: frozenset[int] = frozenset()
+    granted_milli: int | None = None  # what the whole job reserved, None when that is not known
 
     def active(self, at_ns: int) -> bool:
         """Whether the lease holds at ``at_ns``."""

@@ -14,13 +14,30 @@ from compute_guard.usage.attribution import LeaseBook, Use
 from compute_guard.usage.rolling import Window
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entitlement:
+    """What a tenant may use; None is "no limit".
+
+    ``limit_milli``: thousandths of a GPU at once. ``daily_ms``: GPU-milliseconds in a UTC day, of which
+    ``spent_ms`` are gone.
+    """
+
+    limit_milli: int | None = None
+    daily_ms: int | None = None
+    spent_ms: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class View:
-    """One moment: the telemetry window, who holds what, and which processes were seen, by device key."""
+    """One moment: the telemetry window, who holds what, and more by key.
+
+    ``uses``: which processes were seen, by device. ``entitlements``: what tenants may use, by tenant.
+    """
 
     window: Window
     book: LeaseBook = field(default_factory=LeaseBook)
     uses: Mapping[str, tuple[Use, ...]] = field(default_factory=dict)
+    entitlements: Mapping[str, Entitlement] = field(default_factory=dict)
 
     @property
     def at_ns(self) -> int:

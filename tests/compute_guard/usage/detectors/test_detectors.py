@@ -197,8 +197,12 @@ def test_detectors_are_found_configured_and_switched_off_by_name():
     names = {type(d).__name__ for d in load_detectors()}
     assert names == {
         "IdleHoard",
+        "MemoryCreep",
         "MiningIndicator",
         "MiningSignature",
+        "OverQuota",
+        "RegimeChange",
+        "Straggler",
         "TelemetryContradiction",
         "UnattributedProcess",
     }
