@@ -58,8 +58,8 @@ class ParquetFile:
         with self._open() as file:
             # A name is a whole column: iter_batches would take "a.b" for a member of a struct column a.
             wanted = None if columns is None else [c for c in columns if c in self.schema.names]
-            # One row group at a time: asked for all at once, pyarrow 25 keeps many of them decoded (eight times
-            # the memory on a file of 40 groups) and spends nearly twice the CPU.
+            # One row group at a time: asked for all at once, pyarrow 25 keeps many of them decoded (eight
+            # times the memory on a file of 40 groups) and spends nearly twice the CPU.
             found = (
                 batch
                 for group in groups

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_guard.checks.base import CheckContext, Hashes, Reference
+from dataset_guard.checks.hash_index import HashIndex
 from dataset_guard.profile import plain
 
 Mask = npt.NDArray[np.bool_]
@@ -40,6 +41,21 @@ def relabelled_rows(context: CheckContext, changed: Mask, features: Hashes) -> M
     if len(at):
         found[at] = context.features_of(context.baseline).contains(features[at])
     return found
+
+
+def natural_conflicts(trusted: Reference) -> tuple[int, int]:
+    """(rows of ``trusted`` that share their features with another row, those whose label no twin has).
+
+    The second over the first is how often equal features carry a label of their own without anybody's doing:
+    next to nothing for images and texts, much for coarse tables.
+    """
+    features = trusted.feature_hashes()
+    if features is None:
+        return 0, 0
+    with_label, alone = HashIndex(trusted.row_hashes()), HashIndex(features)
+    twins = alone.count(features) > 1
+    own = with_label.count(trusted.row_hashes()) == 1
+    return int(twins.sum()), int((twins & own).sum())
 
 
 class ClassCounts:

@@ -15,7 +15,13 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from dataset_guard.checks.base import CheckContext, ClassIndex, Hashes, Need, Rows, counted
-from dataset_guard.checks.poisoning.changes import ClassCounts, changed_rows, incomparable, relabelled_rows
+from dataset_guard.checks.poisoning.changes import (
+    ClassCounts,
+    changed_rows,
+    incomparable,
+    natural_conflicts,
+    relabelled_rows,
+)
 from dataset_guard.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
 
@@ -24,14 +30,17 @@ from guard_core.findings import Finding, RowSet, Severity
 class LabelFlip:
     """POIS001: rows whose label is not the trusted one.
 
-    Critical from ``critical_rows`` rows or from a share of ``critical_share`` on, else a warning.
+    Critical from ``critical_rows`` rows or from a share of ``critical_share`` on, else a warning. Where equal
+    features carry unequal labels by nature, in more than ``natural_share`` of such rows of the trusted
+    version itself, a new label proves nothing: then a warning at most.
     """
 
     critical_rows: int = 5
     critical_share: float = 0.005
+    natural_share: float = 0.01
 
     name: ClassVar[str] = "label_flip"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS001",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes", "feature_hashes"})
 
@@ -101,7 +110,10 @@ class FlipState:
             return
         rows = np.concatenate(self._found)
         share = len(rows) / self._rows
-        critical = len(rows) >= self._check.critical_rows or share >= self._check.critical_share
+        twins, conflicts = natural_conflicts(trusted)
+        natural = conflicts / twins if twins else 0.0
+        many = len(rows) >= self._check.critical_rows or share >= self._check.critical_share
+        critical = many and natural <= self._check.natural_share
         yield Finding(
             rule_id="POIS001",
             severity=Severity.CRITICAL if critical else Severity.WARNING,
@@ -110,12 +122,13 @@ class FlipState:
             columns=(str(self._context.label),),
             rows=RowSet.of(rows.tolist()),
             score=share,
-            fdr=0.0,
+            fdr=natural,
             action=f"Find out who changed the labels; take them back from {trusted.ref}, or waive the rule "
             "if they were corrected on purpose.",
             evidence={
                 "trusted": trusted.ref,
                 "changed_rows": self._changed,
+                "natural_share": round(natural, 6),
                 "now_in_class": self._now_in_class(),
             },
         )

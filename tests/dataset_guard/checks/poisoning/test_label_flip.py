@@ -51,6 +51,28 @@ def test_a_few_changed_labels_in_a_large_set_warn_and_five_are_critical():
     assert severity(5) is Severity.CRITICAL
 
 
+def test_an_honest_update_of_a_coarse_table_is_a_warning_at_most_and_says_how_often_labels_differ_anyway():
+    random = np.random.default_rng(3)
+    features = random.integers(0, 400, 2000)
+    labels = random.integers(0, 50, 2000)
+    before = pa.table({"x": features[:1000], "label": labels[:1000]})
+    after = pa.table({"x": features, "label": labels})
+    finding = only(scan(after, CHECK, label="label", baseline=trusted(before)), "POIS001")
+    assert finding.severity is Severity.WARNING
+    assert finding.fdr > 0.9
+
+
+def test_a_duplicate_in_the_trusted_version_does_not_hide_flips():
+    before = pa.table({"x": [*range(1000), *range(20)], "label": [0, 1] * 510})
+    flipped = np.array([0, 1] * 510)
+    flipped[100:120] = 1 - flipped[100:120]
+    finding = only(
+        scan(pa.table({"x": before["x"], "label": flipped}), CHECK, label="label", baseline=trusted(before)),
+        "POIS001",
+    )
+    assert (finding.severity, finding.fdr, list(finding.rows)) == (Severity.CRITICAL, 0.0, [*range(100, 120)])
+
+
 def test_a_lost_label_is_not_a_flip():
     before = pa.table({"x": [1, 2], "label": ["a", "b"]})
     after = pa.table({"x": [1, 2], "label": ["a", None]})
