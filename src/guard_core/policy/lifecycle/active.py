@@ -23,17 +23,18 @@ from guard_core.errors import GuardError
 from guard_core.policy.bundle import Bundle
 from guard_core.policy.decision import Answer
 from guard_core.policy.embedded import EmbeddedEngine
+from guard_core.policy.lifecycle.bundle_archive import unpacked_size
 from guard_core.policy.lifecycle.staging import combined, subject_of
 from guard_core.policy.lifecycle.state import Held, Stage, State
-from guard_core.policy.lifecycle.stepwise import building, slices
+from guard_core.policy.lifecycle.stepwise import building, require_compiles, slices
 from guard_core.policy.lifecycle.store import PolicyStore, Stamp
 
 CHANGE_AREA = "guard/policy/"
 """Decisions about policies are never made by a candidate or by an emergency bundle."""
-BACKGROUND_BYTES = 128 * 1024
-"""A bundle file larger than this is loaded beside the decisions, which meanwhile go on as before."""
+BACKGROUND_BYTES = 1 << 20
+"""A bundle that unpacks to more than this is loaded beside the decisions, which meanwhile go on as before."""
 STEP_SECONDS = 0.002
-PATIENCE_SECONDS = 2.0
+PATIENCE_SECONDS = 10.0
 """How long a busy thread may go on with the former bundle while it builds the new one in steps."""
 
 _NOTHING_REFUSED: Stamp = (-1, -1, -1)  # None would be the stamp of a store that was removed
@@ -130,6 +131,9 @@ class ActivePolicies(EmbeddedEngine):
             return force
         if not self._loading.acquire(blocking=False):
             return force  # another thread is at it; nobody waits
+        if stamp == self._force.stamp:  # it was done between the two looks
+            self._loading.release()
+            return self._force
         try:
             if self._is_large(stamp):
                 threading.Thread(target=self._load_aside, name="policy-reload", daemon=True).start()
@@ -149,8 +153,8 @@ class ActivePolicies(EmbeddedEngine):
         with suppress(GuardError, OSError):
             state = self._store.state()
             wanted = [] if state is None else _wanted(state)
-            sizes = [self._store.path(h).stat().st_size for h in wanted if h.digest not in self._force.held]
-            return sum(sizes) > self._background_bytes
+            new = [self._store.path(held) for held in wanted if held.digest not in self._force.held]
+            return sum(map(unpacked_size, new)) > self._background_bytes
         return False
 
     def _load_aside(self) -> None:
@@ -199,6 +203,7 @@ class ActivePolicies(EmbeddedEngine):
                 else self._store.open(h).bundle
                 for h in _wanted(state)
             }
+            sliced = known.data if known is not None else {}
             force = InForce(
                 stamp=stamp,
                 generation=state.generation,
@@ -207,11 +212,15 @@ class ActivePolicies(EmbeddedEngine):
                 staged=None if state.stage is None else held[state.stage.held.digest],
                 emergency=None if state.emergency is None else held[state.emergency.held.digest],
                 until_ns=0 if state.emergency is None else state.emergency.until_ns,
-                data={b.revision: slices(b) for b in held.values()},
+                data={b.revision: sliced.get(b.revision) or slices(b) for b in held.values()},
                 held=held,
             )
         for bundle in force.bundles:
-            self._built(bundle, force.data[bundle.revision])
+            data = force.data[bundle.revision]
+            if len(data) == 1:
+                self._built(bundle, data)
+            else:  # the threads that decide will take in the data themselves, in steps
+                require_compiles(bundle)
         return force
 
     # --- engines of this thread -----------------------------------------------------------------------
@@ -246,8 +255,11 @@ class ActivePolicies(EmbeddedEngine):
         raise AssertionError("an engine is always built, or a UserError raised")
 
     def _engine(self, bundle: Bundle) -> Any:
-        self._built(bundle, self._force.data.get(bundle.revision) or slices(bundle))
-        return self._engines()[bundle.revision]
+        found = self._engines().get(bundle.revision)
+        if found is None or hasattr(found, "send"):
+            self._built(bundle, self._force.data.get(bundle.revision) or slices(bundle))
+            found = self._engines()[bundle.revision]
+        return found
 
     def _forget(self, bundle: Bundle) -> None:
         self._engines().pop(bundle.revision, None)

@@ -18,7 +18,7 @@ from guard_core.policy.embedded import brief
 from guard_core.policy.lifecycle.bundle_archive import Documents
 from guard_core.policy.thread_engine import ThreadEngine
 
-SLICE_CHARS = 128 * 1024
+SLICE_CHARS = 512 * 1024
 LARGE_CHARS = 1 << 20
 """Policy data above this is compiled in steps."""
 
@@ -26,10 +26,16 @@ _SPACE = re.compile(r"\s*")
 
 
 def slices(bundle: Bundle) -> tuple[str, ...]:
-    """``bundle``'s data as JSON documents that merge to the whole; one document when it is small."""
+    """``bundle``'s data as JSON documents that merge to the whole; one document when it is small.
+
+    Raises UserError when it is no JSON.
+    """
     if len(bundle.data_json) <= LARGE_CHARS or not isinstance(bundle.config, Documents):
         return (bundle.data_json,)
-    return tuple(_sliced(bundle.config.texts))
+    try:
+        return tuple(_sliced(bundle.config.texts))
+    except (ValueError, IndexError) as error:
+        raise UserError(f"the data of bundle {bundle.revision} is not JSON ({error})") from None
 
 
 def _sliced(texts: dict[str, str]) -> Iterator[str]:
@@ -70,6 +76,12 @@ def _members(text: str) -> Iterator[str]:
 def _after_space(text: str, at: int) -> int:
     found = _SPACE.match(text, at)
     return found.end() if found else at
+
+
+def require_compiles(bundle: Bundle) -> None:
+    """Raise UserError when ``bundle``'s policies do not compile. Its data is left out: it is only JSON."""
+    for _ in building(bundle, ()):
+        pass
 
 
 def building(bundle: Bundle, data: tuple[str, ...]) -> Iterator[Any]:
