@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compute_guard.monitor_cli import monitor, top
+from compute_guard.monitor_cli import metrics, monitor, top
 from guard_core.output import format_option
 
 if TYPE_CHECKING:
@@ -229,3 +229,4 @@ def install(ctx: click.Context, target: str, token_file: str) -> None:
 
 compute.add_command(monitor)
 compute.add_command(top)
+compute.add_command(metrics)

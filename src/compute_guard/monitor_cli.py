@@ -188,3 +188,15 @@ def top(ctx: click.Context, once: bool, interval: float, tenant: str | None, out
         while not once:
             time.sleep(interval)
             screen.update(table(picture(home, look(home), tenant=own)), refresh=True)
+
+
+@click.command()
+@click.pass_context
+def metrics(ctx: click.Context) -> None:
+    """Print TrainGuard's own metrics in Prometheus' text format (for a textfile collector)."""
+    from compute_guard.metrics import exposition
+
+    home: Home = ctx.obj.home()
+    if not home.principal().is_platform_admin:
+        raise Denied("only a platform admin may read the metrics of all tenants")
+    click.echo(exposition(home), nl=False)

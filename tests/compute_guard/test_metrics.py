@@ -1,0 +1,142 @@
+"""Our own metrics, and the dashboard and alert rules that are built on them."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from compute_guard.incidents import Incidents
+from compute_guard.live import Watch
+from compute_guard.metrics import Family, exposition, families
+from compute_guard.monitor import Monitor
+from compute_guard.usage.attribution import Lease, LeaseBook
+from compute_guard.usage.sources.exposition import parse_line
+from compute_guard.usage.sources.synthetic import Load, SyntheticSource
+from guard_core.cli import main
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "observability"
+LABELS = {
+    *("tenant", "queue", "kind", "severity", "detector"),
+    *("resource", "bucket", "problem", "exercise"),
+}
+
+
+def samples(home):
+    lines = [line for line in exposition(home).splitlines() if not line.startswith("#")]
+    return [parse_line(line) for line in lines]
+
+
+def value(home, name, **labels):
+    (found,) = [s.value for s in samples(home) if s.name == name and labels.items() <= s.labels.items()]
+    return found
+
+
+def test_the_text_is_what_prometheus_own_parser_reads(still_home):
+    parser = pytest.importorskip("prometheus_client.parser")
+    read = {f.name for f in parser.text_string_to_metric_families(exposition(still_home))}
+    assert read == {family.name.removesuffix("_total") for family in families(still_home)}
+
+
+def test_incidents_and_the_alert_budget_are_counted_by_tenant(still_home, seen):
+    book = Incidents(still_home)
+    found = book.observe(seen("telemetry", "indicator"))
+    book.observe(seen("telemetry", kind="idle_hoard", synthetic=True))
+    name = "compute_guard_incidents_open"
+    assert value(still_home, name, kind="mining", severity="incident", exercise="false") == 1
+    assert value(still_home, name, kind="idle_hoard", severity="warning", exercise="true") == 1
+    assert value(still_home, "compute_guard_alert_budget_spent", tenant="acme") == 2
+    assert value(still_home, "compute_guard_alert_budget_spent", tenant="beta") == 0
+    assert value(still_home, "compute_guard_alert_budget_limit") == 20
+    book.resolve(found.id, by=still_home.principal(), note="known")
+    assert not [s for s in samples(still_home) if s.name == name and s.labels["kind"] == "mining"]
+    assert value(still_home, "compute_guard_incidents_opened_total", kind="mining") == 1
+
+
+def test_nothing_that_a_job_chooses_becomes_a_label(still_home, seen):
+    for number in range(30):
+        name = f"evil-{number}"
+        Incidents(still_home).observe(seen("telemetry", tenant=name, job=name, kind=name))
+    text = exposition(still_home)
+    assert "evil" not in text
+    assert value(still_home, "compute_guard_incidents_opened_total", tenant="other", kind="other") == 30
+    assert {label for sample in samples(still_home) for label in sample.labels} <= LABELS
+
+
+def test_a_label_cannot_break_out_of_its_quotes():
+    family = Family("x", "gauge", "y")
+    family.set(1, tenant='a"} 9\nx{b="\\')
+    (line,) = [line for line in family.lines() if not line.startswith("#")]
+    assert parse_line(line).labels["tenant"].startswith('a"} 9\n')
+
+
+def test_what_the_monitor_saw_is_there_after_it_ran(still_home):
+    load = Load("training", node="n1")
+    book = LeaseBook.of([Lease(load.device.key, "acme", "job-1")])
+    source = SyntheticSource((load,), 9, seed=4)
+    monitor = Monitor(still_home, book, None)
+    Watch(monitor, source, book, stopped=lambda: False, say=lambda _: None).run()
+    assert value(still_home, "compute_guard_monitor_samples_total") == 9
+    assert value(still_home, "compute_guard_devices") == 1
+    span = np.ptp(source.read().ts_ns) / 1e9
+    assert value(still_home, "compute_guard_gpu_seconds_total", bucket="tenant", tenant="acme") == (
+        pytest.approx(span, abs=0.01)
+    )
+
+
+def test_the_command_prints_them_for_an_admin_and_for_nobody_else(home, home_dir, capsys, monkeypatch):
+    assert main(["compute", "metrics"]) == 0
+    assert "compute_guard_quota_nominal" in capsys.readouterr().out
+    monkeypatch.setenv("TRAINGUARD_TOKEN", home.credentials.issue(tenant="acme", user="ada"))
+    assert main(["compute", "metrics"]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def used_in(expression):
+    return set(re.findall(r"(?<![:\w])compute_guard_\w+", expression))
+
+
+def test_the_dashboard_draws_only_metrics_and_labels_that_exist(still_home):
+    board = json.loads((EXAMPLES / "grafana-dashboard.json").read_text())
+    known = {family.name for family in families(still_home)}
+    assert board["schemaVersion"] >= 39
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"]) >= 8
+    places = []
+    for panel in board["panels"]:
+        assert panel["datasource"]["uid"] == "${datasource}"
+        assert panel["title"]
+        for target in panel["targets"]:
+            assert used_in(target["expr"])
+            assert used_in(target["expr"]) <= known
+            assert target["expr"].count("(") == target["expr"].count(")")
+            assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= LABELS
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert max(x for x, _ in cells) < 24
+        assert not any(cells & other for other in places)
+        places.append(cells)
+    assert {"datasource", "tenant"} == {each["name"] for each in board["templating"]["list"]}
+
+
+def test_each_alert_rule_uses_what_exists_and_says_what_it_is_about(still_home):
+    groups = yaml.safe_load((EXAMPLES / "prometheus-rules.yaml").read_text())["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+    known = {family.name for family in families(still_home)}
+    assert len({group["name"] for group in groups}) == len(groups)
+    assert len([rule for rule in rules if "alert" in rule]) >= 6
+    for rule in rules:
+        names = used_in(rule["expr"])
+        assert names <= known
+        assert names or any(name in rule["expr"] for name in recorded)
+        assert set(re.findall(r"(\w+)\s*(?:=~|!=|!~|=)\s*\"", rule["expr"])) <= LABELS
+        if "alert" in rule:
+            assert rule["labels"]["severity"] in ("warning", "critical")
+            assert set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) <= LABELS
+            assert re.fullmatch(r"\d+[smh]", rule.get("for", "0s"))
