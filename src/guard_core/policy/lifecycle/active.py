@@ -23,7 +23,6 @@ from guard_core.errors import GuardError
 from guard_core.policy.bundle import Bundle
 from guard_core.policy.decision import Answer
 from guard_core.policy.embedded import EmbeddedEngine
-from guard_core.policy.lifecycle.bundle_archive import unpacked_size
 from guard_core.policy.lifecycle.staging import combined, subject_of
 from guard_core.policy.lifecycle.state import Held, Stage, State
 from guard_core.policy.lifecycle.stepwise import building, require_compiles, slices
@@ -153,8 +152,8 @@ class ActivePolicies(EmbeddedEngine):
         with suppress(GuardError, OSError):
             state = self._store.state()
             wanted = [] if state is None else _wanted(state)
-            new = [self._store.path(held) for held in wanted if held.digest not in self._force.held]
-            return sum(map(unpacked_size, new)) > self._background_bytes
+            new = sum(held.size for held in wanted if held.digest not in self._force.held)
+            return new > self._background_bytes
         return False
 
     def _load_aside(self) -> None:

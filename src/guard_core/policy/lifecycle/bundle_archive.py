@@ -147,13 +147,6 @@ def _joined(documents: Mapping[str, str]) -> str:
     return "{" + ",".join(f"{json.dumps(stem)}:{documents[stem]}" for stem in sorted(documents)) + "}"
 
 
-def unpacked_size(path: Path) -> int:
-    """Size of an archive's content as its last four bytes state it (RFC 1952): a guess, good for planning."""
-    with path.open("rb") as file:
-        file.seek(-4, io.SEEK_END)
-        return int.from_bytes(file.read(4), "little")
-
-
 def _packed(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     # No times, owners or modes of this machine: the same content gives the same bytes.

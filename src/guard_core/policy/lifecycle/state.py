@@ -19,11 +19,12 @@ KEPT = 20
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One bundle of the store. ``digest`` is its file's SHA-256 and name."""
+    """One bundle of the store. ``digest`` is its file's SHA-256 and name, ``size`` what it unpacks to."""
 
     digest: str
     sequence: int
     revision: str
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

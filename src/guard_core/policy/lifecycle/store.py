@@ -133,10 +133,11 @@ class PolicyStore:
 
     def _sign(self, bundle: Bundle, sequence: int) -> Held:
         content = build_archive(bundle, sequence=sequence, key=self.signing_key())
-        return self._keep(content, sequence, bundle.revision)
+        return self._keep(content, sequence, bundle)
 
-    def _keep(self, content: bytes, sequence: int, revision: str) -> Held:
-        held = Held(hashlib.sha256(content).hexdigest(), sequence, revision)
+    def _keep(self, content: bytes, sequence: int, bundle: Bundle) -> Held:
+        size = len(bundle.data_json) + sum(map(len, bundle.modules.values()))
+        held = Held(hashlib.sha256(content).hexdigest(), sequence, bundle.revision, size)
         with suppress(FileExistsError):
             write_atomic(self.path(held), content, mode=0o444, exclusive=True)
         return held
@@ -211,7 +212,7 @@ class Draft:
                 f"the bundle {path} is number {found.sequence}, but number {self.state.highest} was accepted "
                 "before: an older bundle is not taken; to go back use: trainguard policy rollback"
             )
-        held = self._store._keep(content, found.sequence, found.revision)
+        held = self._store._keep(content, found.sequence, found.bundle)
         self.state = replace(self.state, highest=found.sequence)
         return held, found.bundle
 

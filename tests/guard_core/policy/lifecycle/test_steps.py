@@ -199,7 +199,7 @@ def test_the_gate_refuses_a_candidate_that_fails_or_is_slow(staged: Home) -> Non
     staged_state = state_of(staged).stage
     assert staged_state is not None
     bundle = store_of(staged).open(staged_state.held).bundle
-    found = replay(staged.audit.directory, bundle)
+    found = _with(replay(staged.audit.directory, bundle), eval_cpu_ns={"p50": 1, "p99": 2})
     broken = judged(_with(found, classes={"error": 2}), Limits(min_allows=0), digest="")
     assert broken.failures == ("it fails on 2 recorded decisions: mend it",)
     slow = judged(_with(found, eval_cpu_ns={"p50": 1, "p99": 11_000_000}), Limits(min_allows=0), digest="")
