@@ -31,7 +31,7 @@ def original(rows):
             "x": pa.array(rng.normal(size=rows) * 100, mask=np.arange(rows) % 97 == 5),
             "flag": pa.array(rng.random(rows) < 0.5),
             "text": pa.array([None if i % 83 == 7 else f"café text {i % 701}" for i in range(rows)]),
-            "at": pa.array(1_760_000_000_001 + np.arange(rows) * 86_400_007, pa.timestamp("ms")),
+            "at": pa.array(1_760_000_000_001 + np.arange(rows) * 60_007, pa.timestamp("ms")),
             "label": pa.array([("cat", "dog", "emu")[i] for i in rng.integers(0, 3, rows)]),
         }
     )
