@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import Measure, in_child, machine, median, report, spent
-from register import dvc_command, run_decode, run_dvc, run_pandas_hash
+from register import dvc_command, run_decode, run_pandas_hash
 from tables import batches, parquet
 
 OUT = Path(__file__).parent / "out"
@@ -66,6 +67,24 @@ def run_compare(path: Path, manifest: list[dict[str, Any]]) -> dict[str, Any]:
     with spent() as cost:
         changes = compare([FileEntry.from_json(entry) for entry in manifest], path)
     return {"changed": bool(changes), "seconds": cost.cpu_seconds, "wall": cost.wall_seconds}
+
+
+def run_dvc_add(path: Path, command: Path) -> dict[str, Any]:
+    """CPU-seconds of ``dvc add`` for the file, less those for one byte: its start is not its speed."""
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+
+        def run(*words: str) -> float:
+            with spent() as cost:
+                subprocess.run([str(command), *words], cwd=folder, env=environment, check=True)
+            return cost.cpu_seconds
+
+        (Path(folder) / "data").hardlink_to(path)
+        (Path(folder) / "small").write_bytes(b"x")
+        run("init", "--no-scm", "-q")
+        run("config", "cache.type", "hardlink")
+        start = run("add", "-q", "small")
+        return {"seconds": run("add", "-q", "data") - start}
 
 
 def run_proofs(path: Path, home: Path, rounds: int = 2_000) -> dict[str, Any]:
@@ -170,7 +189,9 @@ def main() -> int:
     dvc: float | None = None
     if not arguments.without_dvc:
         command = dvc_command()
-        dvc = median([in_child(lambda: run_dvc(path, command)).cpu_seconds for _ in range(arguments.repeat)])
+        dvc = median(
+            [in_child(lambda: run_dvc_add(path, command)).answer["seconds"] for _ in range(arguments.repeat)]
+        )
     gb = size / 1e9
     speed = peer_rows / ours / 1e6
     pandas_speed = peer_rows / pandas / 1e6
@@ -187,8 +208,8 @@ def main() -> int:
                 with_set / decode),
         Measure("column-block hashing in memory", speed, "Mrows/CPU-s", "pandas hash_pandas_object",
                 pandas_speed, speed / pandas_speed, ">= 15x", speed / pandas_speed >= 15),
-        Measure("verify an unchanged file", verify_speed, "GB/CPU-s", "dvc add" if dvc else "", dvc_speed,
-                ratio, ">= 10x", None if ratio is None or not full else ratio >= 10),
+        Measure("verify an unchanged file", verify_speed, "GB/CPU-s", "dvc add less its start" if dvc else "",
+                dvc_speed, ratio, ">= 10x", None if ratio is None or not full else ratio >= 10),
         Measure("peak memory of the fingerprint", peak / 2**30, "GiB", target="< 1", met=peak < 2**30),
         Measure("row proof, larger of the two kinds", float(largest), "bytes", target="<= 2048",
                 met=largest <= 2048),
