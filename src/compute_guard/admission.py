@@ -2,7 +2,8 @@
 
 Lines are strict first-in-first-out within a queue and priority, so a large job is not starved by small ones
 that slip past it; queues do not wait for each other. Between the heads of the lines, those within their own
-nominal quota go before those that would borrow (Kueue's order), so borrowing never delays an owner.
+nominal quota go before those that would borrow (Kueue's order), so borrowing never delays an owner. A
+workload that waits only for its own user's cap keeps nobody else waiting.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compute_guard.quota import CPU, GPU, JOBS, MEMORY
+from compute_guard.quota import CPU, GPU, JOBS, MEMORY, Amounts
 from compute_guard.snapshot import Snapshot, queue_order
 from compute_guard.workload import Workload
 
 QUEUE_ON_HOLD = "queue-on-hold"
 QUEUE_ORDER = "queue-order"
 NO_ROOM = "quota-busy"
+USER_CAP = "user-busy"
+_NOTHING = Amounts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,12 @@ class ResourceAssessment:
     available: int
     requested: int
     potential: int
+    user_limit: int | None = None
+    user_used: int = 0
 
     @property
     def fits(self) -> bool:
-        """True when the request can be reserved now. A request of nothing always fits."""
+        """True when the queue has room for the request now. A request of nothing always fits."""
         return self.requested == 0 or self.requested <= self.available
 
     @property
@@ -42,12 +47,29 @@ class ResourceAssessment:
         return self.requested <= self.potential
 
     @property
+    def user_fits(self) -> bool:
+        """True when the request stays within what one user may hold in the queue."""
+        within = self.user_limit is None or self.user_used + self.requested <= self.user_limit
+        return self.requested == 0 or within
+
+    @property
+    def user_ever_fits(self) -> bool:
+        """True when the request alone stays within what one user may hold in the queue."""
+        return self.user_limit is None or self.requested <= self.user_limit
+
+    @property
     def borrows(self) -> bool:
         """True when reserving the request would take the queue past its nominal quota."""
         return self.requested > 0 and self.used + self.requested > self.nominal
 
     def to_input(self) -> dict[str, Any]:
-        """The documented policy input, plus ``potential``."""
+        """The documented policy input, plus ``potential``, and the user's part where the queue caps users."""
+        user = {
+            "user_limit": self.user_limit,
+            "user_used": self.user_used,
+            "user_fits": self.user_fits,
+            "user_ever_fits": self.user_ever_fits,
+        }
         return {
             "nominal": self.nominal,
             "used": self.used,
@@ -57,6 +79,7 @@ class ResourceAssessment:
             "fits": self.fits,
             "ever_fits": self.ever_fits,
             "potential": self.potential,
+            **({} if self.user_limit is None else user),
         }
 
 
@@ -72,13 +95,18 @@ class Assessment:
 
     @property
     def fits(self) -> bool:
-        """True when every resource fits now."""
-        return all(resource.fits for resource in self.resources.values())
+        """True when every resource fits now, in the queue and within the user's cap."""
+        return all(resource.fits for resource in self.resources.values()) and self.user_fits
+
+    @property
+    def user_fits(self) -> bool:
+        """True when no cap of the user is in the way now."""
+        return all(resource.user_fits for resource in self.resources.values())
 
     @property
     def ever_fits(self) -> bool:
-        """True when every resource could fit some day."""
-        return all(resource.ever_fits for resource in self.resources.values())
+        """True when every resource could fit some day, in the queue and within the user's cap."""
+        return all(r.ever_fits and r.user_ever_fits for r in self.resources.values())
 
     @property
     def borrows(self) -> bool:
@@ -111,6 +139,15 @@ class Assessment:
             for name, r in self.resources.items()
             if not r.fits
         ]
+        found += [
+            (
+                USER_CAP,
+                f"{name}: asks {amount(name, r.requested)}, user {self.workload.user} may hold "
+                f"{amount(name, r.user_limit or 0)} in queue {queue} and holds {amount(name, r.user_used)}",
+            )
+            for name, r in self.resources.items()
+            if not r.user_fits
+        ]
         if self.ahead:
             names = ", ".join(self.ahead[:3]) + (" ..." if len(self.ahead) > 3 else "")
             found.append((QUEUE_ORDER, f"{len(self.ahead)} ahead in queue {queue}: {names}"))
@@ -128,6 +165,7 @@ def assess(snapshot: Snapshot, workload: Workload, *, ahead: Sequence[Workload] 
     """
     queue = snapshot.quotas.queues[workload.queue]
     used = snapshot.usage.get(workload.queue)
+    mine = snapshot.user_usage.get((workload.queue, workload.user))
     resources = {}
     for name in [*dict.fromkeys((JOBS, CPU, GPU, MEMORY, *sorted(workload.requests)))]:
         quota = queue.quota(name)
@@ -138,21 +176,36 @@ def assess(snapshot: Snapshot, workload: Workload, *, ahead: Sequence[Workload] 
             available=snapshot.quotas.available(workload.queue, name, snapshot.usage),
             requested=workload.requests[name],
             potential=snapshot.quotas.potential(workload.queue, name),
+            user_limit=queue.per_user.get(name),
+            user_used=mine[name] if mine is not None else 0,
         )
+    before = snapshot.ahead_of(workload) if ahead is None else ahead
     return Assessment(
         workload=workload,
         cohort=queue.cohort,
         resources=resources,
-        ahead=tuple(other.id for other in (snapshot.ahead_of(workload) if ahead is None else ahead)),
+        ahead=tuple(other.id for other in before if not kept_by_user_cap(snapshot, other)),
         hold=snapshot.holds.get(workload.queue),
     )
+
+
+def kept_by_user_cap(snapshot: Snapshot, workload: Workload) -> bool:
+    """Whether ``workload`` waits for its own user's other jobs, so that others may pass it."""
+    queue = snapshot.quotas.queues.get(workload.queue)
+    if queue is None or not queue.per_user:
+        return False
+    mine = snapshot.user_usage.get((workload.queue, workload.user), _NOTHING)
+    asked = {name: workload.requests[name] for name in queue.per_user}
+    possible = all(asked[name] <= cap for name, cap in queue.per_user.items())
+    now = all(not asked[name] or mine[name] + asked[name] <= cap for name, cap in queue.per_user.items())
+    return possible and not now
 
 
 def heads_of_line(snapshot: Snapshot) -> tuple[Workload, ...]:
     """The first workload of each queue, in the order they may try: not borrowing, then priority, then age."""
     heads: dict[str, Workload] = {}
     for workload in snapshot.pending:
-        if workload.queue in snapshot.quotas.queues:
+        if workload.queue in snapshot.quotas.queues and not kept_by_user_cap(snapshot, workload):
             heads.setdefault(workload.queue, workload)
     return tuple(
         sorted(

@@ -58,8 +58,11 @@ def up(
 ) -> None:
     """Start a guarded Ray head on this machine."""
     from compute_guard import local_cluster
+    from compute_guard.connection import load_cluster
 
-    click.echo("starting a Ray head (this takes some seconds) ...", err=True)
+    running = load_cluster(ctx.obj.home().path("ray"))
+    if running is None:
+        click.echo("starting a Ray head (this takes some seconds) ...", err=True)
     cluster = local_cluster.up(
         ctx.obj.home(),
         num_cpus=num_cpus,
@@ -80,7 +83,8 @@ def up(
             )
         )
         return
-    click.echo(f"guarded Ray head at {cluster.dashboard} (profile {cluster.profile})")
+    already = ", running already" if cluster == running else ""
+    click.echo(f"guarded Ray head at {cluster.dashboard} (profile {cluster.profile}{already})")
     click.echo("a credential:  export TRAINGUARD_TOKEN=$(trainguard tenant issue acme --user $USER)")
     click.echo(f"the address:   export RAY_ADDRESS={cluster.submit_address}")
     click.echo("a job:         ray job submit --entrypoint-num-cpus 1 -- python train.py")

@@ -291,19 +291,23 @@ def _snapshot(session: Session, quotas: Quotas) -> Snapshot:
     from guard_core.storage.tables import QueueHoldRow, ReservationRow, WorkloadRow
 
     sums = (
-        select(WorkloadRow.queue, ReservationRow.resource, func.sum(ReservationRow.amount))
+        select(WorkloadRow.queue, WorkloadRow.user, ReservationRow.resource, func.sum(ReservationRow.amount))
         .join(WorkloadRow, WorkloadRow.id == ReservationRow.workload_id)
-        .group_by(WorkloadRow.queue, ReservationRow.resource)
+        .group_by(WorkloadRow.queue, WorkloadRow.user, ReservationRow.resource)
     )
     usage: dict[str, dict[str, int]] = {}
-    for queue, resource, total in session.execute(sums):
-        usage.setdefault(queue, {})[resource] = int(total)
+    by_user: dict[tuple[str, str], dict[str, int]] = {}
+    for queue, user, resource, total in session.execute(sums):
+        used = usage.setdefault(queue, {})
+        used[resource] = used.get(resource, 0) + int(total)
+        by_user.setdefault((queue, user), {})[resource] = int(total)
     waiting = select(WorkloadRow).where(WorkloadRow.state == WorkloadState.PENDING.value)
     return Snapshot(
         quotas=quotas,
         usage={queue: Amounts(amounts) for queue, amounts in usage.items()},
         pending=tuple(_workload(row) for row in session.scalars(waiting)),
         holds={row.queue: row.reason for row in session.scalars(select(QueueHoldRow))},
+        user_usage={own: Amounts(amounts) for own, amounts in by_user.items()},
     )
 
 

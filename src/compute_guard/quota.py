@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -130,6 +130,13 @@ class Queue:
     cohort: str | None
     resources: Mapping[str, ResourceQuota]
     weight: int = 1
+    per_user: Mapping[str, int] = field(default_factory=dict)
+    """The most that one user may hold in this queue, by resource; a resource not named has no such cap."""
+
+    def __post_init__(self) -> None:
+        for resource, cap in self.per_user.items():
+            if isinstance(cap, bool) or not isinstance(cap, int) or not 0 <= cap <= STORAGE_LIMIT:
+                raise UserError(f"per_user cap of {resource} must be a non-negative integer, got {cap!r}")
 
     def quota(self, resource: str) -> ResourceQuota:
         """The quota of ``resource``; nothing at all when the queue does not name it."""
@@ -163,7 +170,12 @@ class Quotas:
                     for resource, limits in raw["resources"].items()
                 }
                 queue = Queue(
-                    name, raw["tenant"], raw.get("cohort"), MappingProxyType(resources), raw.get("weight", 1)
+                    name,
+                    raw["tenant"],
+                    raw.get("cohort"),
+                    MappingProxyType(resources),
+                    raw.get("weight", 1),
+                    MappingProxyType(dict(raw.get("per_user") or {})),
                 )
             except (KeyError, TypeError, AttributeError) as error:
                 raise UserError(f"quotas: queue {name} is malformed: {error!r}") from error

@@ -20,12 +20,13 @@ def queue_order(workload: Workload) -> tuple[int, int, str]:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Quotas, usage by queue, pending workloads in queue order, and queues on hold with the reason."""
+    """Quotas, usage by queue and by (queue, user), the pending in queue order, and queues on hold."""
 
     quotas: Quotas
     usage: Mapping[str, Amounts] = field(default_factory=dict)
     pending: tuple[Workload, ...] = ()
     holds: Mapping[str, str] = field(default_factory=dict)
+    user_usage: Mapping[tuple[str, str], Amounts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pending", tuple(sorted(self.pending, key=queue_order)))
@@ -46,13 +47,26 @@ class Snapshot:
     def with_reserved(self, workload: Workload) -> Snapshot:
         """This state after ``workload`` got its reservation."""
         used = self.usage.get(workload.queue, Amounts()) + workload.requests
+        own = (workload.queue, workload.user)
         return replace(
             self,
             usage={**self.usage, workload.queue: used},
+            user_usage={
+                **self.user_usage,
+                own: self.user_usage.get(own, Amounts()) + workload.requests,
+            },
             pending=tuple(other for other in self.pending if other.id != workload.id),
         )
 
     def with_released(self, workload: Workload) -> Snapshot:
         """This state after ``workload`` gave its reservation back."""
         used = self.usage.get(workload.queue, Amounts()) - workload.requests
-        return replace(self, usage={**self.usage, workload.queue: used})
+        own = (workload.queue, workload.user)
+        return replace(
+            self,
+            usage={**self.usage, workload.queue: used},
+            user_usage={
+                **self.user_usage,
+                own: self.user_usage.get(own, Amounts()) - workload.requests,
+            },
+        )

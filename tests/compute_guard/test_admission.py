@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -144,3 +146,76 @@ def admit_all(snapshot: Snapshot) -> list[str]:
         order.append(head.id)
         snapshot = snapshot.with_reserved(head)
     return order
+
+
+CAPPED = Quotas(
+    {
+        "acme": Queue(
+            "acme",
+            "acme",
+            None,
+            {"jobs": ResourceQuota(9), "cpu_milli": ResourceQuota(9000)},
+            per_user={"cpu_milli": 2000},
+        )
+    }
+)
+
+
+def of_user(name: str, user: str, cpu: int = 1000, age: int = 0) -> Workload:
+    return replace(job(name, cpu=cpu, age=age), user=user)
+
+
+def test_a_user_at_the_cap_waits_and_is_told_the_numbers():
+    snapshot = Snapshot(CAPPED, user_usage={("acme", "ada"): Amounts({"cpu_milli": 2000})})
+    assessment = assess(snapshot, of_user("next", "ada"))
+    assert not assessment.fits
+    assert assessment.ever_fits
+    assert assessment.waits_for() == (
+        ("user-busy", "cpu_milli: asks 1, user ada may hold 2 in queue acme and holds 2"),
+    )
+    assert assessment.to_input()["resources"]["cpu_milli"]["user_fits"] is False
+
+
+def test_who_waits_for_the_own_cap_keeps_nobody_else_waiting():
+    mine, theirs = of_user("mine", "ada", age=9), of_user("theirs", "bob")
+    snapshot = Snapshot(
+        CAPPED, pending=(mine, theirs), user_usage={("acme", "ada"): Amounts({"cpu_milli": 2000})}
+    )
+    assert next_admissible(snapshot) == theirs
+    assert assess(snapshot, theirs).ahead == ()
+
+
+def test_more_than_a_user_may_ever_hold_can_never_fit_and_stays_at_the_head_to_be_refused():
+    huge = of_user("huge", "ada", cpu=3000)
+    snapshot = Snapshot(CAPPED, pending=(huge,))
+    assert not assess(snapshot, huge).ever_fits
+    assert heads_of_line(snapshot) == (huge,)
+
+
+def test_a_queue_without_caps_says_nothing_of_users():
+    numbers = assess(Snapshot(QUOTAS), job("plain")).to_input()["resources"]["cpu_milli"]
+    assert not any(name.startswith("user_") for name in numbers)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 2500), st.booleans()), min_size=1, max_size=30)
+)
+def test_no_user_ever_holds_more_than_the_cap_and_nobody_below_it_starves(events):
+    snapshot, running = Snapshot(CAPPED), []
+    for number, (user, cpu, ends) in enumerate(events):
+        snapshot = replace(
+            snapshot, pending=(*snapshot.pending, of_user(f"w{number:02}", user, cpu, age=-number))
+        )
+        if ends and running:
+            snapshot = snapshot.with_released(running.pop(0))
+        while (head := next_admissible(snapshot)) is not None:
+            snapshot = snapshot.with_reserved(head)
+            running.append(head)
+        for (_, _), held in snapshot.user_usage.items():
+            assert held["cpu_milli"] <= 2000
+    for finished in list(running):
+        snapshot = snapshot.with_released(finished)
+    while (head := next_admissible(snapshot)) is not None:
+        snapshot = snapshot.with_released(head) if head in running else snapshot.with_reserved(head)
+        snapshot = snapshot.with_released(head)
+    assert all(not assess(snapshot, left).ever_fits for left in heads_of_line(snapshot))

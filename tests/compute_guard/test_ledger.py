@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -86,6 +87,17 @@ def test_what_does_not_fit_stays_pending(ledger):
     ledger.add(job("big", cpu=9000))
     assert ledger.reserve("big", QUOTAS) is Reservation.NO_ROOM
     assert ledger.get("big").state is WorkloadState.PENDING
+
+
+def test_one_user_reserves_no_more_than_the_cap_and_another_user_still_may(ledger):
+    capped = Quotas({"acme": replace(QUOTAS.queues["acme"], cohort=None, per_user={"jobs": 1})})
+    for workload in (job("first"), job("second"), replace(job("third"), user="bob")):
+        ledger.add(workload)
+    assert ledger.reserve("first", capped) is Reservation.RESERVED
+    assert ledger.reserve("second", capped) is Reservation.NO_ROOM
+    assert ledger.reserve("third", capped) is Reservation.RESERVED
+    assert ledger.move("first", WorkloadState.EVICTED)
+    assert ledger.reserve("second", capped) is Reservation.RESERVED
 
 
 def test_a_queue_on_hold_reserves_nothing_until_it_is_released(ledger):

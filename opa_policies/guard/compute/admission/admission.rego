@@ -17,6 +17,8 @@
 #     quota-never-fits: ask for less, or have the queue's nominal quota raised (quotas.yaml)
 #     queue-on-hold: nothing to do; a platform admin ends the hold when its incident is closed
 #     quota-busy: nothing to do; the job starts when the queue has room
+#     user-never-fits: ask for less, or have the cap per user raised (per_user in quotas.yaml)
+#     user-busy: nothing to do; the job starts when enough of the user's other jobs have ended
 package guard.compute.admission
 
 import data.guard.lib.caller
@@ -119,6 +121,27 @@ deny contains {"rule": "quota-never-fits", "msg": msg, "resource": resource} if 
 	msg := sprintf(
 		"%v %v requested, but queue %v can have %v even when idle",
 		[show(share, "requested"), resource, queue_name, most(share)],
+	)
+}
+
+deny contains {"rule": "user-never-fits", "msg": msg, "resource": resource} if {
+	some resource, share in resources
+	is_number(share.user_limit)
+	not share.user_ever_fits == true
+	msg := sprintf(
+		"%v %v requested, but a user may hold %v in queue %v",
+		[show(share, "requested"), resource, show(share, "user_limit"), queue_name],
+	)
+}
+
+hold contains {"rule": "user-busy", "msg": msg, "resource": resource} if {
+	some resource, share in resources
+	is_number(share.user_limit)
+	share.user_ever_fits == true
+	not share.user_fits == true
+	msg := sprintf(
+		"%v %v requested, but a user may hold %v in queue %v and this one holds %v",
+		[show(share, "requested"), resource, show(share, "user_limit"), queue_name, show(share, "user_used")],
 	)
 }
 
