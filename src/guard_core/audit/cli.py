@@ -17,6 +17,7 @@ from guard_core.output import format_option
 if TYPE_CHECKING:
     from guard_core.audit.verify import AuditReport
     from guard_core.cli import CommandContext
+    from guard_core.home import Home
 
 
 @click.group()
@@ -59,15 +60,35 @@ def verify(
 @click.option("--since", help="Leave out records before this RFC 3339 time.")
 @click.option("--kind", help="Only this kind of record; with a final dot, one area (dataset.).")
 @click.option("--output", "target", type=click.Path(path_type=Path), help="File to write (default: stdout).")
+@click.option(
+    "--masked/--unmasked",
+    "mask",
+    default=True,
+    help="Without what guard/audit/mask hides (default), or the log's own lines (platform admins).",
+)
 @click.pass_context
-def export(ctx: click.Context, since: str | None, kind: str | None, target: Path | None) -> None:
+def export(ctx: click.Context, since: str | None, kind: str | None, target: Path | None, mask: bool) -> None:
     """Write records as JSON lines, in OPA's decision-log shape.
 
-    Lines are the log's own, byte for byte: an export without --since and --kind can be verified as a file.
-    """
-    from guard_core.audit.export import exported
+    Fields that the policy guard/audit/mask names are taken out (data/masks.yaml); when the policy does not
+    say what to mask, nothing is written (exit status 3).
 
-    lines = exported(_folder(ctx.obj), since=_moment(since), kind=kind)
+    With --unmasked, lines are the log's own, byte for byte: such an export without --since and --kind can
+    be verified as a file. Inputs are in it whole; only platform admins may ask for it.
+    """
+    from guard_core.audit.export import exported, exported_masked
+    from guard_core.errors import Denied
+
+    folder, moment = _folder(ctx.obj), _moment(since)
+    home = _unopened(ctx.obj)
+    if mask:
+        from guard_core.audit.masked import Masks
+
+        lines = exported_masked(folder, Masks(lambda: home.policy, home.clock), since=moment, kind=kind)
+    else:
+        if not home.principal().is_platform_admin:
+            raise Denied("only a platform admin may export unmasked records; leave out --unmasked")
+        lines = exported(folder, since=moment, kind=kind)
     if target is not None:
         content = b"".join(lines)
         write_atomic(target, content)
@@ -134,6 +155,20 @@ def restart(ctx: click.Context, reason: str) -> None:
         raise UserError(f"the audit log {home.audit.directory} is whole: there is nothing to restart")
     aside = home.audit.restart(reason=reason, by=f"{principal.tenant}/{principal.user}")
     click.echo(f"the old log lies in {aside}; the new one begins with the reason")
+
+
+def _unopened(obj: CommandContext) -> Home:
+    """The home without the repair of its log, which opening it would do. Raises UserError without a log."""
+    from guard_core.audit.segments import segments
+    from guard_core.clock import system_clock
+    from guard_core.home import Home
+
+    folder = _folder(obj)
+    if not segments(folder):
+        raise UserError(f"there is no audit log at {folder}; set TRAINGUARD_HOME or give --home")
+    home = Home(obj.settings(), system_clock)
+    home.storage.upgrade()
+    return home
 
 
 def _folder(obj: CommandContext) -> Path:

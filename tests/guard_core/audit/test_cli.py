@@ -62,10 +62,10 @@ def test_verify_where_there_is_no_log_is_a_usage_error(home, capsys):
     assert capsys.readouterr().err.startswith("error: there is no audit log at ")
 
 
-def test_an_export_is_the_logs_own_lines_and_can_be_verified(three, capsys, tmp_path):
+def test_an_unmasked_export_is_the_logs_own_lines_and_can_be_verified(three, capsys, tmp_path):
     home, _ = three
     target = tmp_path / "export.jsonl"
-    assert main(["audit", "export", "--output", str(target)]) == 0
+    assert main(["audit", "export", "--unmasked", "--output", str(target)]) == 0
     assert target.read_bytes() == file_of(home).read_bytes()
     assert main(["audit", "verify", str(target)]) == 0
 

@@ -1,8 +1,9 @@
 # METADATA
-# title: Which fields of a decision's input stay out of the log?
+# title: Which fields of a decision's input do not leave the home?
 # description: |
 #   The pointers of masks.yaml that concern this decision, as JSON pointers below `input` (OPA writes them
-#   /input/...). Input: principal, now_ns, decision (rule path).
+#   /input/...), each to be removed, or an object {pointer, replace}. Asked when a record is exported or
+#   shipped. Input: principal (who asked then), now_ns, decision (rule path; of another record, its kind).
 # custom:
 #   article: 4
 #   instead:
@@ -18,11 +19,23 @@ default decision := {
 
 # METADATA
 # entrypoint: true
-decision := {"allow": count(deny) == 0, "deny": deny, "warn": [], "mask": pointers}
+decision := {"allow": count(deny) == 0, "deny": deny, "warn": [], "mask": masked}
 
 deny contains {"rule": "decision-missing", "msg": "the request does not say which decision"} if not named
 
-pointers contains entry.pointer if {
+masked contains entry.pointer if {
+	some entry in concerned
+	not replaced(entry)
+}
+
+masked contains {"pointer": entry.pointer, "replace": entry.replace} if {
+	some entry in concerned
+	replaced(entry)
+}
+
+replaced(entry) if is_string(entry.replace)
+
+concerned contains entry if {
 	some entry in data.guard.config.masks.masks
 	entry.decision in {"*", name}
 }

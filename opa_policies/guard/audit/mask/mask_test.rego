@@ -12,6 +12,10 @@ test_a_decision_is_masked_by_its_own_rules_and_the_general_ones if {
 	masked("guard/y/decision").mask == {"/a"}
 }
 
+test_a_field_may_be_replaced_instead_of_removed if {
+	masked("guard/z/decision").mask == {"/a", {"pointer": "/c", "replace": "(kept back)"}}
+}
+
 test_a_nameless_decision_is_refused_and_still_masked if {
 	masked(null).allow == false
 	masked(null).mask == {"/a"}
