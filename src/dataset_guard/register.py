@@ -229,7 +229,7 @@ def _look(
 
     source = open_source(data)
     if source.num_rows == 0:
-        raise UserError(f"{source.uri} has no rows; a dataset needs at least one")
+        raise UserError(f"{_said(source)} has no rows; a dataset needs at least one")
     _check_label(source, request.label)
     before = _signs(source)
     entries = manifest_of(source)
@@ -251,10 +251,16 @@ def _look(
         progress=progress,
     )
     if result.fingerprint.rows == 0:
-        raise UserError(f"{source.uri} has no rows; a dataset needs at least one")
+        raise UserError(f"{_said(source)} has no rows; a dataset needs at least one")
     if _signs(source) != before:
         raise UserError(f"{source.uri} changed while it was read; try again when nothing writes to it")
     return source, result, entries
+
+
+def _said(source: Source) -> str:
+    """The data as its owner would call it: its path, or what kind of table it is."""
+    kind = source.uri.removeprefix("memory:")
+    return source.uri if kind == source.uri else f"the {kind} data"
 
 
 def _check_label(source: Source, label: str | None) -> None:
@@ -262,9 +268,17 @@ def _check_label(source: Source, label: str | None) -> None:
         return
     if label not in source.schema.names:
         known = ", ".join(source.schema.names[:20]) + (", ..." if len(source.schema.names) > 20 else "")
-        raise UserError(f"{source.uri} has no label column {label!r}; its columns are: {known}")
+        raise UserError(f"{_said(source)} has no label column {label!r}; its columns are: {known}")
+    import pyarrow as pa
+
+    kind = source.schema.field(label).type
+    if pa.types.is_nested(kind):
+        raise UserError(
+            f"{_said(source)}: the label column {label!r} holds nested values ({kind}); "
+            "name a column with one value per row"
+        )
     if all(b.column(0).null_count == b.num_rows for b in source.stream(columns=[label])):
-        raise UserError(f"{source.uri}: the label column {label!r} holds only nulls; name another column")
+        raise UserError(f"{_said(source)}: the label column {label!r} holds only nulls; name another column")
 
 
 def _signs(source: Source) -> list[tuple[int, int, int]]:

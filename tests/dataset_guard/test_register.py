@@ -275,12 +275,13 @@ def test_a_full_disk_stores_nothing(home, tmp_path):
 REFUSED = {
     "an unknown label": ({"label": "zz"}, "no label column 'zz'"),
     "a label of nulls": ({"label": "empty"}, "holds only nulls"),
+    "a label of lists": ({"label": "lists"}, "holds nested values (list<item: int64>)"),
     "an unknown split": ({"split": "dev"}, "none of train, validation, test"),
     "an unknown tenant": ({"tenant": "nobody"}, "no tenant 'nobody'"),
     "a bad name": ({"name": "../x"}, "cannot be used"),
     "an unknown trusted version": ({"trusted": "digits@1"}, "no dataset 'digits@1'"),
     "an unknown other set": ({"against": ["digits@1"]}, "no dataset 'digits@1'"),
-    "no rows": ({"data": table(0)}, "has no rows"),
+    "no rows": ({"data": table(0)}, "the table data has no rows"),
     "a missing file": ({"data": "nothing.parquet"}, "no file or folder"),
     "no columns": ({"data": pa.table({})}, "no rows"),
 }
@@ -290,6 +291,7 @@ REFUSED = {
 def test_a_mistake_is_one_sentence_and_stores_nothing(home, case):
     options, said = REFUSED[case]
     data = table().append_column("empty", pa.nulls(300, pa.int64()))
+    data = data.append_column("lists", pa.array([[1]] * 300))
     with pytest.raises(UserError) as caught:
         register(home, **{"data": data, **options})
     assert said in str(caught.value)
