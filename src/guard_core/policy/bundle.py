@@ -86,15 +86,24 @@ def make_bundle(
 def load_bundle(directory: Path) -> Bundle:
     """Read and check a policy directory. Raises UserError naming file, line and field of the first fault."""
     if not directory.is_dir():
-        raise UserError(
-            f"policy directory {directory} does not exist; set policy.dir or TRAINGUARD_POLICY_DIR"
-        )
+        what = "is not a directory" if directory.exists() else "does not exist"
+        raise UserError(f"policy directory {directory} {what}; set policy.dir or TRAINGUARD_POLICY_DIR")
     modules, tests = _read_modules(directory)
     if not modules:
         raise UserError(
             f"policy directory {directory} holds no .rego file; point policy.dir at a whole policy set"
         )
     return make_bundle(modules, load_config(directory / "data"), tests=tests, source=str(directory))
+
+
+def undecided(bundle: Bundle, shipped: Bundle) -> tuple[str, ...]:
+    """Folders with rules in ``shipped`` and none in ``bundle``: questions it leaves without an answer.
+
+    A folder is a package (the gate sees to that), and a package is a question. A question without an answer
+    is denied, which is safe, and a surprise to whoever deleted or misspelt a folder.
+    """
+    folders = {name.rpartition("/")[0] for name in bundle.modules}
+    return tuple(sorted({name.rpartition("/")[0] for name in shipped.modules} - folders))
 
 
 def write_bundle(bundle: Bundle, directory: Path) -> Path:

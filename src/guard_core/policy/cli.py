@@ -45,7 +45,7 @@ def check(ctx: click.Context, directory: Path | None, output_format: str) -> Non
     DIRECTORY is the policies in force when left out. OPA's and Regal's own checks are added when they are
     installed. Exit status 1 when something must be changed, 2 when a file cannot be used at all.
     """
-    from guard_core.policy.bundle import load_bundle
+    from guard_core.policy.bundle import load_bundle, shipped_policies, undecided
     from guard_core.policy.embedded import EmbeddedEngine
     from guard_core.policy.gate import gate
     from guard_core.policy.tools import tool_runs
@@ -55,6 +55,7 @@ def check(ctx: click.Context, directory: Path | None, output_format: str) -> Non
     faults = gate(bundle.modules, bundle.tests, config=bundle.config)
     if not faults:
         EmbeddedEngine(bundle)  # what only the embedded compiler refuses is told here, not at start
+    missing = undecided(bundle, load_bundle(shipped_policies()))
     runs = tool_runs(place)
     ok = not faults and not any(run.ok is False for run in runs)
     if output_format == "json":
@@ -67,6 +68,7 @@ def check(ctx: click.Context, directory: Path | None, output_format: str) -> Non
                     "modules": len(bundle.modules),
                     "data": sorted(bundle.config),
                     "faults": [fault.to_json() for fault in faults],
+                    "undecided": list(missing),
                     "tools": [run.to_json() for run in runs],
                 },
                 indent=2,
@@ -78,6 +80,10 @@ def check(ctx: click.Context, directory: Path | None, output_format: str) -> Non
         click.echo(f"revision {bundle.revision}")
         for fault in faults:
             click.echo(str(fault))
+        for folder in missing:
+            click.echo(
+                f"{folder}: no rule here, so whatever is asked of it is denied; copy the shipped folder"
+            )
         for run in runs:
             state = {True: "ok", False: "failed", None: "left out"}[run.ok]
             click.echo(f"{run.name}: {state}" + (f" ({run.output})" if run.ok is None else ""))

@@ -163,6 +163,8 @@ def test_removing_a_schema_does_not_remove_the_check(policies: Path) -> None:
 def test_a_directory_without_policies_is_refused(tmp_path: Path) -> None:
     assert "holds no .rego file" in refusal(tmp_path)
     assert "does not exist" in refusal(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    assert "is not a directory" in refusal(tmp_path / "file")
 
 
 def test_a_bundle_cannot_be_changed() -> None:

@@ -57,6 +57,18 @@ def test_check_names_what_is_not_portable_and_exits_1(
     assert "not accepted" in out
 
 
+def test_check_says_which_questions_a_directory_leaves_without_an_answer(
+    capsys: pytest.CaptureFixture[str], policies: Path, home_dir: Path
+) -> None:
+    shutil.rmtree(policies / "guard" / "dataset" / "share")
+    assert main(["policy", "check", str(policies)]) == 0
+    assert (
+        "guard/dataset/share: no rule here, so whatever is asked of it is denied" in capsys.readouterr().out
+    )
+    assert main(["policy", "check", str(policies), "--format", "json"]) == 0
+    assert printed(capsys)["undecided"] == ["guard/dataset/share"]
+
+
 def test_check_of_broken_data_is_the_users_mistake(
     capsys: pytest.CaptureFixture[str], policies: Path, home_dir: Path
 ) -> None:
