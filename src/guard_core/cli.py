@@ -161,7 +161,8 @@ def main(args: Sequence[str] | None = None) -> int:
             if isinstance(error, click.UsageError) and error.ctx
             else ""
         )
-        return _fail(error.format_message().rstrip(".") + where, 2)
+        said = " ".join(error.format_message().split())  # click lists choices one per line
+        return _fail(said.rstrip(".") + where, 2)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
     except BrokenPipeError:

@@ -146,6 +146,11 @@ def test_wrong_usage_is_one_sentence_with_where_to_look_and_exits_2(capsys, argu
     assert len(err.splitlines()) == 1
 
 
+def test_a_missing_choice_is_told_on_one_line(capsys):
+    assert main(["dataset", "export", "digits@1"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_command_that_cannot_be_loaded_is_named_and_the_others_work(monkeypatch, capsys):
     point = EntryPoint("broken", "no_such_module:x", cli.COMMANDS_GROUP)
     monkeypatch.setitem(root._own, "broken", point)

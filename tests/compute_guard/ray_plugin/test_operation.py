@@ -32,3 +32,6 @@ def test_doctor_knocks_at_every_door_and_finds_them_shut(ray_cluster):
 
 def test_up_again_is_the_same_cluster(ray_cluster):
     assert local_cluster.up(ray_cluster.home) == ray_cluster.cluster
+    done = CliRunner().invoke(root, ["--home", str(ray_cluster.home.settings.home), "compute", "up"])
+    assert f"at {ray_cluster.cluster.dashboard} (profile observe-and-stop, running already)" in done.stdout
+    assert "starting" not in done.output
