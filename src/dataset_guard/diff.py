@@ -118,6 +118,8 @@ def diff(
     """
     with _opened(home) as opened:
         owner = _owner(opened, (a, b), tenant)
+        for side in (a, b):  # both before either is looked up: what another tenant has is not told by order
+            _check_tenant(side, owner)
         left, right = _side(opened, a, owner), _side(opened, b, owner)
         common = sorted(left.columns.keys() & right.columns.keys())
         secret = tenant_row_key(opened, owner)
@@ -167,21 +169,27 @@ def _opened(home: Home | None) -> Iterator[Home]:
         yield opened
 
 
-def _side(home: Home, what: Any, tenant: str) -> _Side:
+def _check_tenant(what: Any, tenant: str) -> None:
+    """Raise UserError for a reference that cannot be read, or that is another tenant's."""
     from dataset_guard.refs import parse_ref
+
+    if isinstance(what, Reference) or not isinstance(what, str) or Path(what).exists():
+        return
+    try:
+        owner = parse_ref(what, tenant=tenant).tenant
+    except UserError as error:
+        raise UserError(f"{what!r} is neither a registered dataset nor a file") from error
+    if owner != tenant:
+        raise UserError(f"{what} belongs to another tenant; rows of two tenants are never compared")
+
+
+def _side(home: Home, what: Any, tenant: str) -> _Side:
     from dataset_guard.registry import Registry
 
     if isinstance(what, Reference):
         return _Side(what.ref, dict(what.columns), what, None)
     if isinstance(what, str) and not Path(what).exists():
-        registry = Registry(home)
-        try:
-            owner = parse_ref(what, tenant=tenant).tenant
-        except UserError as error:
-            raise UserError(f"{what!r} is neither a registered dataset nor a file") from error
-        if owner != tenant:
-            raise UserError(f"{what} belongs to another tenant; rows of two tenants are never compared")
-        reference = registry.reference(what, tenant=tenant)
+        reference = Registry(home).reference(what, tenant=tenant)
         return _Side(reference.ref, dict(reference.columns), reference, None)
     source = open_source(what)
     columns = {c.name: c.type for c in canonical_schema(source.schema)}
