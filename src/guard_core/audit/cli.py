@@ -1,4 +1,4 @@
-"""``trainguard audit``: verify, export, head, prove, check-proof, restart."""
+"""``trainguard audit``: verify, export, ship, head, prove, check-proof, restart."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from guard_core.audit.shipping.cli import ship
 from guard_core.errors import UserError
 from guard_core.files import write_atomic
 from guard_core.output import format_option
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 @click.group()
 def audit() -> None:
     """Verify, export and prove the audit log."""
+
+
+audit.add_command(ship)
 
 
 @audit.command()
