@@ -47,6 +47,7 @@ class Probe:
 def examine(settings: Settings) -> list[Probe]:
     """All probes, ours first. Raises nothing: a probe that fails is a broken probe."""
     from guard_core import probes
+    from guard_core.policy.lifecycle.probe import policy_store
 
     found: list[Probe] = []
     for look in (
@@ -56,6 +57,7 @@ def examine(settings: Settings) -> list[Probe]:
         probes.storage,
         probes.audit,
         probes.policy,
+        policy_store,
         probes.mlflow_registries,  # before the plug-ins, as users do: MLflow first, and it loads ours
         probes.plugins,
     ):

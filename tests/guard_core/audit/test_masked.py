@@ -167,3 +167,14 @@ def test_each_distinct_question_of_a_batch_is_asked_once(clock):
     record = {"kind": "decision", "path": "p/decision", "input": {"principal": {"tenant": "acme"}}}
     Masks(lambda: engine, clock).leaving([record] * 50 + [{**record, "path": "q/decision"}])
     assert [q["decision"] for q in engine.asked("guard/audit/mask/decision")] == ["p/decision", "q/decision"]
+
+
+def test_an_opa_server_is_asked_for_the_masks_as_for_every_decision(
+    used, shipped_opa, monkeypatch, capfdbinary
+):
+    embedded = exported(capfdbinary)
+    monkeypatch.setenv("TRAINGUARD_POLICY_ENGINE", "server")
+    monkeypatch.setenv("TRAINGUARD_POLICY_SERVER_URL", shipped_opa.url)
+    monkeypatch.setenv("TRAINGUARD_POLICY_DEADLINE_MS", "5000")
+    assert exported(capfdbinary) == embedded
+    assert embedded[0]["erased"] == ["/input/principal/credential_id"]
