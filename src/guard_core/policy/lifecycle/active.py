@@ -33,6 +33,7 @@ CHANGE_AREA = "guard/policy/"
 BACKGROUND_BYTES = 1 << 20
 """A bundle that unpacks to more than this is loaded beside the decisions, which meanwhile go on as before."""
 STEP_SECONDS = 0.002
+GIVE_WAY_SECONDS = 0.00005
 PATIENCE_SECONDS = 10.0
 """How long a busy thread may go on with the former bundle while it builds the new one in steps."""
 
@@ -129,7 +130,11 @@ class ActivePolicies(EmbeddedEngine):
         if stamp == force.stamp or stamp == self._refused:
             return force
         if not self._loading.acquire(blocking=False):
-            return force  # another thread is at it; nobody waits
+            # Another thread is at it; nobody waits for it, but it must get a turn: CPython hands its lock
+            # over when a waiter's 5 ms run out undisturbed, and the look above lets go of it and takes it
+            # back at every decision, so a thread that only decides could keep the loader waiting for ever.
+            time.sleep(GIVE_WAY_SECONDS)
+            return force
         if stamp == self._force.stamp:  # it was done between the two looks
             self._loading.release()
             return self._force
