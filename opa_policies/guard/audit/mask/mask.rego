@@ -19,16 +19,16 @@ default decision := {
 
 # METADATA
 # entrypoint: true
-decision := {"allow": count(deny) == 0, "deny": deny, "warn": [], "mask": masked}
+decision := {"allow": count(deny) == 0, "deny": deny, "warn": [], "mask": hidden}
 
 deny contains {"rule": "decision-missing", "msg": "the request does not say which decision"} if not named
 
-masked contains entry.pointer if {
+hidden contains entry.pointer if {
 	some entry in concerned
 	not replaced(entry)
 }
 
-masked contains {"pointer": entry.pointer, "replace": entry.replace} if {
+hidden contains {"pointer": entry.pointer, "replace": entry.replace} if {
 	some entry in concerned
 	replaced(entry)
 }
