@@ -5,18 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from dataset_guard.rowset import sort_hashes
+
 Hashes = npt.NDArray[np.uint64]
 _Bools = npt.NDArray[np.bool_]
 _Ints = npt.NDArray[np.int64]
-
-
-def sort_order(hashes: Hashes) -> _Ints:
-    """The stable order that sorts ``hashes``, shape (n, 2), by (hi, lo)."""
-    order = np.argsort(hashes[:, 0], kind="stable")
-    hi, lo = hashes[order, 0], hashes[order, 1]
-    if np.any((hi[1:] == hi[:-1]) & (lo[1:] < lo[:-1])):
-        order = np.lexsort((hashes[:, 1], hashes[:, 0]))
-    return order
 
 
 def equal_to_previous(ordered: Hashes) -> _Bools:
@@ -30,7 +23,7 @@ class HashIndex:
     """A multiset of hashes to look rows up in. 16 bytes per distinct hash, and 8 for its count."""
 
     def __init__(self, hashes: Hashes) -> None:
-        ordered = np.ascontiguousarray(hashes[sort_order(hashes)])
+        ordered = np.ascontiguousarray(hashes[sort_hashes(hashes)])
         first = np.flatnonzero(~equal_to_previous(ordered))
         self.total = len(ordered)
         self._hi = np.ascontiguousarray(ordered[first, 0])

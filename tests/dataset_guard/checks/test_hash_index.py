@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dataset_guard.checks.hash_index import HashIndex, equal_to_previous, sort_order
+from dataset_guard.checks.hash_index import HashIndex, equal_to_previous
+from dataset_guard.rowset import sort_hashes
 
 
 @pytest.mark.parametrize("values", [3, 50, 2**63])
@@ -30,5 +31,5 @@ def test_an_empty_index_holds_nothing():
 
 def test_sorting_is_by_both_halves_and_stable():
     hashes = np.array([[5, 2], [5, 1], [1, 9], [5, 1]], np.uint64)
-    assert sort_order(hashes).tolist() == [2, 1, 3, 0]
-    assert equal_to_previous(hashes[sort_order(hashes)]).tolist() == [False, False, True, False]
+    assert sort_hashes(hashes).tolist() == [2, 1, 3, 0]
+    assert equal_to_previous(hashes[sort_hashes(hashes)]).tolist() == [False, False, True, False]

@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, Rows, counted, set_name
-from dataset_guard.checks.hash_index import HashIndex, equal_to_previous, sort_order
+from dataset_guard.checks.hash_index import HashIndex, equal_to_previous
 from dataset_guard.hash_store import joined
+from dataset_guard.rowset import sort_hashes
 from guard_core.findings import Finding, RowSet, Severity
 
 
@@ -57,7 +58,7 @@ class _Groups:
 
     @classmethod
     def of(cls, hashes: Hashes) -> _Groups:
-        order = sort_order(hashes)
+        order = sort_hashes(hashes)
         again = equal_to_previous(hashes[order])
         return cls(order, np.cumsum(~again) - 1, again)
 
