@@ -17,6 +17,7 @@ from compute_guard.admission import QUEUE_ORDER, Assessment, assess, heads_of_li
 from compute_guard.ledger import Entry, Ledger, Reservation
 from compute_guard.quota import Quotas
 from compute_guard.ray_body import body_for_ray, check_packages
+from compute_guard.refusals import RefusalLog
 from compute_guard.snapshot import Snapshot
 from compute_guard.workload import Workload, WorkloadState, workload_from_submission
 from guard_core.clock import to_ns
@@ -68,10 +69,15 @@ class Gateway:
         self._policy_files = _state_of(_policy_folder(home))
         self._asked: dict[str, tuple[object, int]] = {}
         self._shown: Snapshot | None = None
+        self._refusals = RefusalLog(home)
 
     def authenticate(self, token: str, *, acting_for: str = "") -> Principal:
         """The principal of a credential. Raises Denied, or Undecidable when storage is down."""
-        principal = self.home.credentials.verify(token)
+        try:
+            principal = self.home.credentials.verify(token)
+        except Denied as error:
+            self._refusals.note(error.message)
+            raise
         return principal.acting_for(acting_for) if acting_for else principal
 
     def quotas(self) -> Quotas:

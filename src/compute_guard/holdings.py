@@ -60,6 +60,7 @@ class Node:
     metrics_port: int = 0
     resources: Mapping[str, float] = field(default_factory=dict)
     local: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> frozenset[str]:

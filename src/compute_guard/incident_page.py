@@ -78,6 +78,38 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "A job that holds its devices computes on them.",
         "占用加速卡的作业应持续计算。",
     ),
+    "expect_abnormal_export": (
+        "A job that has read a dataset computes on it, and little leaves its node.",
+        "读取数据集的作业应以其进行计算，且其节点外传数据量很小。",
+    ),
+    "expect_off_hours": (
+        "This tenant's own record shows next to no submissions at such hours.",
+        "该租户的历史记录显示其几乎不在此时段提交作业。",
+    ),
+    "expect_new_entrypoint": (
+        "This tenant runs a few programs again and again.",
+        "该租户长期只运行少数固定程序。",
+    ),
+    "expect_submission_burst": (
+        "Submissions come no faster than in the tenant's busiest hour of the week.",
+        "提交速度不应超过该租户一周内最繁忙的时段。",
+    ),
+    "expect_control_plane_abuse": (
+        "Credentials work, policy is not probed, and workers run what the job was admitted with.",
+        "凭据有效、策略不被反复试探，工作进程只运行准入时声明的命令。",
+    ),
+    "expect_sensor_integrity": (
+        "Held devices report, through the operator's own driver library, and exporters agree.",
+        "被占用的加速卡应通过运营方认可的驱动库持续上报，且各采集来源一致。",
+    ),
+    "expect_cross_tenant": (
+        "A tenant's processes run on devices and nodes that the tenant was given.",
+        "租户的进程只应运行在分配给该租户的加速卡和节点上。",
+    ),
+    "expect_atypical_load": (
+        "The loads of this class of jobs on this model rest, vary and move memory as calibrated.",
+        "同类作业在该型号加速卡上的负载应符合已校准的休止、波动与显存变化规律。",
+    ),
     "series": ("Time series", "时间序列"),
     "dashed": ("The dashed line is where the evidence sufficed.", "虚线处证据已充分。"),
     "no_series": ("No telemetry was kept.", "未保存监测数据。"),

@@ -33,8 +33,18 @@ MITRE: Final[Mapping[str, tuple[str, ...]]] = {
     "mining": ("T1496.001",),
     "telemetry_contradiction": ("T1565.002", "T1496.001"),
     "unattributed_process": ("T1496.001",),
+    "abnormal_export": ("T1041",),
+    "off_hours": ("T1078",),
+    "new_entrypoint": ("T1059",),
+    "submission_burst": ("T1496.001",),
+    "control_plane_abuse": ("T1110", "T1059.004"),
+    "sensor_integrity": ("T1565.002", "T1574.006", "T1562.006"),
+    "cross_tenant": ("T1078", "T1496.001"),
+    "atypical_load": ("T1496.001",),
 }
-"""MITRE ATT&CK techniques by kind: Compute Hijacking, Transmitted Data Manipulation."""
+"""MITRE ATT&CK techniques by kind: T1496.001 Compute Hijacking, T1565.002 Transmitted Data Manipulation,
+T1041 Exfiltration Over C2 Channel, T1078 Valid Accounts, T1059 Command and Scripting Interpreter (.004 Unix
+Shell), T1110 Brute Force, T1574.006 Dynamic Linker Hijacking, T1562.006 Indicator Blocking."""
 
 Key = tuple[str, str, str]
 """``(tenant, job, kind)``."""
@@ -116,7 +126,7 @@ def _merged(key: Key, signals: Sequence[Signal], at_ns: int) -> Observation:
             name: {"message": s.message, "device": s.device, "score": s.score, **s.evidence}
             for name, s in sorted(strongest.items())
         },
-        devices=tuple(sorted({s.device for s in signals})),
+        devices=tuple(sorted({s.device for s in signals if s.device})),
         score=max(s.score for s in signals),
         invariant=any(s.invariant for s in signals),
         synthetic=any(s.synthetic for s in signals),

@@ -175,7 +175,8 @@ class Watch:
             else:
                 raised, _ = self.monitor.judge(frame, now_ns)
                 self._mention(raised)
-        for topic, part in (("scrape", self.source), ("look", self.attribution)):
+        parts = (("scrape", self.source), ("look", self.attribution), ("activity", self.monitor.activity))
+        for topic, part in parts:
             self._once(topic, str(getattr(part, "problem", "")))
         self._once("empty", "" if len(frame) else "the exporters answered, but named no GPU")
         if self.live and self.monitor.record:
@@ -222,6 +223,7 @@ class Watch:
             "status_failures": self.status_failures,
             "scrape_failures": int(getattr(self.source, "failures", 0)),
             "look_failures": int(getattr(self.attribution, "failures", 0)),
+            "activity_failures": int(getattr(self.monitor.activity, "failures", 0)),
             "synthetic": report.synthetic,
             "devices": self.monitor.devices_now(),
         }

@@ -21,6 +21,7 @@ from compute_guard.casefile import CaseFile
 from compute_guard.incidents import Hysteresis, Incident, Incidents, Key, Observation, merge
 from compute_guard.quota import GPU, Quotas
 from compute_guard.response import Responder
+from compute_guard.usage.activity import NOTHING, Activity, Flows
 from compute_guard.usage.attribution import LeaseBook, Ledger, Share, Use, attribute
 from compute_guard.usage.detectors import Detector, View, load_detectors
 from compute_guard.usage.detectors.base import Entitlement, rounded
@@ -92,6 +93,8 @@ class Monitor:
     cells: int = CELLS
     respond: bool = True
     record: bool = True  # False: judge only; nothing is stored, opened or done (a dry run)
+    activity: Callable[[int, Mapping[str, str]], Activity] = lambda _now, _libraries: NOTHING
+    _flows: Flows = field(default_factory=Flows)
     _rolling: Rolling = field(init=False)
     _detectors: tuple[Detector, ...] = field(init=False)
     _hysteresis: Hysteresis = field(init=False)
@@ -178,7 +181,16 @@ class Monitor:
         self._see_processes(frame)
         book = self.attribution(now_ns) if callable(self.attribution) else self.attribution
         self._account(frame, book)
-        view = View(self._rolling.snapshot(), book, dict(self._uses), self._entitlements(now_ns))
+        self._flows.call(holding.node.names for holding in getattr(self.attribution, "held", ()))
+        self._flows.take(frame.egress, now_ns)
+        view = View(
+            self._rolling.snapshot(),
+            book,
+            dict(self._uses),
+            self._entitlements(now_ns),
+            self.activity(now_ns, frame.libraries),
+            self._flows,
+        )
         signals = [signal for detector in self._detectors for signal in detector.detect(view)]
         observed = merge(signals, book, now_ns)
         for observation in observed:

@@ -99,6 +99,7 @@ def _watch(
     feed: Source
     attribution: Attribution
     cluster: Any = None
+    activity: Any = None
     if source == "replay":
         from compute_guard.usage.sources.replay import ReplaySource
 
@@ -127,9 +128,16 @@ def _watch(
 
         if load_cluster(home.path("ray")) is None:
             raise UserError("there is no cluster of this home; start one: trainguard compute up")
-        attribution, cluster = LiveBook(home), RayCluster(home)
+        from compute_guard.activity_feed import ActivityFeed
+
+        book = LiveBook(home)
+        attribution, cluster = book, RayCluster(home)
+        activity = ActivityFeed(home, lambda: book.held)
+    monitor = Monitor(home, attribution, cluster, step_ns=step_ns, respond=not dry, record=not dry)
+    if activity is not None:
+        monitor.activity = activity
     return Watch(
-        Monitor(home, attribution, cluster, step_ns=step_ns, respond=not dry, record=not dry),
+        monitor,
         feed,
         attribution,
         stopped=stop.is_set,

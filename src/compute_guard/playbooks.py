@@ -42,6 +42,7 @@ STEPS: Final[Mapping[str, tuple[int, ...]]] = {
     "telemetry_contradiction": (0, 1, 2),
     "unattributed_process": (0, 1, 2),
     "idle_hoard": (0, 1, 2),
+    "cross_tenant": (0, 1, 2, 5),
 }
 """Levels to ask for by kind, for severity ``incident``; what they need to be granted is policy's.
 

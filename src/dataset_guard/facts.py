@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dataset_guard.refs import parse_ref
@@ -74,4 +74,21 @@ def version_fact(home: Home, version: Version) -> dict[str, Any]:
         "label": record["label"],
         "split": record["split"],
         **waived_fact(home, version, record),
+    }
+
+
+def dataset_read(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What an audit record says of a finished read (``trainguard.dataset_reads``); None for any other record.
+
+    ``{ref, tenant, job, purpose, bytes}``; ``job`` is the workload of the reader's credential, or empty.
+    """
+    if record.get("kind") != "dataset.read":
+        return None
+    data = record["data"]
+    return {
+        "ref": data["ref"],
+        "tenant": data["tenant"],
+        "job": data.get("workload") or "",
+        "purpose": data["purpose"],
+        "bytes": data["bytes"],
     }

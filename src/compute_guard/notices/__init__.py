@@ -43,6 +43,26 @@ KINDS: Final[Mapping[str, Mapping[str, str]]] = {
     "memory_creep": {"en": "accelerator memory that is running out", "zh": "显存持续增长即将耗尽"},
     "straggler": {"en": "one device of a job falls behind", "zh": "作业中个别加速卡明显落后"},
     "hang": {"en": "a job that has stopped computing", "zh": "作业停滞不再计算"},
+    "abnormal_export": {
+        "en": "data leaving a node after a dataset was read, with idle accelerators",
+        "zh": "读取数据集后算力闲置而大量数据外传",
+    },
+    "off_hours": {"en": "a submission outside the tenant's usual hours", "zh": "在非惯常时段提交作业"},
+    "new_entrypoint": {"en": "a program the tenant has never run", "zh": "运行从未使用过的程序"},
+    "submission_burst": {"en": "an unusual burst of submissions", "zh": "短时间内异常大量提交作业"},
+    "control_plane_abuse": {
+        "en": "attempts on the control plane, or commands a job was not admitted with",
+        "zh": "控制面异常访问或执行未经准入的命令",
+    },
+    "sensor_integrity": {
+        "en": "monitoring readings that cannot be trusted",
+        "zh": "监测读数不可信（驱动库被替换或采集中断）",
+    },
+    "cross_tenant": {"en": "use of another tenant's accelerators", "zh": "越权使用其他租户的算力"},
+    "atypical_load": {
+        "en": "a load that jobs of its class do not show",
+        "zh": "与同类作业显著不同的负载特征",
+    },
 }
 ACTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "record": {"en": "recorded", "zh": "已记录"},

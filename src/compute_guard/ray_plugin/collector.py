@@ -52,6 +52,7 @@ def collect(home: Home, gcs: Gcs, token: Callable[[], str], at_ns: int, origins:
                 metrics_port=row.metrics_port,
                 resources=row.resources,
                 local=local,
+                labels=row.labels,
             )
         )
         try:

@@ -48,6 +48,7 @@ class NodeRow:
     port: int
     metrics_port: int
     resources: Mapping[str, float]
+    labels: Mapping[str, str]
 
 
 class Gcs:
@@ -111,6 +112,7 @@ class Gcs:
                 port=row.node_manager_port,
                 metrics_port=row.metrics_export_port,
                 resources=dict(row.resources_total),
+                labels=dict(row.labels),
             )
             for row in sorted(table, key=lambda row: row.node_id)
             if row.state == _NODE_ALIVE

@@ -124,6 +124,8 @@ class Frame:
     device: npt.NDArray[np.int32]
     values: Mapping[str, npt.NDArray[Any]]
     processes: Processes = field(default=NO_PROCESSES)
+    egress: Mapping[str, float] = field(default_factory=dict)  # node -> bytes per second that leave it
+    libraries: Mapping[str, str] = field(default_factory=dict)  # node -> SHA-256 of its driver library
 
     def __post_init__(self) -> None:
         n = len(self.ts_ns)
@@ -195,6 +197,8 @@ def concat(frames: Iterable[Frame]) -> Frame:
         else empty.astype(np.int32),
         values={name: np.concatenate([part.metric(name) for part in parts]) for name in names},
         processes=Processes.of(rows),  # type: ignore[arg-type]  # rebuilt row by row above
+        egress={node: rate for part in parts for node, rate in part.egress.items()},
+        libraries={node: digest for part in parts for node, digest in part.libraries.items()},
     )
 
 

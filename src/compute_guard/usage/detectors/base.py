@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from compute_guard.usage.activity import NOTHING, Activity, Flows
 from compute_guard.usage.attribution import LeaseBook, Use
 from compute_guard.usage.rolling import Window
 
@@ -32,12 +33,15 @@ class View:
     """One moment: the telemetry window, who holds what, and more by key.
 
     ``uses``: which processes were seen, by device. ``entitlements``: what tenants may use, by tenant.
+    ``activity``: submissions, reads, refusals, shells. ``flows``: what left each node.
     """
 
     window: Window
     book: LeaseBook = field(default_factory=LeaseBook)
     uses: Mapping[str, tuple[Use, ...]] = field(default_factory=dict)
     entitlements: Mapping[str, Entitlement] = field(default_factory=dict)
+    activity: Activity = NOTHING
+    flows: Flows = field(default_factory=Flows)
 
     @property
     def at_ns(self) -> int:

@@ -3,7 +3,7 @@
 Field names and units: NVIDIA's NVML API reference (nvml.h). Where a device lacks a counter the reading is
 NaN, not 0. NVML does not expose tensor-pipe and DRAM activity; those come from DCGM (see ``prometheus``).
 NVML is attackable: a fake ``libnvidia-ml.so.1`` can report what it likes, which is why USAG004 compares
-sensors, and why :attr:`NvmlSource.library` is recorded.
+sensors, and why the library's hash goes with the readings (USAG014).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import file_digest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,6 +104,7 @@ class NvmlSource:
                 for name in names
             },
             processes=Processes.of(seen),
+            libraries={self.node: digest} if (digest := loaded_library()) else {},
         )
 
     def _device(self, nvml: Any, handle: Any, uuid: str, ts: int) -> dict[str, float]:
@@ -161,6 +164,20 @@ def _processes(nvml: Any, handle: Any, index: int, ts: int) -> list[ProcessRow]:
                 memory = int(process.usedGpuMemory or 0)
                 rows.append((ts, index, int(process.pid), memory, shares.get(int(process.pid), _NAN), name))
     return list({row[2]: row for row in rows}.values())
+
+
+def loaded_library(maps: Path = Path("/proc/self/maps")) -> str:
+    """SHA-256 of the ``libnvidia-ml`` mapped into this process, empty when there is none to be read.
+
+    What is mapped is what answers, whatever the link at the usual place points to now.
+    """
+    with suppress(OSError):
+        for line in maps.read_text().splitlines():
+            path = line.split(maxsplit=5)[-1]
+            if "/libnvidia-ml.so" in path:
+                with Path(path.removesuffix(" (deleted)")).open("rb") as file:
+                    return file_digest(file, "sha256").hexdigest()
+    return ""
 
 
 def _load() -> Any:

@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from compute_guard.usage.samples import METRICS, Device, Frame
+from compute_guard.usage.samples import METRICS, Device, Doubles, Frame, Ints
 from compute_guard.usage.sources.exposition import UNWANTED, Reader
 from guard_core.errors import UserError
 
@@ -41,6 +41,10 @@ NAMES: Final[Mapping[str, tuple[str, float]]] = {
     "ray_node_gram_used": ("memory_used_bytes", MIB),
 }
 """Exporter's metric to ours and the factor to our unit. ``+``: a second direction, added to the first."""
+
+EGRESS: Final = frozenset({"ray_node_network_send_speed", "node_network_transmit_bytes_total"})
+"""Bytes per second that leave a node (Ray), and node_exporter's counter of them per network device."""
+_NODE_SLOT: Final = 1 << 48  # slots from here on are not devices' but nodes'
 
 _RAW: Final = (*METRICS, "pcie_bytes_per_s+", "nvlink_bytes_per_s+")
 _ROW: Final = {name: row for row, name in enumerate(_RAW)}
@@ -81,6 +85,8 @@ class PrometheusSource:
     name: str = "prometheus"
     malformed: int = 0
     _devices: dict[Device, int] = field(default_factory=dict)
+    _links: list[tuple[str, bool]] = field(default_factory=list)
+    _counted: dict[int, tuple[int, float]] = field(default_factory=dict)
     _reader: Reader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -101,8 +107,11 @@ class PrometheusSource:
         self.malformed += scrape.malformed
         width = len(self._devices)
         matrix = np.full((len(_RAW), width), np.nan)
-        rows, columns = scrape.slots % len(_RAW), scrape.slots // len(_RAW)
-        matrix[rows, columns] = scrape.values
+        of_devices = scrape.slots < _NODE_SLOT
+        slots, values = scrape.slots, scrape.values
+        if not of_devices.all():
+            slots, values = slots[of_devices], values[of_devices]
+        matrix[slots % len(_RAW), slots // len(_RAW)] = values
         for name, row in _ROW.items():
             if _SCALE.get(name, 1.0) != 1.0:
                 matrix[row] *= _SCALE[name]
@@ -119,9 +128,37 @@ class PrometheusSource:
                 name: matrix[_ROW[name], seen].astype(np.float64 if name == "energy_j" else np.float32)
                 for name in read
             },
+            egress={}
+            if of_devices.all()
+            else self._egress(scrape.slots[~of_devices], scrape.values[~of_devices], ts_ns),
         )
 
+    def _egress(self, slots: Ints, values: Doubles, ts_ns: int) -> dict[str, float]:
+        """Bytes per second by node; a counter's from its previous scrape, nothing after a reset."""
+        rates: dict[str, float] = {}
+        for number, value in zip((slots - _NODE_SLOT).tolist(), values.tolist(), strict=True):
+            node, is_counter = self._links[number]
+            rate = value
+            if is_counter:
+                before = self._counted.get(number)
+                self._counted[number] = (ts_ns, value)
+                if before is None or value < before[1] or ts_ns <= before[0]:
+                    continue
+                rate = (value - before[1]) / ((ts_ns - before[0]) / 1e9)
+            rates[node] = rates.get(node, 0.0) + rate
+        return rates
+
+    def _link(self, name: str, labels: Mapping[str, str]) -> int:
+        is_counter = name.startswith("node_")
+        if len(self._links) >= self.max_devices or (is_counter and labels.get("device") == "lo"):
+            return UNWANTED
+        node = labels.get("ip") or labels.get("Hostname") or self.node or labels.get("instance") or ""
+        self._links.append((node, is_counter))
+        return _NODE_SLOT + len(self._links) - 1
+
     def _resolve(self, name: str, labels: Mapping[str, str]) -> int:
+        if name in EGRESS:
+            return self._link(name, labels)
         wanted = NAMES.get(name)
         device = None if wanted is None else self._device(labels)
         if wanted is None or device is None:

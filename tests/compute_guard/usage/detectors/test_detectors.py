@@ -196,13 +196,20 @@ def test_a_moment_of_work_ends_the_holding():
 def test_detectors_are_found_configured_and_switched_off_by_name():
     names = {type(d).__name__ for d in load_detectors()}
     assert names == {
+        "AbnormalExport",
+        "ControlPlaneAbuse",
+        "CrossTenant",
         "IdleHoard",
         "MemoryCreep",
         "MiningIndicator",
         "MiningSignature",
+        "NewEntrypoint",
+        "OffHours",
         "OverQuota",
         "RegimeChange",
+        "SensorIntegrity",
         "Straggler",
+        "SubmissionBurst",
         "TelemetryContradiction",
         "UnattributedProcess",
     }

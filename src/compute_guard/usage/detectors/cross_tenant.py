@@ -1,0 +1,91 @@
+"""USAG015: a job computes where it has no right to.
+
+An invariant. *process*: a process known to be one tenant's job's is on a device that only other tenants hold.
+*pool*: a job holds a device of a node that is reserved for other tenants (``nodes.yaml``): admission does not
+place it there, so somebody went past it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from compute_guard.usage.attribution import Lease
+from compute_guard.usage.detectors.base import Signal, View
+
+
+@dataclass(frozen=True, slots=True)
+class CrossTenant:
+    """``memory_bytes``: a process that holds less there is left alone (a context being torn down)."""
+
+    rule_id: ClassVar[str] = "USAG015"
+    kind: ClassVar[str] = "cross_tenant"
+
+    memory_bytes: int = 64 * 2**20
+
+    def detect(self, view: View) -> Iterator[Signal]:
+        """One signal per device and foreign job on it now."""
+        owners: dict[tuple[str, int], Lease] = {}
+        for lease in view.book.leases:
+            if lease.tenant and lease.active(view.at_ns):
+                node = lease.device.split("/", 1)[0]
+                owners.update({(node, pid): lease for pid in lease.pids})
+        reserved = view.activity.reserved
+        if not owners and not reserved:
+            return
+        for device in view.window.devices:
+            here = view.book.on(device.key, view.at_ns)
+            for lease in here:
+                allowed = reserved.get(device.node)
+                if lease.tenant and allowed is not None and lease.tenant not in allowed:
+                    yield self._signal(
+                        device.key,
+                        lease,
+                        "pool",
+                        "holds a device of a node that is reserved for other tenants",
+                        {"node": device.node, "reserved_for": sorted(allowed)},
+                        synthetic=device.synthetic,
+                    )
+            holders = {lease.tenant for lease in here if lease.tenant}
+            if not holders:
+                continue  # a stranger on a free device is USAG003's
+            for use in view.uses.get(device.key, ()):
+                owner = owners.get((device.node, use.pid))
+                if owner is None or owner.tenant in holders or use.memory_bytes < self.memory_bytes:
+                    continue
+                yield self._signal(
+                    device.key,
+                    owner,
+                    "process",
+                    "runs a process on a device that another tenant holds",
+                    {"executable": use.name, "pid": use.pid, "held_by_tenants": len(holders)},
+                    synthetic=device.synthetic,
+                )
+
+    def _signal(
+        self,
+        device: str,
+        lease: Lease,
+        channel: str,
+        message: str,
+        evidence: dict[str, object],
+        *,
+        synthetic: bool,
+    ) -> Signal:
+        return Signal(
+            rule_id=self.rule_id,
+            kind=self.kind,
+            channel=channel,
+            device=device,
+            score=900,
+            message=message,
+            evidence=evidence,
+            invariant=True,
+            synthetic=synthetic,
+            tenant=lease.tenant,
+            job=lease.job,
+        )
+
+
+DETECTOR = CrossTenant
