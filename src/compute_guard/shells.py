@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from compute_guard.holdings import Holding
 
 SUSPECTS: Final = frozenset({
-    "ash", "bash", "busybox", "curl", "dash", "fish", "ksh", "nc", "ncat", "netcat", "sh", "socat", "wget", "zsh"
+    "ash", "bash", "busybox", "curl", "dash", "fish", "ksh", "nc", "ncat", "netcat", "sh", "socat", "wget",
+    "zsh",
 })  # fmt: skip
 """Shells, and tools that fetch or open connections (after Elastic's rule for shells below Ray workers)."""
 

@@ -1,4 +1,4 @@
-"""Facts are gathered from the ledger, the audit log and the process table, never from what a job can write."""
+"""Facts are gathered from the ledger, the audit log and the process table, not from what jobs write."""
 
 import os
 import subprocess
