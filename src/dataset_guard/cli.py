@@ -32,6 +32,13 @@ def _look_options(command: _Command) -> _Command:
             "--split", type=click.Choice(["train", "validation", "test"]), help="Which split it is."
         ),
         click.option("--against", multiple=True, metavar="N@V", help="A set it must share no rows with."),
+        click.option(
+            "--eval",
+            "evaluation",
+            multiple=True,
+            metavar="N@V|FILE",
+            help="An evaluation suite whose items must not be in its texts.",
+        ),
         click.option("--trusted", metavar="N@V", help="A trusted version to compare it with."),
         click.option("--suite", type=click.Path(path_type=Path), help="Expectations to check (JSON)."),
         click.option("--checks", metavar="A,B", help="Run only these checks."),

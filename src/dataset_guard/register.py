@@ -32,6 +32,7 @@ from dataset_guard.report import Report, digest_of
 from dataset_guard.rowkeys import tenant_row_key
 from dataset_guard.rowstore import write_sidecar
 from dataset_guard.rowtree import sidecar_root
+from dataset_guard.suites import suite_of
 from guard_core.clock import rfc3339
 from guard_core.errors import Denied, Undecidable, UserError
 from guard_core.files import write_atomic
@@ -39,6 +40,7 @@ from guard_core.findings import Enforcement, Verdict
 from guard_core.version import __version__
 
 if TYPE_CHECKING:
+    from dataset_guard.checks.base import Suite
     from dataset_guard.scan import Progress, ScanResult
     from dataset_guard.staging import Staging
     from guard_core.home import Home
@@ -64,6 +66,7 @@ class Request:
     label: str | None
     split: str | None
     against: tuple[Reference, ...]
+    evaluation: tuple[Suite, ...]
     trusted: Reference | None
     checks: tuple[str, ...] | None
     parameters: dict[str, dict[str, Any]]
@@ -82,6 +85,7 @@ def scan(
     label: str | None = None,
     split: str | None = None,
     against: Sequence[str] = (),
+    evaluation: Sequence[str] = (),
     trusted: str | None = None,
     home: Home | None = None,
     suite: Any = None,
@@ -94,7 +98,7 @@ def scan(
     Report with the verdict ``deny``.
     """
     with _opened(home) as opened:
-        request = _request(opened, name, tenant, label, split, against, trusted, suite, checks)
+        request = _request(opened, name, tenant, label, split, against, evaluation, trusted, suite, checks)
         source, result, _ = _look(request, data, progress)
         decision = _decide(request, result, version=None)
         return _report(request, source, result, decision)
@@ -108,6 +112,7 @@ def register(
     label: str | None = None,
     split: str | None = None,
     against: Sequence[str] = (),
+    evaluation: Sequence[str] = (),
     trusted: str | None = None,
     home: Home | None = None,
     suite: Any = None,
@@ -118,7 +123,8 @@ def register(
     """Register ``data`` as the next version of ``name``.
 
     ``data`` is a path, or a table of pyarrow, pandas or polars (which is then kept in the home).
-    ``against`` are versions that must not share rows with it, ``trusted`` one to compare it with.
+    ``against`` are versions that must not share rows with it, ``trusted`` one to compare it with;
+    ``evaluation`` names suites (versions, or files) whose items must not be in its texts.
     ``suite`` is a suite of expectations, ``checks`` limits the checks by name.
 
     Raises UserError for what the user can mend (also a full disk), Denied when policy refuses, Undecidable
@@ -126,7 +132,7 @@ def register(
     """
     step = steps or (lambda _: None)
     with _opened(home) as opened:
-        request = _request(opened, name, tenant, label, split, against, trusted, suite, checks)
+        request = _request(opened, name, tenant, label, split, against, evaluation, trusted, suite, checks)
         source, result, entries = _look(request, data, progress)
         step("scanned")
         with _disk_trouble(opened.path("datasets")):
@@ -170,6 +176,7 @@ def _request(
     label: str | None,
     split: str | None,
     against: Sequence[str],
+    evaluation: Sequence[str],
     trusted: str | None,
     suite: Any,
     checks: Sequence[str] | None,
@@ -202,6 +209,7 @@ def _request(
         label=label,
         split=split,
         against=tuple(reference(text) for text in against),
+        evaluation=tuple(suite_of(text, reference) for text in evaluation),
         trusted=baseline,
         checks=None if checks is None else tuple(checks),
         parameters={} if suite is None else {"expectations": {"suite": load_suite(suite)}},
@@ -241,6 +249,7 @@ def _look(
         split=request.split,
         baseline=request.trusted,
         against=request.against,
+        suites=request.evaluation,
         parameters=request.parameters,
     )
     result = scan_source(

@@ -67,12 +67,24 @@ class Reference(Protocol):
         """Its data as a :class:`dataset_guard.reading.Source`, verified first; None when it is gone."""
 
 
+class Suite(Protocol):
+    """Items of an evaluation: a registered version (:class:`Reference`), or a file."""
+
+    @property
+    def ref(self) -> str:
+        """How it is called in findings: ``tenant/name@version``, or the file's name."""
+
+    def open(self) -> Any:
+        """Its data as a :class:`dataset_guard.reading.Source`; None when it is gone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckContext:
     """What every check may know before the first row.
 
     ``baseline`` is the trusted earlier version (delta mode), ``against`` are other sets that must share no
-    rows with this one. ``parameters`` maps a check's name to its settings.
+    rows with this one, ``suites`` are evaluations whose items must not be in it. ``parameters`` maps a
+    check's name to its settings.
     """
 
     schema: pa.Schema
@@ -80,6 +92,7 @@ class CheckContext:
     split: str | None = None
     baseline: Reference | None = None
     against: tuple[Reference, ...] = ()
+    suites: tuple[Suite, ...] = ()
     seed: int = 0
     name: str = ""
     tenant: str = ""
@@ -169,7 +182,7 @@ class ClassIndex:
         return np.array([self._codes.get(v, -1) for v in plain], np.int64)
 
 
-def set_name(reference: Reference) -> str:
+def set_name(reference: Reference | Suite) -> str:
     """``tenant/name`` of a reference: the same for all versions of one set."""
     return reference.ref.partition("@")[0]
 

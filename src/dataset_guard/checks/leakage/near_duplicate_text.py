@@ -50,7 +50,7 @@ class NearDuplicateText:
 
     def chosen(self, context: CheckContext) -> list[str]:
         """The columns to look at."""
-        texts = [f.name for f in context.schema if _holds_text(f.type) and f.name != context.label]
+        texts = [f.name for f in context.schema if holds_plain_text(f.type) and f.name != context.label]
         return [n for n in texts if not self.columns or n in self.columns]
 
     def start(self, context: CheckContext) -> NearDuplicateState:
@@ -58,7 +58,8 @@ class NearDuplicateText:
         return NearDuplicateState(self, context)
 
 
-def _holds_text(kind: pa.DataType) -> bool:
+def holds_plain_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type is text, one per row."""
     return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
@@ -78,27 +79,21 @@ class Collected:
 
     def update(self, column: Any, first_row: int) -> None:
         """Take the texts of an Arrow array."""
+        from dataset_guard.checks.leakage.shingles import buffers, windows_of
+
         texts = plain(column)
         long_enough = np.asarray(pc.binary_length(texts).fill_null(0)) >= self._least
         chosen = np.flatnonzero(long_enough)
         if not len(chosen):
             return
-        texts = _lowered(texts if long_enough.all() else texts.take(pa.array(chosen)))
-        wide = texts.cast(pa.large_string())
-        offsets = np.frombuffer(wide.buffers()[1], np.int64)[wide.offset : wide.offset + len(wide) + 1]
-        data = np.frombuffer(wide.buffers()[2] or b"", np.uint8)
-        start = 0
-        while start < len(wide):
-            stop = int(np.searchsorted(offsets, offsets[start] + _WINDOW_BYTES, side="right")) - 1
-            stop = min(max(stop, start + 1), len(wide))
+        offsets, data = buffers(texts if long_enough.all() else texts.take(pa.array(chosen)))
+        for start, stop in windows_of(offsets, _WINDOW_BYTES):
             self._window(offsets[start : stop + 1], data, chosen[start:stop] + first_row)
-            start = stop
 
     def _window(self, offsets: Any, data: Any, rows: Rows) -> None:
-        from dataset_guard.checks.leakage.shingles import BINS, shingle
+        from dataset_guard.checks.leakage.shingles import BINS, longest_of, shingle
 
-        n = len(offsets) - 1
-        longest = int(np.diff(offsets).max()) + 1
+        n, longest = len(offsets) - 1, longest_of(offsets)
         shingles = np.empty(int(offsets[-1] - offsets[0]) + 1, np.uint32)
         ends = np.empty(n, np.int64)
         signatures = np.empty((n, BINS), np.uint32)
@@ -164,13 +159,6 @@ class Collected:
             shingles[end : end + len(own_shingles)] = own_shingles
             at, end = stop, end + len(own_shingles)
         return Texts(rows, signatures, ends, shingles)
-
-
-def _lowered(array: Any) -> Any:
-    """Lower case and one form per character; ASCII is lowered while hashing."""
-    if pc.all(pc.string_is_ascii(array)).as_py() in (True, None):
-        return array
-    return pc.utf8_lower(pc.utf8_normalize(array.cast(pa.large_string()), form="NFKC"))
 
 
 class NearDuplicateState:
@@ -254,7 +242,7 @@ class NearDuplicateState:
         if (
             source is None
             or name not in source.schema.names
-            or not _holds_text(source.schema.field(name).type)
+            or not holds_plain_text(source.schema.field(name).type)
         ):
             why = "its data is gone" if source is None else "it has no such text column"
             yield Finding(

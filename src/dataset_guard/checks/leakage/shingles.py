@@ -12,6 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataset_guard.jit import inlined, kernel
 
@@ -25,6 +28,13 @@ BYTES = 6
 _U32 = np.uint32
 _U64 = np.uint64
 _EMPTY = _U32(0xFFFFFFFF)
+_FNV_START = _U64(0xCBF29CE484222325)
+_FNV_PRIME = _U64(0x100000001B3)
+
+_ASCII = np.zeros(128, np.uint8)
+"""The lower-cased letter or digit of each ASCII byte; 0 separates."""
+for _byte in b"0123456789abcdefghijklmnopqrstuvwxyz":
+    _ASCII[_byte] = _ASCII[ord(chr(_byte).upper())] = _byte
 
 
 @inlined
@@ -53,53 +63,76 @@ def _kind(point: Any) -> Any:
     return 0 if 0xFF00 <= point <= 0xFF0F else 1
 
 
+@inlined
+def _point(data: Any, at: Any, stop: Any, width: Any) -> Any:
+    """The code point of the character of more than one byte at ``at``."""
+    point = np.int64(data[at]) & (0x7F >> width)
+    for k in range(1, width):
+        if at + k < stop:
+            point = (point << 6) | (np.int64(data[at + k]) & 0x3F)
+    return point
+
+
 @kernel
-def _tokens(data: Any, start: int, stop: int, tokens: Any, plain: Any) -> Any:
-    """Write token hashes and the normalised bytes; returns how many of each."""
-    n, m = 0, 0
-    i = start
-    word = _U64(0)
+def tokens_of(data: Any, start: int, stop: int, tokens: Any) -> int:
+    """Write the token hashes of one text; returns how many."""
+    n, i = 0, start
+    word = _FNV_START
     inside = False
     while i < stop:
         byte = data[i]
+        if byte < 0x80:
+            lower = _ASCII[byte]
+            i += 1
+            if lower:
+                word = (word ^ _U64(lower)) * _FNV_PRIME
+                inside = True
+            elif inside:
+                tokens[n] = word
+                n += 1
+                word = _FNV_START
+                inside = False
+            continue
         width = _width(byte)
-        if width == 1:
-            point = np.int64(byte)
-        else:
-            point = np.int64(byte) & (0x7F >> width)
-            for k in range(1, width):
-                if i + k < stop:
-                    point = (point << 6) | (np.int64(data[i + k]) & 0x3F)
+        point = _point(data, i, stop, width)
+        i += width
         kind = _kind(point)
-        if kind != 1 and inside:
+        if kind == 1:
+            word = (word ^ _U64(point)) * _FNV_PRIME
+            inside = True
+            continue
+        if inside:
             tokens[n] = word
             n += 1
+            word = _FNV_START
             inside = False
-        if kind == 0:
+        if kind == 2:
+            tokens[n] = _mixed(_U64(point) + _U64(0x9E3779B97F4A7C15))
+            n += 1
+    if inside:
+        tokens[n] = word
+        n += 1
+    return n
+
+
+@kernel
+def _plain(data: Any, start: int, stop: int, plain: Any) -> int:
+    """Write the text's bytes with one space for every run of separators; returns how many."""
+    m, i = 0, start
+    while i < stop:
+        width = _width(data[i])
+        point = np.int64(data[i]) if width == 1 else _point(data, i, stop, width)
+        if _kind(point) == 0:
             if m > 0 and plain[m - 1] != 0x20:
                 plain[m] = 0x20
                 m += 1
         else:
-            lower = point + 32 if 0x41 <= point <= 0x5A else point
-            if kind == 2:
-                tokens[n] = _mixed(_U64(lower) + _U64(0x9E3779B97F4A7C15))
-                n += 1
-            elif inside:
-                word = (word ^ _U64(lower)) * _U64(0x100000001B3)
-            else:
-                word = (_U64(0xCBF29CE484222325) ^ _U64(lower)) * _U64(0x100000001B3)
-                inside = True
             for k in range(width):
                 if i + k < stop:
-                    plain[m] = np.uint8(lower) if width == 1 else data[i + k]
+                    plain[m] = _ASCII[data[i]] if width == 1 else data[i + k]
                     m += 1
         i += width
-    if inside:
-        tokens[n] = word
-        n += 1
-    if m > 0 and plain[m - 1] == 0x20:
-        m -= 1
-    return n, m
+    return m - 1 if m > 0 and plain[m - 1] == 0x20 else m
 
 
 @kernel
@@ -130,8 +163,9 @@ def _sign(hashes: Any, n: int, shingles: Any, at: int, signature: Any) -> None:
 
 
 @kernel
-def _hashes(tokens: Any, n: int, plain: Any, m: int, out: Any) -> Any:
+def _hashes(data: Any, start: int, stop: int, tokens: Any, plain: Any, out: Any) -> int:
     """Write the 64-bit hash of each shingle of one text; returns how many. Windows roll."""
+    n = tokens_of(data, start, stop, tokens)
     if n >= SHORT:
         factor = _U64(0x9E3779B97F4A7C15)
         oldest = factor * factor * factor * factor
@@ -143,6 +177,7 @@ def _hashes(tokens: Any, n: int, plain: Any, m: int, out: Any) -> Any:
             out[t] = _mixed(h)
             h -= tokens[t] * oldest
         return n - TOKENS + 1
+    m = _plain(data, start, stop, plain)
     if m >= 2 * BYTES:
         window = _U64(0)
         mask = (_U64(1) << _U64(8 * BYTES)) - _U64(1)
@@ -178,8 +213,7 @@ def shingle(
     """
     at = 0
     for i in range(len(offsets) - 1):
-        words, letters = _tokens(data, offsets[i], offsets[i + 1], tokens, plain)
-        n = _hashes(tokens, words, plain, letters, hashes)
+        n = _hashes(data, offsets[i], offsets[i + 1], tokens, plain, hashes)
         least = _U64(0xFFFFFFFFFFFFFFFF)
         for t in range(n):
             least = min(least, hashes[t])
@@ -188,3 +222,57 @@ def shingle(
             _sign(hashes, n, shingles, at, signatures[i])
             at += n
         ends[i] = at
+
+
+@kernel
+def _cut(offsets: Any, data: Any, most: int, word: Any, tokens: Any, ends: Any) -> None:
+    at = 0
+    for i in range(len(offsets) - 1):
+        n = min(tokens_of(data, offsets[i], offsets[i + 1], word), most)
+        tokens[at : at + n] = word[:n]
+        at += n
+        ends[i] = at
+
+
+def cut(texts: Any, most: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    """The hashes of the first ``most`` tokens of each text of an Arrow array: ``(ends, tokens)``."""
+    offsets, data = buffers(texts)
+    ends = np.empty(len(offsets) - 1, np.int64)
+    tokens = np.empty(int(offsets[-1] - offsets[0]) + 1, np.uint64)
+    _cut(offsets, data, most, np.empty(longest_of(offsets), np.uint64), tokens, ends)
+    return ends, tokens[: ends[-1] if len(ends) else 0].copy()
+
+
+def lowered(array: Any) -> Any:
+    """Lower case and one form per character; ASCII is lowered while hashing."""
+    array = array.fill_null("") if array.null_count else array
+    foreign = pc.invert(pc.string_is_ascii(array))
+    if not pc.any(foreign).as_py():
+        return array
+    wide = array.cast(pa.large_string())
+    return pc.replace_with_mask(
+        wide, foreign, pc.utf8_lower(pc.utf8_normalize(wide.filter(foreign), form="NFKC"))
+    )
+
+
+def buffers(array: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """Offsets and bytes of an Arrow array of text, brought to one form; nulls are empty."""
+    wide = lowered(array).cast(pa.large_string())
+    offsets = np.frombuffer(wide.buffers()[1], np.int64)[wide.offset : wide.offset + len(wide) + 1]
+    return offsets, np.frombuffer(wide.buffers()[2] or b"", np.uint8)
+
+
+def longest_of(offsets: npt.NDArray[np.int64]) -> int:
+    """Room that the longest text needs."""
+    return int(np.diff(offsets).max(initial=0)) + 1
+
+
+def windows_of(offsets: npt.NDArray[np.int64], size: int) -> list[tuple[int, int]]:
+    """Ranges of texts of about ``size`` bytes together, at least one text each."""
+    found, start, last = [], 0, len(offsets) - 1
+    while start < last:
+        stop = int(np.searchsorted(offsets, offsets[start] + size, side="right")) - 1
+        stop = min(max(stop, start + 1), last)
+        found.append((start, stop))
+        start = stop
+    return found
