@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dataset_guard.identity import fingerprint as fingerprint
     from dataset_guard.prove import check_proof as check_proof
     from dataset_guard.prove import prove as prove
+    from dataset_guard.reading.places import place_of as place_of
     from dataset_guard.register import register as register
     from dataset_guard.register import scan as scan
     from dataset_guard.report import Report as Report
@@ -36,6 +37,7 @@ __all__ = [
     "check_proof",
     "diff",
     "fingerprint",
+    "place_of",
     "prove",
     "ray_data",
     "read",
@@ -49,6 +51,7 @@ _HOME_OF = {
     "check_proof": "prove",
     "diff": "diff",
     "fingerprint": "identity",
+    "place_of": "reading.places",
     "prove": "prove",
     "read": "verified_read",
     "register": "register",

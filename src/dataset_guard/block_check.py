@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import pyarrow as pa
 from dataset_guard.canonical import Column, canonical_schema
 from dataset_guard.fingerprint import BLOCK_ROWS, PREFIX, Fingerprinter, Leaves, column_roots, sequence_root
 from dataset_guard.manifest import FileEntry, compare
+from dataset_guard.reading import Place
 from guard_core.errors import Tampered
 
 
@@ -34,7 +34,7 @@ class BlockCheck:
     rows: int
     leaves: Leaves
     files: tuple[FileEntry, ...] = ()
-    path: Path | None = None
+    path: Place | None = None
     first_block: int = 0
 
     @classmethod
@@ -47,7 +47,7 @@ class BlockCheck:
         leaves: Leaves,
         fingerprint: str,
         files: Sequence[FileEntry] = (),
-        path: Path | None = None,
+        path: Place | None = None,
     ) -> BlockCheck:
         """Leaves that have been proved to belong to ``fingerprint``. Raises Tampered when they do not."""
         found = tuple(Column(name, kind, i) for i, (name, kind) in enumerate(columns))

@@ -1,7 +1,9 @@
-"""For which tenant a command about a registered version is done."""
+"""In which home, and for which tenant, a command about a registered version is done."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dataset_guard.refs import parse_ref
@@ -9,6 +11,18 @@ from dataset_guard.refs import parse_ref
 if TYPE_CHECKING:
     from guard_core.home import Home
     from guard_core.identity import Principal
+
+
+@contextmanager
+def opened_home(home: Home | None) -> Iterator[Home]:
+    """``home`` as it is, or the home that the settings name, closed again at the end."""
+    if home is not None:
+        yield home
+        return
+    from guard_core.home import Home as Opened
+
+    with Opened.open() as opened:
+        yield opened
 
 
 def caller_of(home: Home, text: str, *, tenant: str | None = None) -> Principal:

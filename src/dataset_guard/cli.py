@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dataset_guard import version_cli
+from dataset_guard.urls import is_url
 from guard_core.output import exit_status, fail_on_option, format_option, render
 
 if TYPE_CHECKING:
@@ -19,13 +20,25 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+
+class _Place(click.ParamType[Path | str]):
+    """A path, or a URL as it is (``pathlib`` would make one slash of two)."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:  # noqa: ARG002
+        """The value as :func:`dataset_guard.reading.open_source` takes it."""
+        return value if is_url(value) else Path(value)
+
+
+_place = _Place()
 _tenant = click.option("--tenant", metavar="T", help="Tenant to act for [your credential's]")
 
 
 def _look_options(command: _Command) -> _Command:
     """What ``register`` and ``scan`` share."""
     options = (
-        click.argument("path", type=click.Path(path_type=Path)),
+        click.argument("path", type=_place),
         _tenant,
         click.option("--label", metavar="COL", help="The column with the labels."),
         click.option(
@@ -67,8 +80,8 @@ def dataset() -> None:
     help="Also record it as a run there.",
 )
 @_look_options
-def register(ctx: click.Context, path: Path, name: str, mlflow_uri: str | None, **options: Any) -> None:
-    """Check the data at PATH and keep a signed record of it as the next version of N."""
+def register(ctx: click.Context, path: Path | str, name: str, mlflow_uri: str | None, **options: Any) -> None:
+    """Check the data at PATH (or a URL) and keep a signed record of it as the next version of N."""
     from dataset_guard.register import register as run
 
     _look(ctx, run, path, name, mlflow_uri=mlflow_uri, **options)
@@ -77,8 +90,8 @@ def register(ctx: click.Context, path: Path, name: str, mlflow_uri: str | None, 
 @dataset.command()
 @click.option("--name", default="scan", show_default=True, metavar="N", help="Name in the report.")
 @_look_options
-def scan(ctx: click.Context, path: Path, name: str, **options: Any) -> None:
-    """Check the data at PATH and ask policy, but keep nothing."""
+def scan(ctx: click.Context, path: Path | str, name: str, **options: Any) -> None:
+    """Check the data at PATH (or a URL) and ask policy, but keep nothing."""
     from dataset_guard.register import scan as run
 
     _look(ctx, run, path, name, **options)
@@ -87,7 +100,7 @@ def scan(ctx: click.Context, path: Path, name: str, **options: Any) -> None:
 def _look(
     ctx: click.Context,
     run: Callable[..., Report],
-    path: Path,
+    path: Path | str,
     name: str,
     *,
     output_format: str,
@@ -120,32 +133,74 @@ def _look(
 
 
 @dataset.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=_place)
 @click.option("--set-root/--no-set-root", default=True, help="Also the root that ignores row order.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Hash on N threads.")
+@click.option(
+    "--ray", "ray_address", metavar="ADDRESS", help="Hash on a Ray cluster (auto: the running one)."
+)
+@click.option(
+    "--base", metavar="N@V", help="A version it grew from: only what is new is read, and no set root made."
+)
+@_tenant
 @format_option("text", "json")
-def fingerprint(path: Path, set_root: bool, output_format: str) -> None:
-    """Print the dg1 fingerprint of the data at PATH: what it holds, however it is stored."""
+@click.pass_context
+def fingerprint(
+    ctx: click.Context,
+    path: Path | str,
+    set_root: bool,
+    threads: int,
+    ray_address: str | None,
+    base: str | None,
+    tenant: str | None,
+    output_format: str,
+) -> None:
+    """Print the dg1 fingerprint of the data at PATH (or a URL): what it holds, however it is stored."""
     from dataset_guard.identity import identify
+    from dataset_guard.known import known_of_base
     from dataset_guard.progress import shown
     from dataset_guard.reading import open_source
 
-    source = open_source(path)
-    with shown() as show:
-        found = identify(source, set_root=set_root, progress=lambda r, n: show("fingerprint", r, n))
-    document = {**found.fingerprint.to_json(), "seconds": round(found.seconds, 3)}
+    if ray_address is not None:
+        if base is not None:
+            raise click.UsageError("--ray and --base do not go together")
+        document = _fingerprint_on_ray(path, ray_address, set_root=set_root)
+    else:
+        source = open_source(path)
+        known = None
+        if base is not None:
+            known = known_of_base(source, base, tenant=tenant, home=ctx.obj.home())
+        with shown() as show:
+            found = identify(
+                source,
+                set_root=set_root and base is None,
+                threads=threads,
+                known=known,
+                progress=lambda r, n: show("fingerprint", r, n),
+            )
+        document = {**found.fingerprint.to_json(), "seconds": round(found.seconds, 3)}
     if output_format == "json":
         _echo_json(document)
     else:
         click.echo(document["fingerprint"])
 
 
+def _fingerprint_on_ray(path: Path | str, address: str, *, set_root: bool) -> dict[str, Any]:
+    from dataset_guard.ray_data import connected, fingerprint
+
+    with connected(address):
+        return {**fingerprint(path, set_root=set_root).to_json(), "seconds": None}
+
+
 @dataset.command()
 @click.argument("ref", metavar="N@V")
-@click.option("--path", type=click.Path(path_type=Path), help="Compare with this instead of where it was.")
+@click.option("--path", type=_place, help="Compare with this instead of where it was.")
 @_tenant
 @format_option("text", "json")
 @click.pass_context
-def verify(ctx: click.Context, ref: str, path: Path | None, tenant: str | None, output_format: str) -> None:
+def verify(
+    ctx: click.Context, ref: str, path: Path | str | None, tenant: str | None, output_format: str
+) -> None:
     """Is the data of N@V still what was registered? If not, say which file, block, column and rows."""
     from dataset_guard.cli_text import verification_text
     from dataset_guard.progress import shown

@@ -7,8 +7,6 @@ never by their values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from dataset_guard.caller import opened_home
 from dataset_guard.canonical import canonical_schema
 from dataset_guard.identity import identify
 from dataset_guard.reading import Source, open_source
@@ -23,6 +22,7 @@ from dataset_guard.reference import Reference
 from dataset_guard.rowhash import RowHasher
 from dataset_guard.rowkeys import tenant_row_key
 from dataset_guard.rowset import sort_hashes
+from dataset_guard.urls import is_url
 from guard_core.errors import UserError
 from guard_core.findings import RowSet
 
@@ -116,7 +116,7 @@ def diff(
     Rows are compared over the columns both have. With ``key``, a column whose values name the rows, rows
     of one key are told as changed. Raises UserError when a side cannot be had or the key is not unique.
     """
-    with _opened(home) as opened:
+    with opened_home(home) as opened:
         owner = _owner(opened, (a, b), tenant)
         for side in (a, b):  # both before either is looked up: what another tenant has is not told by order
             _check_tenant(side, owner)
@@ -153,27 +153,16 @@ def _owner(home: Home, sides: tuple[Any, Any], tenant: str | None) -> str:
     for side in sides:
         if isinstance(side, Reference):
             return side.version.tenant
-        if isinstance(side, str) and "/" in side and "@" in side and not Path(side).exists():
+        if _is_ref(side) and "/" in side and "@" in side:
             return caller_of(home, side, tenant=tenant).tenant
     return home.principal(tenant=tenant).tenant
-
-
-@contextmanager
-def _opened(home: Home | None) -> Iterator[Home]:
-    if home is not None:
-        yield home
-        return
-    from guard_core.home import Home as Opened
-
-    with Opened.open() as opened:
-        yield opened
 
 
 def _check_tenant(what: Any, tenant: str) -> None:
     """Raise UserError for a reference that cannot be read, or that is another tenant's."""
     from dataset_guard.refs import parse_ref
 
-    if isinstance(what, Reference) or not isinstance(what, str) or Path(what).exists():
+    if not _is_ref(what):
         return
     try:
         owner = parse_ref(what, tenant=tenant).tenant
@@ -183,12 +172,17 @@ def _check_tenant(what: Any, tenant: str) -> None:
         raise UserError(f"{what} belongs to another tenant; rows of two tenants are never compared")
 
 
+def _is_ref(what: Any) -> bool:
+    """Whether ``what`` must be the reference of a version: a text that is no URL and no existing path."""
+    return isinstance(what, str) and not is_url(what) and not Path(what).exists()
+
+
 def _side(home: Home, what: Any, tenant: str) -> _Side:
     from dataset_guard.registry import Registry
 
     if isinstance(what, Reference):
         return _Side(what.ref, dict(what.columns), what, None)
-    if isinstance(what, str) and not Path(what).exists():
+    if _is_ref(what):
         reference = Registry(home).reference(what, tenant=tenant)
         return _Side(reference.ref, dict(reference.columns), reference, None)
     source = open_source(what)

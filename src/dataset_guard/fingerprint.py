@@ -39,8 +39,8 @@ Leaves = npt.NDArray[np.uint8]
 class Fingerprint:
     """What ``dg1`` says about a table.
 
-    ``bytes`` counts the canonical bytes that were hashed, so it does not depend on the layout
-    either. ``set_root`` is None when it was not asked for. Roots are 64 hex digits.
+    ``bytes`` counts the canonical bytes, so it does not depend on the layout either; None when some blocks
+    were known and not hashed again. ``set_root`` is None when it was not asked for. Roots are 64 hex digits.
     """
 
     fingerprint: str
@@ -48,7 +48,7 @@ class Fingerprint:
     schema_root: str
     set_root: str | None
     rows: int
-    bytes: int
+    bytes: int | None
     columns: tuple[Column, ...]
     column_roots: tuple[str, ...]
     leaves: Leaves
@@ -72,7 +72,7 @@ class FingerprintPart:
     columns: tuple[Column, ...]
     first_block: int
     rows: int
-    bytes: int
+    bytes: int | None
     leaves: Leaves
 
 
@@ -179,11 +179,16 @@ def combine(parts: Iterable[FingerprintPart], *, set_root: bytes | None = None) 
         schema_root=schema_root(columns).hex(),
         set_root=None if set_root is None else set_root.hex(),
         rows=rows,
-        bytes=sum(part.bytes for part in ordered),
+        bytes=_total(part.bytes for part in ordered),
         columns=columns,
         column_roots=tuple(root.hex() for root in roots),
         leaves=leaves,
     )
+
+
+def _total(sizes: Iterable[int | None]) -> int | None:
+    known = list(sizes)
+    return None if None in known else sum(size or 0 for size in known)
 
 
 def column_roots(leaves: Leaves) -> list[bytes]:

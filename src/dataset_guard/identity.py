@@ -1,20 +1,34 @@
-"""Who a table is: fingerprint and row hashes in one pass, without any check."""
+"""Who a table is: fingerprint and row hashes in one pass, without any check.
+
+Blocks can be hashed apart: on threads here, on Ray tasks in :mod:`dataset_guard.ray_data`, and not at all
+where the leaves of a registered version are known to hold (:mod:`dataset_guard.known`). The roots are the
+same each time.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dataset_guard.fingerprint import Fingerprint, Fingerprinter
+from dataset_guard.fingerprint import BLOCK_ROWS, Fingerprint, Fingerprinter, FingerprintPart, combine
 from dataset_guard.reading import Source, open_source
-from dataset_guard.rowhash import RowHasher
+from dataset_guard.rowhash import RowHasher, RowHashes
 from dataset_guard.rowset import SetRoot
 from dataset_guard.rowstore import RowStore
 
+if TYPE_CHECKING:
+    from dataset_guard.known import KnownBlocks
+
 Progress = Callable[[int, int | None], None]
 """Called with (rows done, rows in all or None)."""
+
+SEEKABLE = ("parquet", "arrow", "table", "pandas", "polars", "huggingface", "ray", "images")
+"""Kinds of source that can begin in the middle; of text, a reader must parse all that comes before."""
+
+_RANGE_BLOCKS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,43 +40,151 @@ class Identity:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class BlockRange:
+    """Whole blocks from ``first`` up to ``end``; ``end`` None runs to the end of the data, however far."""
+
+    first: int
+    end: int | None
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows to read; None is all that come."""
+        return None if self.end is None else (self.end - self.first) * BLOCK_ROWS
+
+
+def hash_range(
+    source: Source,
+    blocks: BlockRange,
+    hasher: RowHasher | None = None,
+    sink: Callable[[RowHashes], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> FingerprintPart:
+    """The leaves of some blocks of ``source``; row hashes go to ``sink``, row counts to ``progress``."""
+    printer = Fingerprinter(source.schema, first_block=blocks.first)
+    for batch in source.stream(first_row=blocks.first * BLOCK_ROWS, rows=blocks.rows):
+        printer.update(batch)
+        if hasher is not None and sink is not None:
+            sink(hasher.hash(batch))
+        if progress is not None:
+            progress(batch.num_rows)
+    return printer.part()
+
+
+def split(source: Source, parts: int, *, first: int = 0, end: int | None = None) -> list[BlockRange]:
+    """The blocks from ``first`` to ``end`` as at most ``parts`` ranges, as even as whole blocks allow.
+
+    One range when the source cannot be read from the middle, or its length is not known.
+    """
+    if source.kind not in SEEKABLE or source.num_rows is None:
+        return [BlockRange(first, end)]
+    stop = -(-source.num_rows // BLOCK_ROWS) if end is None else end
+    pieces = max(1, min(parts, stop - first))
+    edges = [first + (stop - first) * i // pieces for i in range(pieces + 1)]
+    return [BlockRange(a, b) for a, b in zip(edges[:-1], [*edges[1:-1], end], strict=True)]
+
+
 def identify(
     source: Source,
     *,
     row_key: bytes | None = None,
     label: str | None = None,
     set_root: bool = True,
+    threads: int = 1,
+    known: KnownBlocks | None = None,
     progress: Progress | None = None,
 ) -> Identity:
-    """One pass over ``source``. ``seconds`` is CPU time of this process. Raises UserError."""
+    """One pass over ``source``. ``seconds`` is CPU time of this process. Raises UserError.
+
+    With ``known`` blocks only the others are read; then there are neither row hashes nor a set root, and the
+    fingerprint's ``bytes`` is None.
+    """
     started = _cpu_seconds()
-    printer = Fingerprinter(source.schema)
     wants_hashes = set_root or row_key is not None
+    if known is not None and wants_hashes:
+        raise ValueError("row hashes of known blocks are not known")
     hasher = RowHasher(source.schema, key=row_key, label=label) if wants_hashes else None
     roots = SetRoot(source.schema.names) if set_root else None
     store = RowStore(with_features=label is not None) if row_key is not None else None
     done = 0
-    for batch in source.stream():
-        printer.update(batch)
-        if hasher is not None:
-            found = hasher.hash(batch)
-            if roots is not None:
-                roots.add(found.public)
-            if store is not None and found.keyed is not None:
-                store.append(found.keyed, found.features)
-        done += batch.num_rows
+
+    def keep(found: RowHashes) -> None:
+        if roots is not None:
+            roots.add(found.public)
+        if store is not None and found.keyed is not None:
+            store.append(found.keyed, found.features)
+
+    def tell(rows: int) -> None:
+        nonlocal done
+        done += rows
         if progress is not None:
             progress(done, source.num_rows)
-    fingerprint = printer.finish(set_root=None if roots is None else roots.finish())
+
+    ranges = [BlockRange(0, None)] if known is None else known.missing()
+    if threads > 1:
+        ranges = [piece for whole in ranges for piece in _pieces(source, whole)]
+    if threads > 1 and len(ranges) > 1:
+        parts = []
+        for part, hashes in _on_threads(source, ranges, hasher, threads):
+            parts.append(part)
+            for found in hashes:
+                keep(found)
+            tell(part.rows)
+    else:
+        parts = [hash_range(source, r, hasher, keep, tell) for r in ranges]
+    if known is not None:
+        parts += known.parts(source)
+    fingerprint = combine(parts, set_root=None if roots is None else roots.finish())
     return Identity(fingerprint, store, _cpu_seconds() - started)
 
 
-def fingerprint(data: Any, *, set_root: bool = True) -> Fingerprint:
-    """The ``dg1`` fingerprint of ``data``: a path, or a table of pyarrow, pandas or polars.
+def _pieces(source: Source, blocks: BlockRange) -> list[BlockRange]:
+    stop = -(-(source.num_rows or 0) // BLOCK_ROWS) if blocks.end is None else blocks.end
+    parts = -(-(stop - blocks.first) // _RANGE_BLOCKS)
+    return split(source, parts, first=blocks.first, end=blocks.end)
 
-    Without ``set_root`` (the order-independent root) it takes about half the time. Raises UserError.
+
+def _on_threads(
+    source: Source, ranges: list[BlockRange], hasher: RowHasher | None, threads: int
+) -> Iterator[tuple[FingerprintPart, list[RowHashes]]]:
+    """Each range's part and row hashes, in order; at most ``threads`` + 1 ranges are under way."""
+
+    def work(blocks: BlockRange) -> tuple[FingerprintPart, list[RowHashes]]:
+        hashes: list[RowHashes] = []
+        return hash_range(source, blocks, hasher, hashes.append), hashes
+
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = [pool.submit(work, blocks) for blocks in ranges[: threads + 1]]
+        rest = iter(ranges[threads + 1 :])
+        while waiting:
+            yield waiting.pop(0).result()
+            following = next(rest, None)
+            if following is not None:
+                waiting.append(pool.submit(work, following))
+
+
+def fingerprint(
+    data: Any,
+    *,
+    set_root: bool = True,
+    threads: int = 1,
+    base: str | None = None,
+    tenant: str | None = None,
+    home: Any = None,
+) -> Fingerprint:
+    """The ``dg1`` fingerprint of ``data``: a path or URL, or a table or dataset in memory.
+
+    Without ``set_root`` (the order-independent root) it takes about half the time. ``base`` names a
+    registered version that ``data`` grew from: blocks in files whose bytes are the registered ones are not
+    read again, and there is no set root then. Raises UserError; with ``base`` also Denied and Tampered.
     """
-    return identify(open_source(data), set_root=set_root).fingerprint
+    source = open_source(data)
+    if base is None:
+        return identify(source, set_root=set_root, threads=threads).fingerprint
+    from dataset_guard.known import known_of_base
+
+    known = known_of_base(source, base, tenant=tenant, home=home)
+    return identify(source, set_root=False, threads=threads, known=known).fingerprint
 
 
 def _cpu_seconds() -> float:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
 from dataset_guard.reading.files import listed
+from dataset_guard.reading.places import Place, RemotePath
 from dataset_guard.reading.source import Source
 from guard_core.errors import UserError
 
@@ -38,11 +38,26 @@ class FileEntry:
         return cls(value["path"], value["blake3"], int(value["bytes"]), int(value["rows"]))
 
 
-def file_digest(path: Path) -> str:
-    """BLAKE3 of a file's bytes, 64 hex, through a memory map on all cores. Raises OSError."""
+_READ_BYTES = 8 << 20
+_SMALL_BYTES = 1 << 20
+"""Below this, waking other threads costs more than they save."""
+
+
+def file_digest(path: Place) -> str:
+    """BLAKE3 of a file's bytes, 64 hex: of a local one through a memory map on all cores. Raises OSError."""
+    if isinstance(path, RemotePath):
+        return _streamed_digest(path)
+    size = path.stat().st_size
+    if size <= _SMALL_BYTES:
+        return blake3(path.read_bytes()).hexdigest()
+    return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
+
+
+def _streamed_digest(path: RemotePath) -> str:
     hasher = blake3(max_threads=blake3.AUTO)
-    if path.stat().st_size:
-        hasher.update_mmap(path)
+    with path.open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            hasher.update(piece)
     return hasher.hexdigest()
 
 
@@ -77,7 +92,7 @@ class FileChanges:
         )
 
 
-def compare(entries: Sequence[FileEntry], path: Path) -> FileChanges:
+def compare(entries: Sequence[FileEntry], path: Place) -> FileChanges:
     """``entries`` against what lies at ``path`` now: a file, or the folder that ``entries`` are relative to.
 
     Every file is read; sizes only save the reading of files that cannot be the same.
@@ -96,11 +111,11 @@ def compare(entries: Sequence[FileEntry], path: Path) -> FileChanges:
     )
 
 
-def _found_at(path: Path, entries: Sequence[FileEntry]) -> dict[str, Path]:
+def _found_at(path: Place, entries: Sequence[FileEntry]) -> dict[str, Place]:
     if path.is_file():  # many registered files may have been joined into one: then none of them is there
         return {entries[0].path: path} if len(entries) == 1 else {}
     try:
-        return {file.relative_to(path).as_posix(): file for file in listed(path)}
+        return {file.relative_to(path).as_posix(): file for file in listed(path)}  # type: ignore[arg-type]
     except UserError:  # no data files at all
         return {}
 

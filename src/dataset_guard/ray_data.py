@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -29,17 +30,16 @@ import pyarrow as pa
 
 from dataset_guard.access import Access, Ticket, open_access
 from dataset_guard.block_check import BlockCheck, owned
-from dataset_guard.fingerprint import BLOCK_ROWS
-from dataset_guard.reading import Source
+from dataset_guard.fingerprint import BLOCK_ROWS, Fingerprint, FingerprintPart, combine
+from dataset_guard.identity import SEEKABLE, BlockRange, hash_range, split
+from dataset_guard.reading import Source, open_source
+from dataset_guard.rowset import Hashes, set_root_of, slices_of, sorted_run
 from guard_core.clock import new_id
 from guard_core.errors import MissingExtra, Tampered, UserError
 from guard_core.files import write_atomic
 
 if TYPE_CHECKING:
     from guard_core.home import Home
-
-SEEKABLE = ("parquet", "arrow", "table", "pandas", "polars")
-"""Kinds of source that can begin in the middle; of text, a task must parse all that comes before."""
 
 CONTEXT_KEY = "trainguard.reads"
 
@@ -74,6 +74,78 @@ def read(
     # whichever process drives the execution knows what to record. Reads that did not run record nothing.
     context.set_config(CONTEXT_KEY, (*context.get_config(CONTEXT_KEY, ()), plan.spool))
     return ray.data.read_datasource(VerifiedDatasource(plan), **options)
+
+
+def fingerprint(data: Any, *, set_root: bool = True, parallelism: int | None = None) -> Fingerprint:
+    """The fingerprint of ``data``, computed by Ray tasks; the roots are :func:`dataset_guard.fingerprint`'s.
+
+    ``data`` is a path or URL that every node can read, or a ``ray.data.Dataset``. Tasks hash ranges of whole
+    blocks; ``parallelism`` (twice the cluster's CPUs) says how many. The driver gets leaves and, a range of
+    hash values at a time, row hashes; never rows. Raises UserError.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise MissingExtra.of("ray", "ray") from None
+
+    source = open_source(data)
+    wanted = parallelism or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    ranges = split(source, wanted)
+    slices = max(1, -(-(source.num_rows or 0) // _SLICE_ROWS)) if set_root else 0
+    shared = ray.put(source)
+    hashed = ray.remote(_hashed_range).options(num_returns=1 + slices)
+    made = [hashed.remote(shared, blocks, slices) for blocks in ranges]
+    rows = [[refs] if slices == 0 else refs for refs in made]
+    try:
+        parts: list[FingerprintPart] = ray.get([refs[0] for refs in rows])
+        root = None
+        if set_root:
+            merge = ray.remote(_merged_slice)
+            pieces = (ray.get(merge.remote(*[refs[1 + i] for refs in rows])) for i in range(slices))
+            root = set_root_of(source.schema.names, sum(part.rows for part in parts), pieces)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise
+    return combine(parts, set_root=root)
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Connected to the Ray cluster at ``address``, disconnected again at the end. Raises UserError."""
+    try:
+        import ray
+    except ImportError:
+        raise MissingExtra.of("ray", "ray") from None
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError) as error:
+        raise UserError(
+            f"there is no Ray cluster at {address!r} ({str(error).splitlines()[0][:120]}); check the address"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+_SLICE_ROWS = 1 << 20
+
+
+def _hashed_range(source: Source, blocks: BlockRange, slices: int) -> Any:
+    """A Ray task: the leaves of ``blocks`` and their sorted public row hashes, cut by value."""
+    from dataset_guard.rowhash import RowHasher
+
+    if slices == 0:
+        return hash_range(source, blocks)
+    found: list[Hashes] = []
+    part = hash_range(source, blocks, RowHasher(source.schema), lambda hashes: found.append(hashes.public))
+    return part, *slices_of(sorted_run(found), slices)
+
+
+def _merged_slice(*runs: Hashes) -> Hashes:
+    return sorted_run(runs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from guard_core.errors import Tampered
 if TYPE_CHECKING:
     from dataset_guard.fingerprint import Leaves
     from dataset_guard.manifest import FileEntry
+    from dataset_guard.reading.places import Place
     from dataset_guard.reading.source import Source
     from dataset_guard.registry import Version
     from dataset_guard.rowstore import Sidecar
@@ -96,12 +96,16 @@ class Reference:
         """(name, logical type) in canonical order."""
         return tuple((c["name"], c["type"]) for c in self.record["content"]["columns"])
 
-    def data_path(self) -> Path | None:
+    def data_path(self) -> Place | None:
         """Where the data was (or, for data from memory, is kept in the home); None when it had no file."""
         place = self.record["source"]["path"]
         if place is None:
             return None
-        return self.version.folder / records.DATA if self.record["source"]["kept"] else Path(place)
+        if self.record["source"]["kept"]:
+            return self.version.folder / records.DATA
+        from dataset_guard.reading.places import place_of
+
+        return place_of(place)
 
     def open(self) -> Source | None:
         """The data, after its files were found unchanged; None when they are gone.

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataset_guard import record as records
+from dataset_guard.caller import opened_home
 from dataset_guard.keeping import keep
 from dataset_guard.leaves import write_leaves
 from dataset_guard.manifest import FileEntry, manifest_of
@@ -97,7 +98,7 @@ def scan(
     The decision is in the audit log. Raises as :func:`register`, except that a refusal by policy is a
     Report with the verdict ``deny``.
     """
-    with _opened(home) as opened:
+    with opened_home(home) as opened:
         request = _request(opened, name, tenant, label, split, against, evaluation, trusted, suite, checks)
         source, result, _ = _look(request, data, progress)
         decision = _decide(request, result, version=None)
@@ -122,7 +123,8 @@ def register(
 ) -> Report:
     """Register ``data`` as the next version of ``name``.
 
-    ``data`` is a path, or a table of pyarrow, pandas or polars (which is then kept in the home).
+    ``data`` is a path or URL, a table of pyarrow, pandas or polars, or a Ray or Hugging Face dataset (what is
+    in memory is then kept in the home).
     ``against`` are versions that must not share rows with it, ``trusted`` one to compare it with;
     ``evaluation`` names suites (versions, or files) whose items must not be in its texts.
     ``suite`` is a suite of expectations, ``checks`` limits the checks by name.
@@ -131,7 +133,7 @@ def register(
     when it cannot be asked, Tampered when a reference was changed. In each case nothing is stored.
     """
     step = steps or (lambda _: None)
-    with _opened(home) as opened:
+    with opened_home(home) as opened:
         request = _request(opened, name, tenant, label, split, against, evaluation, trusted, suite, checks)
         source, result, entries = _look(request, data, progress)
         step("scanned")
@@ -145,17 +147,6 @@ def register(
                 return commit.run(step)
             finally:
                 staging.release()
-
-
-@contextmanager
-def _opened(home: Home | None) -> Iterator[Home]:
-    if home is not None:
-        yield home
-        return
-    from guard_core.home import Home as Opened
-
-    with Opened.open() as opened:
-        yield opened
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import IO
 
 import numpy as np
@@ -62,8 +63,7 @@ class SetRoot:
     def _close_run(self) -> None:
         if not self._open:
             return
-        run = np.concatenate(self._open)
-        run = np.take(run, sort_hashes(run), axis=0)
+        run = sorted_run(self._open)
         self._open, self._open_rows = [], 0
         if self._in_memory + run.nbytes > self._memory:
             run = self._spilled(run)
@@ -82,15 +82,35 @@ class SetRoot:
     def finish(self) -> bytes:
         """The set root, 32 bytes."""
         self._close_run()
-        hasher = blake3(SET_TAG + struct.pack("<QI", self.rows, len(self._names)))
-        for name in self._names:
-            raw = name.encode()
-            hasher.update(struct.pack("<I", len(raw)) + raw)
-        for piece in _merged(self._runs):
-            hasher.update(piece.astype(">u8").tobytes())
+        root = set_root_of(self._names, self.rows, _merged(self._runs))
         if self._spill is not None:
             self._spill.close()
-        return hasher.digest()
+        return root
+
+
+def set_root_of(names: Iterable[str], rows: int, pieces: Iterable[Hashes]) -> bytes:
+    """The set root (32 bytes) over ``rows`` public row hashes that come in ascending ``pieces``."""
+    ordered = sorted(names, key=str.encode)
+    hasher = blake3(SET_TAG + struct.pack("<QI", rows, len(ordered)))
+    for name in ordered:
+        raw = name.encode()
+        hasher.update(struct.pack("<I", len(raw)) + raw)
+    for piece in pieces:
+        hasher.update(piece.astype(">u8").tobytes())
+    return hasher.digest()
+
+
+def sorted_run(parts: Sequence[Hashes]) -> Hashes:
+    """The hashes of all ``parts`` in ascending order, shape (n, 2)."""
+    run = np.concatenate(parts) if parts else np.empty((0, 2), np.uint64)
+    return np.take(run, sort_hashes(run), axis=0)
+
+
+def slices_of(run: Hashes, count: int) -> list[Hashes]:
+    """A sorted ``run`` cut into ``count`` slices by equal ranges of hash values."""
+    borders = [np.uint64((i << 64) // count) for i in range(1, count)]
+    edges = [0, *(int(np.searchsorted(run[:, 0], border)) for border in borders), len(run)]
+    return [run[a:b] for a, b in pairwise(edges)]
 
 
 def _merged(runs: Sequence[Hashes]) -> Iterator[Hashes]:
@@ -98,14 +118,5 @@ def _merged(runs: Sequence[Hashes]) -> Iterator[Hashes]:
     if len(runs) <= 1:
         yield from runs
         return
-    ranges = 1 << (len(runs) - 1).bit_length()
-    starts = [0] * len(runs)
-    for r in range(1, ranges + 1):
-        if r == ranges:
-            stops = [len(run) for run in runs]
-        else:
-            border = np.uint64((r << 64) // ranges)
-            stops = [int(np.searchsorted(run[:, 0], border)) for run in runs]
-        piece = np.concatenate([run[a:b] for run, a, b in zip(runs, starts, stops, strict=True)])
-        yield np.take(piece, sort_hashes(piece), axis=0)
-        starts = stops
+    for pieces in zip(*(slices_of(run, len(runs)) for run in runs), strict=True):
+        yield sorted_run(pieces)

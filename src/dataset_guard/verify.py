@@ -1,26 +1,27 @@
 """Verification: is this still the data that was registered? If not, where does it differ?
 
-Fast path: every file has the bytes of the manifest, so nothing needs decoding. Otherwise the leaves are
-computed again and compared with the signed ones: equal leaves in other bytes are the same content,
-re-encoded; unequal leaves name block and column, and the keyed row hashes of the sidecar name the rows.
+Fast path: every file has the bytes of the manifest, so nothing needs decoding. Otherwise the leaves of the
+blocks that touch changed files are computed again and compared with the signed ones: equal leaves in other
+bytes are the same content, re-encoded; unequal leaves name block and column, and the keyed row hashes of
+the sidecar name the rows.
 Times of modification and sizes are never taken as a sign that nothing changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dataset_guard import record as records
+from dataset_guard.caller import opened_home
 from dataset_guard.fingerprint import BLOCK_ROWS, Fingerprint
 from dataset_guard.identity import Progress, identify
+from dataset_guard.known import KnownBlocks, known_blocks
 from dataset_guard.manifest import FileChanges, FileEntry, compare, file_of_row
-from dataset_guard.reading import Source, open_source
+from dataset_guard.reading import Place, Source, open_source, place_of
 from dataset_guard.reference import Reference
 from dataset_guard.rowhash import RowHasher
 from dataset_guard.rowkeys import tenant_row_key
@@ -71,7 +72,7 @@ class Verification:
 def verify(
     ref: str | Reference,
     *,
-    path: str | Path | None = None,
+    path: str | Place | None = None,
     tenant: str | None = None,
     home: Home | None = None,
     progress: Progress | None = None,
@@ -82,7 +83,7 @@ def verify(
     Raises Tampered when the record or a sidecar itself was changed, UserError when there is no such
     version or no data to look at. What was found is an audit event ``dataset.verified``.
     """
-    with _opened(home) as opened:
+    with opened_home(home) as opened:
         if isinstance(ref, Reference):
             reference = ref
         else:
@@ -93,7 +94,7 @@ def verify(
             reference = Registry(opened).reference(ref, tenant=owner)
         for name in (records.LEAVES, records.ROWS, records.FINDINGS, records.MANIFEST):
             records.checked_sidecar(reference.version.folder, name, reference.record)
-        found = _verified(opened, reference, None if path is None else Path(path), progress)
+        found = _verified(opened, reference, None if path is None else place_of(path), progress)
         opened.audit.event(
             "dataset.verified",
             subject=reference.ref,
@@ -103,19 +104,8 @@ def verify(
         return found
 
 
-@contextmanager
-def _opened(home: Home | None) -> Iterator[Home]:
-    if home is not None:
-        yield home
-        return
-    from guard_core.home import Home as Opened
-
-    with Opened.open() as opened:
-        yield opened
-
-
 def _verified(
-    home: Home, reference: Reference, given: Path | None, progress: Progress | None
+    home: Home, reference: Reference, given: Place | None, progress: Progress | None
 ) -> Verification:
     path = given or reference.data_path()
     if path is None:
@@ -132,13 +122,24 @@ def _verified(
         )
     try:
         source = open_source(path)
-        found = identify(source, set_root=False, progress=progress).fingerprint
+        known = None if files is None else _known(reference, source, files)
+        found = identify(source, set_root=False, known=known, progress=progress).fingerprint
     except UserError as error:
         return _unreadable(reference, files, error)
     if found.fingerprint == reference.version.fingerprint:
         note = "re-encoded, same content: other bytes, the same rows"
         return Verification(ref=reference.ref, ok=True, notes=(note,), decoded=True)
     return _compared(home, reference, source, found, files)
+
+
+def _known(reference: Reference, source: Source, files: FileChanges) -> KnownBlocks | None:
+    """The blocks of ``source`` that lie in unchanged files alone: they are not read again."""
+    same = {e.path: e for e in reference.manifest if e.path not in (*files.missing, *files.different)}
+    entries = [
+        same.get(source.name_of(file)) or FileEntry(source.name_of(file), "", 0, rows)
+        for file, rows in zip(source.files, source.file_rows, strict=True)
+    ]
+    return known_blocks(reference, source, entries)
 
 
 def _unreadable(reference: Reference, files: FileChanges | None, error: UserError) -> Verification:

@@ -10,6 +10,7 @@ from registered import ROWS, reads, table, write_changed
 
 from dataset_guard.access import open_access
 from dataset_guard.fingerprint import BLOCK_ROWS
+from dataset_guard.identity import fingerprint
 from dataset_guard.ray_data import plan_of
 from dataset_guard.reading import open_source
 from dataset_guard.register import register
@@ -171,3 +172,33 @@ def test_a_job_reads_what_it_declared_and_a_changed_block_fails_it(ray_cluster, 
     assert good["data"]["columns"] == ["x", "label"]
     assert (bad["subject"], bad["data"]["complete"]) == ("acme/bad@1", False)
     assert "differs in column 'label'" in bad["data"]["problem"]
+
+
+FINGERPRINT_JOB = """
+import sys
+import ray.data
+import pyarrow.parquet as pq
+import dataset_guard
+from dataset_guard import ray_data
+
+path = sys.argv[1]
+print("PATH", ray_data.fingerprint(path, parallelism=3).to_json())
+rows = ray.data.from_arrow([pq.read_table(path).slice(at, 50_000) for at in range(0, 150_000, 50_000)])
+print("DATASET", ray_data.fingerprint(rows.filter(lambda row: True), parallelism=2).to_json())
+print("SERIAL", dataset_guard.fingerprint(rows).to_json())
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_tasks_give_the_roots_of_one_process_for_files_and_for_ray_datasets(ray_cluster, shared):
+    program = shared / "fingerprint_job.py"
+    program.write_text(FINGERPRINT_JOB)
+    client = ray_cluster.client("acme")
+    job = client.submit_job(entrypoint=f"python {program} {shared / 'good.parquet'}", entrypoint_num_cpus=1)
+    details = ray_cluster.wait(client, job)
+    logs = client.get_job_logs(job)
+    assert details.status == "SUCCEEDED", logs
+    expected = str(fingerprint(table()).to_json())
+    for kind in ("PATH", "DATASET", "SERIAL"):
+        assert f"{kind} {expected}" in logs

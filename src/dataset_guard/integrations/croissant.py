@@ -78,9 +78,9 @@ def croissant(reference: Reference) -> dict[str, Any]:
     record = reference.record
     root = reference.data_path()
     entries = reference.manifest
-    if root is None or not entries:
+    if not isinstance(root, Path) or not entries:
         raise UserError(
-            f"{reference.ref} has no files, so Croissant cannot describe it; export openlineage instead"
+            f"{reference.ref} has no local files, so Croissant cannot describe it; export openlineage instead"
         )
     files = [_file_object(reference.ref, entry, _place(root, entry, entries)) for entry in entries]
     one = len(files) == 1

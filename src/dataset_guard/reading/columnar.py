@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from dataset_guard.reading.files import File, extension_of, refusing
+from dataset_guard.reading.places import Place, RemotePath, random_access
 from dataset_guard.reading.source import BATCH_ROWS, windowed
 from guard_core.errors import UserError
 
 
-def open_columnar(paths: Sequence[Path]) -> list[File]:
+def open_columnar(paths: Sequence[Place]) -> list[File]:
     """The files at ``paths``. Raises UserError for a damaged one."""
     makers: dict[str, type[ParquetFile | ArrowFile | OrcFile]] = {
         ".parquet": ParquetFile,
@@ -30,7 +30,7 @@ def open_columnar(paths: Sequence[Path]) -> list[File]:
 class ParquetFile:
     """A Parquet file; row groups outside the window are skipped."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
         with self._open() as file:
             self.schema = file.schema_arrow
@@ -40,6 +40,9 @@ class ParquetFile:
     def _open(self) -> Any:
         import pyarrow.parquet as pq
 
+        if isinstance(self.path, RemotePath):
+            # Column chunks of a row group in few large requests; the file is closed with the reader.
+            return pq.ParquetFile(self.path.path, filesystem=self.path.filesystem, pre_buffer=True)
         return pq.ParquetFile(self.path, memory_map=False)
 
     def batches(
@@ -72,14 +75,14 @@ class ParquetFile:
 class ArrowFile:
     """An Arrow IPC file or stream; Feather version 2 is the file format."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
         with path.open("rb") as handle:
             magic = handle.read(6)
         if magic.startswith(b"FEA1"):
             raise UserError(f"{path} is Feather version 1, which is obsolete; write it again as version 2")
         self._is_file = magic == b"ARROW1"
-        with pa.OSFile(str(path)) as raw:
+        with random_access(path) as raw:
             reader = self._reader(raw)
             self.schema = reader.schema
             self.num_rows = sum(batch.num_rows for batch in self._all(reader))
@@ -95,8 +98,9 @@ class ArrowFile:
     def batches(
         self, columns: Sequence[str] | None, first_row: int, rows: int | None
     ) -> Iterator[pa.RecordBatch]:
-        """The file's own batches, from mapped memory."""
-        with pa.memory_map(str(self.path)) as raw:
+        """The file's own batches, from mapped memory where the file is local."""
+        remote = isinstance(self.path, RemotePath)
+        with random_access(self.path) if remote else pa.memory_map(str(self.path)) as raw:
             found = self._all(self._reader(raw))
             selected = found if columns is None else (batch.select(columns) for batch in found)
             yield from windowed(selected, first_row, rows)
@@ -105,7 +109,7 @@ class ArrowFile:
 class OrcFile:
     """An ORC file, stripe by stripe."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
         file = self._open()
         self.schema = file.schema
@@ -114,7 +118,7 @@ class OrcFile:
     def _open(self) -> Any:
         from pyarrow import orc
 
-        return orc.ORCFile(str(self.path))
+        return orc.ORCFile(random_access(self.path))
 
     def batches(
         self, columns: Sequence[str] | None, first_row: int, rows: int | None

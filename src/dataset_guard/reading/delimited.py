@@ -13,8 +13,8 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ import pyarrow.types as pt
 
 from dataset_guard.reading.files import File, extension_of, refusing
 from dataset_guard.reading.memory import first_line
+from dataset_guard.reading.places import Place, text_stream
 from dataset_guard.reading.source import windowed
 from guard_core.errors import UserError
 
@@ -37,7 +38,7 @@ _NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(inf|nan|in
 Types = dict[str, pa.DataType]
 
 
-def open_delimited(paths: Sequence[Path]) -> list[File]:
+def open_delimited(paths: Sequence[Place]) -> list[File]:
     """The files at ``paths``, their types settled together. Raises UserError naming file and row."""
     types: Types = {}
     files: list[DelimitedFile] = []
@@ -56,7 +57,7 @@ def open_delimited(paths: Sequence[Path]) -> list[File]:
 class DelimitedFile:
     """A CSV file with settled types."""
 
-    path: Path
+    path: Place
     schema: pa.Schema
     num_rows: int
     block: int
@@ -71,7 +72,7 @@ class DelimitedFile:
 
 
 def _reader(
-    path: Path,
+    path: Place,
     types: Types,
     *,
     block: int,
@@ -80,7 +81,7 @@ def _reader(
     threads: bool = True,
 ) -> Any:
     return pacsv.open_csv(
-        str(path),
+        text_stream(path),
         read_options=pacsv.ReadOptions(block_size=block, use_threads=threads),
         parse_options=pacsv.ParseOptions(
             delimiter="\t" if extension_of(path) == ".tsv" else ",",
@@ -98,7 +99,7 @@ def _reader(
     )
 
 
-def _settled(path: Path, known: Types) -> DelimitedFile:
+def _settled(path: Place, known: Types) -> DelimitedFile:
     """One file, read through until every value fits the type of its column."""
     types = {name: t for name, t in known.items() if not pt.is_null(t)}
     tried: set[tuple[str, str]] = set()
@@ -122,7 +123,7 @@ def _settled(path: Path, known: Types) -> DelimitedFile:
         return DelimitedFile(path, schema, rows, block)
 
 
-def _read_through(path: Path, types: Types, block: int) -> tuple[pa.Schema, int]:
+def _read_through(path: Place, types: Types, block: int) -> tuple[pa.Schema, int]:
     try:
         with _reader(path, types, block=block) as reader:
             schema = reader.schema
@@ -138,7 +139,7 @@ def _read_through(path: Path, types: Types, block: int) -> tuple[pa.Schema, int]
     return schema, rows
 
 
-def _check_header(path: Path, schema: pa.Schema) -> None:
+def _check_header(path: Place, schema: pa.Schema) -> None:
     for name in schema.names:
         if schema.names.count(name) > 1:
             raise UserError(f"{path} has two columns named {name!r} in its header; rename one of them")
@@ -150,23 +151,27 @@ def _check_header(path: Path, schema: pa.Schema) -> None:
             )
 
 
-def _open_quote(path: Path, last: pa.RecordBatch) -> bool:
+def _open_quote(path: Place, last: pa.RecordBatch) -> bool:
     """Whether the file ends inside quotes, which pyarrow takes for the end of the field."""
     row = last.slice(last.num_rows - 1)
     if not any(pt.is_string(c.type) and "\n" in (c[0].as_py() or "") for c in row.columns):
         return False
     quotes = 0
-    with pa.input_stream(str(path), compression="detect") as stream:
+    with text_stream(path) as stream:
         while chunk := stream.read(1 << 24):
             quotes += chunk.count(b'"')
     return quotes % 2 == 1
 
 
-def _refuse_bad_rows(path: Path, said: str, block: int) -> None:
+def _refuse_bad_rows(path: Place, said: str, block: int) -> None:
     """Raise the sentence for a row of the wrong width or for text that is not UTF-8, else return."""
     if "UTF8" in said or "UTF-8" in said:
         raise _not_utf8(path, "")
     if "CSV parse error" in said:
+        # Before the handler below is asked: pyarrow hands it the row's text, and where that cannot be decoded
+        # CPython prints an error that nobody can catch.
+        if (place := _bad_byte(path)) is not None:
+            raise UserError(f"{path} is not UTF-8 {place}; convert it to UTF-8")
         found: list[Any] = []
 
         def note(row: Any) -> str:
@@ -189,7 +194,7 @@ def _refuse_bad_rows(path: Path, said: str, block: int) -> None:
         raise UserError(f"{path} holds no header line; write it again with one")
 
 
-def _widened(path: Path, said: str, block: int) -> tuple[str, pa.DataType]:
+def _widened(path: Place, said: str, block: int) -> tuple[str, pa.DataType]:
     """(column, next wider type) for the value that pyarrow stumbled over."""
     match = _CONVERSION.search(said)
     if match is None:
@@ -232,16 +237,20 @@ def _wider(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     return a
 
 
-def _not_utf8(path: Path, where: str) -> UserError:
-    """Find the first byte that is not UTF-8, for the message."""
+def _not_utf8(path: Place, where: str) -> UserError:
+    """The sentence for text that is not UTF-8, with the first such byte when it can be found."""
+    return UserError(f"{path} is not UTF-8 {_bad_byte(path) or where}; convert it to UTF-8")
+
+
+def _bad_byte(path: Place) -> str | None:
+    """Where the first byte is that is not UTF-8; None when all are."""
     offset, line = 0, 1
-    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as stream:
-        for raw in stream:
+    with path.open("rb") as raw, gzip.open(raw) if path.suffix.lower() == ".gz" else nullcontext(raw) as text:
+        for part in text:
             try:
-                raw.decode("utf-8")
+                part.decode("utf-8")
             except UnicodeDecodeError as error:
-                place = f"line {line} (byte {offset + error.start})"
-                return UserError(f"{path} is not UTF-8 at {place}; convert it to UTF-8")
-            offset += len(raw)
+                return f"at line {line} (byte {offset + error.start})"
+            offset += len(part)
             line += 1
-    return UserError(f"{path} is not UTF-8 {where}; convert it to UTF-8")
+    return None

@@ -1,21 +1,23 @@
-"""Files and folders of files, of one format each.
+"""Files and folders of files, of one format each, on disk or on a remote filesystem.
 
 A folder's files are taken in the order of their relative paths (as UTF-8 bytes, ``/`` between parts).
 Names that begin with ``.`` or ``_`` are bookkeeping of other tools and are left out; every other file
 must be data, because a file that was left out silently would not be covered by the fingerprint.
+Folders named ``column=value`` are Hive partitions (:mod:`dataset_guard.reading.partitions`).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 import pyarrow as pa
 
 from dataset_guard.canonical import canonical_schema
 from dataset_guard.reading.memory import first_line
+from dataset_guard.reading.places import Place, RemotePath
 from dataset_guard.reading.source import Source, checked_columns
 from guard_core.errors import UserError
 
@@ -23,9 +25,17 @@ from guard_core.errors import UserError
 class File(Protocol):
     """One open-able data file: its schema, its row count, its rows."""
 
-    path: Path
-    schema: pa.Schema
-    num_rows: int
+    @property
+    def path(self) -> Place:
+        """Where it lies."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Its columns."""
+
+    @property
+    def num_rows(self) -> int:
+        """Its rows."""
 
     def batches(
         self, columns: Sequence[str] | None, first_row: int, rows: int | None
@@ -33,26 +43,32 @@ class File(Protocol):
         """As :meth:`Source.stream`."""
 
 
-Opener = Callable[[Sequence[Path]], Sequence[File]]
+Opener = Callable[[Sequence[Place]], Sequence[File]]
 """Opens all files of a source together, because text formats settle their types together."""
 
 
-def _columnar(paths: Sequence[Path]) -> Sequence[File]:
+def _columnar(paths: Sequence[Place]) -> Sequence[File]:
     from dataset_guard.reading.columnar import open_columnar
 
     return open_columnar(paths)
 
 
-def _csv(paths: Sequence[Path]) -> Sequence[File]:
+def _csv(paths: Sequence[Place]) -> Sequence[File]:
     from dataset_guard.reading.delimited import open_delimited
 
     return open_delimited(paths)
 
 
-def _json(paths: Sequence[Path]) -> Sequence[File]:
+def _json(paths: Sequence[Place]) -> Sequence[File]:
     from dataset_guard.reading.json_lines import open_json_lines
 
     return open_json_lines(paths)
+
+
+def _images(paths: Sequence[Place]) -> Sequence[File]:
+    from dataset_guard.reading.images import open_images
+
+    return open_images(paths)
 
 
 FORMATS: dict[str, tuple[str, Opener]] = {
@@ -68,11 +84,12 @@ FORMATS: dict[str, tuple[str, Opener]] = {
     ".jsonl": ("jsonl", _json),
     ".ndjson": ("jsonl", _json),
     ".json": ("jsonl", _json),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"), ("images", _images)),
 }
 """File name extension -> (kind, opener). Text formats may also end in ``.gz``."""
 
 
-def extension_of(path: Path) -> str:
+def extension_of(path: Place) -> str:
     """The extension that decides the format; that of ``x.csv.gz`` is ``.csv``."""
     suffixes = [s.lower() for s in path.suffixes]
     if suffixes and suffixes[-1] == ".gz" and len(suffixes) > 1 and suffixes[-2] in FORMATS:
@@ -85,7 +102,7 @@ def extension_of(path: Path) -> str:
 class FilesSource(Source):
     """One file, or the files of a folder end to end."""
 
-    def __init__(self, path: Path, root: Path, kind: str, files: Sequence[File]) -> None:
+    def __init__(self, path: Place, root: Place, kind: str, files: Sequence[File]) -> None:
         self.uri = str(path.absolute())
         self.kind = kind
         self.root = root
@@ -115,7 +132,7 @@ class FilesSource(Source):
 class refusing:  # noqa: N801 - reads as a clause: ``with refusing(path):``
     """Turns what pyarrow and the system say about a bad file into one sentence that names it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self._path = path
 
     def __enter__(self) -> None:
@@ -128,6 +145,10 @@ class refusing:  # noqa: N801 - reads as a clause: ``with refusing(path):``
             raise UserError(f"there is no file or folder {self._path}; check the path") from error
         if isinstance(error, PermissionError):
             raise UserError(f"{self._path} may not be read by this user; change its permissions") from error
+        if isinstance(error, OSError) and isinstance(self._path, RemotePath):
+            raise UserError(
+                f"{self._path} cannot be read ({_reason(error)}); check the URL, the credentials, the store"
+            ) from error
         if isinstance(error, pa.ArrowException | OSError | EOFError | UnicodeDecodeError):
             raise UserError(
                 f"{self._path} is damaged or not what its name says ({_reason(error)}); "
@@ -139,8 +160,11 @@ def _reason(error: BaseException) -> str:
     return first_line(error).partition(": '")[0][:160]
 
 
-def open_path(path: Path) -> FilesSource:
+def open_path(path: Place) -> FilesSource:
     """The source at ``path``. Raises UserError."""
+    from dataset_guard.reading.images import ImagesSource, labelled
+    from dataset_guard.reading.partitions import partitioned
+
     with refusing(path):
         if path.is_dir():
             names = listed(path)
@@ -152,35 +176,43 @@ def open_path(path: Path) -> FilesSource:
         for name in names:
             if name.stat().st_size == 0:
                 raise UserError(f"{name} is empty (0 bytes); remove it or write it again")
-            with name.open("rb"):
-                pass  # permission is asked here, where the answer is plain
-    files = opener(names)
+            if isinstance(name, Path):
+                with name.open("rb"):
+                    pass  # permission is asked here, where the answer is plain
+    if kind == "images":
+        return ImagesSource(path, root, kind, labelled(names, root))
+    files = partitioned(opener(names), root)
     _refuse_mixed(files)
     return FilesSource(path, root, kind, files)
 
 
-def listed(folder: Path) -> list[Path]:
-    """The data files of ``folder`` in row order. Raises UserError for none, or for partition folders."""
-    found: list[Path] = []
+def listed(folder: Place) -> list[Place]:
+    """The data files of ``folder`` in row order. Raises UserError for none."""
+    found = _below(folder) if isinstance(folder, Path) else _remote_below(folder)
+    if not found:
+        raise UserError(f"the folder {folder} holds no data files; check the path")
+    return [file for _, file in sorted((name.as_posix().encode(), file) for name, file in found)]
+
+
+def _remote_below(folder: RemotePath) -> list[tuple[PurePath, Place]]:
+    named = [(file.relative_to(folder), file) for file in folder.files()]
+    return [(n, f) for n, f in named if not any(part.startswith((".", "_")) for part in n.parts)]
+
+
+def _below(folder: Path) -> list[tuple[PurePath, Place]]:
+    found: list[tuple[PurePath, Place]] = []
 
     def refuse(error: OSError) -> None:
         raise error
 
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         folders[:] = [f for f in folders if not f.startswith((".", "_"))]
-        for name in folders:
-            if "=" in name:
-                raise UserError(
-                    f"{Path(parent, name)} is a partition folder, whose name holds data; pass "
-                    'pyarrow.dataset.dataset(path, partitioning="hive") instead of the path'
-                )
-        found += [Path(parent, f) for f in files if not f.startswith((".", "_"))]
-    if not found:
-        raise UserError(f"the folder {folder} holds no data files; check the path")
-    return sorted(found, key=lambda f: f.relative_to(folder).as_posix().encode())
+        kept = [Path(parent, f) for f in files if not f.startswith((".", "_"))]
+        found += [(file.relative_to(folder), file) for file in kept]
+    return found
 
 
-def _format(path: Path, files: Sequence[Path]) -> tuple[str, Opener]:
+def _format(path: Place, files: Sequence[Place]) -> tuple[str, Opener]:
     first: tuple[str, Opener] | None = None
     for file in files:
         extension = extension_of(file)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.json as pajson
@@ -18,6 +17,7 @@ import pyarrow.types as pt
 
 from dataset_guard.reading.files import File, refusing
 from dataset_guard.reading.memory import first_line
+from dataset_guard.reading.places import Place, text_stream
 from dataset_guard.reading.source import windowed
 from guard_core.errors import UserError
 
@@ -29,7 +29,7 @@ _ROW = re.compile(r" in row (\d+)")
 class JsonLinesFile:
     """A JSON Lines file with settled types."""
 
-    path: Path
+    path: Place
     schema: pa.Schema
     num_rows: int
 
@@ -46,10 +46,10 @@ class JsonLinesFile:
             yield from table.select(wanted.names).to_batches()
 
 
-def open_json_lines(paths: Sequence[Path]) -> list[File]:
+def open_json_lines(paths: Sequence[Place]) -> list[File]:
     """The files at ``paths``, their types settled together. Raises UserError naming file and line."""
     merged: pa.Schema | None = None
-    counted: list[tuple[Path, int]] = []
+    counted: list[tuple[Place, int]] = []
     for path in paths:
         rows = 0
         with refusing(path):
@@ -68,10 +68,10 @@ def open_json_lines(paths: Sequence[Path]) -> list[File]:
     return [JsonLinesFile(path, merged, rows) for path, rows in counted]
 
 
-def _slices(path: Path) -> Iterator[tuple[int, bytes]]:
+def _slices(path: Place) -> Iterator[tuple[int, bytes]]:
     """(number of the first line, whole lines) in pieces of about 16 MiB. Lines count from 1."""
     line, rest = 1, b""
-    with pa.input_stream(str(path), compression="detect") as stream:
+    with text_stream(path) as stream:
         while chunk := stream.read(_SLICE):
             rest += chunk
             cut = rest.rfind(b"\n") + 1
@@ -83,7 +83,9 @@ def _slices(path: Path) -> Iterator[tuple[int, bytes]]:
         yield line, rest
 
 
-def _parse(path: Path, text: bytes, line: int, schema: pa.Schema | None, *, extra: str = "infer") -> pa.Table:
+def _parse(
+    path: Place, text: bytes, line: int, schema: pa.Schema | None, *, extra: str = "infer"
+) -> pa.Table:
     if not text.strip():
         return pa.table({}) if schema is None else schema.empty_table()
     if text.lstrip()[:1] == b"[":
@@ -96,7 +98,7 @@ def _parse(path: Path, text: bytes, line: int, schema: pa.Schema | None, *, extr
         raise _refusal(path, text, line, error) from error
 
 
-def _refusal(path: Path, text: bytes, line: int, error: pa.ArrowInvalid) -> UserError:
+def _refusal(path: Place, text: bytes, line: int, error: pa.ArrowInvalid) -> UserError:
     said = first_line(error)
     row = _ROW.search(said)
     where = f" line {_line_of(text, line, int(row[1]))}" if row else ""
@@ -114,7 +116,7 @@ def _line_of(text: bytes, first: int, row: int) -> int:
     return first
 
 
-def _merged_schema(a: pa.Schema, b: pa.Schema, path: Path) -> pa.Schema:
+def _merged_schema(a: pa.Schema, b: pa.Schema, path: Place) -> pa.Schema:
     fields = {f.name: f.type for f in a}
     for field in b:
         known = fields.get(field.name)
@@ -122,7 +124,7 @@ def _merged_schema(a: pa.Schema, b: pa.Schema, path: Path) -> pa.Schema:
     return pa.schema(list(fields.items()))
 
 
-def _merged(a: pa.DataType, b: pa.DataType, where: str, path: Path) -> pa.DataType:
+def _merged(a: pa.DataType, b: pa.DataType, where: str, path: Place) -> pa.DataType:
     if a == b or pt.is_null(b):
         return a
     if pt.is_null(a):

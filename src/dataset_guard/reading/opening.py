@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from dataset_guard.canonical import canonical_schema
 from dataset_guard.reading.memory import DatasetSource, TableSource, from_pandas, from_polars
+from dataset_guard.reading.places import Place, RemotePath, place_of
 from dataset_guard.reading.source import Source
 from guard_core.errors import UserError
 
 
 def open_source(data: Any) -> Source:
-    """A :class:`Source` over ``data``: a path, or a table of pyarrow, pandas or polars.
+    """A :class:`Source` over ``data``: a path or URL, or a table or dataset in memory.
 
     The schema is checked here, so a source that opens has columns that can be fingerprinted.
     Raises UserError for what cannot be read, in one sentence with its remedy.
@@ -31,10 +31,10 @@ def open_source(data: Any) -> Source:
 def _open(data: Any) -> Source:
     if isinstance(data, Source):
         return data
-    if isinstance(data, str | os.PathLike):
+    if isinstance(data, str | os.PathLike | RemotePath):
         from dataset_guard.reading.files import open_path
 
-        return open_path(Path(data))
+        return open_path(place_of(data))
     if isinstance(data, pa.Table):
         return TableSource(data)
     if isinstance(data, pa.RecordBatch):
@@ -51,9 +51,17 @@ def _open(data: Any) -> Source:
         return from_polars(data)
     if isinstance(data, _dataset_class()):
         return _same_folder(data) or DatasetSource(data)
+    if family == "datasets" and "Dataset" in type(data).__name__:
+        from dataset_guard.reading.huggingface import from_huggingface
+
+        return from_huggingface(data)
+    if family == "ray" and type(data).__name__ in ("Dataset", "MaterializedDataset"):
+        from dataset_guard.reading.ray_dataset import RayDatasetSource
+
+        return RayDatasetSource(data)
     raise UserError(
-        f"data of type {type(data).__name__} cannot be read; pass a path, a pyarrow Table or Dataset, "
-        "or a pandas or polars DataFrame"
+        f"data of type {type(data).__name__} cannot be read; pass a path or URL, a pyarrow Table or Dataset, "
+        "a pandas or polars DataFrame, or a Ray or Hugging Face Dataset"
     )
 
 
@@ -67,15 +75,19 @@ def _same_folder(dataset: Any) -> Source | None:
     """The file or folder whose files, order and columns are just those of ``dataset``, if there is one."""
     from dataset_guard.reading.files import open_path
 
-    files = [Path(file) for file in getattr(dataset, "files", [])]
-    if not files or not all(file.is_file() for file in files):
+    names = list(getattr(dataset, "files", []))
+    if not names:
         return None
-    path = files[0] if len(files) == 1 else Path(os.path.commonpath(files))
+    place = names[0] if len(names) == 1 else os.path.commonpath(names)
+    if "=" in place:  # of a partitioned folder, the part that names no column
+        parts = place.split("/")
+        place = "/".join(parts[: next(i for i, part in enumerate(parts) if "=" in part)])
     try:
-        source = open_path(path)
-    except UserError:
+        files: list[Place] = [place_of(name, dataset.filesystem) for name in names]
+        source = open_path(place_of(place, dataset.filesystem))
+    except (UserError, OSError):
         return None
-    same = [f.absolute() for f in source.files] == [f.absolute() for f in files]
+    same = [str(f.absolute()) for f in source.files] == [str(f.absolute()) for f in files]
     columns = [(c.name, c.type) for c in canonical_schema(source.schema)]
     return (
         source if same and columns == [(c.name, c.type) for c in canonical_schema(dataset.schema)] else None

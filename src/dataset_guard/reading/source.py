@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 
+from dataset_guard.reading.places import Place
 from guard_core.errors import UserError
 
 BATCH_ROWS = 65_536
@@ -26,9 +26,9 @@ class Source(ABC):
     schema: pa.Schema
     num_rows: int | None = None
     num_bytes: int | None = None
-    files: tuple[Path, ...] = ()
+    files: tuple[Place, ...] = ()
     file_rows: tuple[int, ...] = ()
-    root: Path | None = None
+    root: Place | None = None
 
     @abstractmethod
     def stream(
@@ -47,9 +47,9 @@ class Source(ABC):
         """As :meth:`stream`, with exactly ``batch_rows`` rows in each batch but the last."""
         return rebatched(self.stream(columns=columns, first_row=first_row, rows=rows), batch_rows)
 
-    def name_of(self, file: Path) -> str:
+    def name_of(self, file: Place) -> str:
         """``file`` relative to the root, with forward slashes: its name in a manifest."""
-        return file.relative_to(self.root).as_posix() if self.root else file.name
+        return file.relative_to(self.root).as_posix() if self.root else file.name  # type: ignore[arg-type]
 
 
 def rebatched(batches: Iterable[pa.RecordBatch], batch_rows: int) -> Iterator[pa.RecordBatch]:

@@ -318,9 +318,10 @@ def test_a_folder_of_mixed_formats_is_refused(tmp_path):
     assert "keep one format" in refusal(tmp_path)
 
 
-def test_a_partitioned_folder_is_refused_with_the_way_to_read_it(tmp_path):
-    (tmp_path / "year=2024").mkdir()
-    assert "partitioning" in refusal(tmp_path)
+def test_a_csv_that_is_not_utf8_and_ragged_prints_nothing_of_its_own(tmp_path, capfd):
+    path = bad_file(tmp_path, "latin.csv", b"a,b\n1,2\n\xe9,\xe9,\xe9\n")
+    assert refusal(path).endswith("is not UTF-8 at line 3 (byte 8); convert it to UTF-8")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_stray_file_in_a_folder_is_refused(tmp_path):
