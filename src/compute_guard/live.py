@@ -219,6 +219,7 @@ class Watch:
             "attribution": [dict(row) for row in report.attribution],
             "device_ms": report.device_ms,
             "spent_today": self.monitor.spent(),
+            "calibration": self.monitor.calibration(),
             "history_failures": report.history_failures,
             "status_failures": self.status_failures,
             "scrape_failures": int(getattr(self.source, "failures", 0)),

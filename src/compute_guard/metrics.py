@@ -156,7 +156,20 @@ def _monitor(status: Mapping[str, Any], tenants: set[str]) -> list[Family]:
     seconds = Family(
         "compute_guard_gpu_seconds_total", "counter", "GPU seconds by whom they were attributed to."
     )
+    calibrated = Family(
+        "compute_guard_calibration_hours",
+        "gauge",
+        "Device hours USAG016 has learned from.",
+    )
+    surprising = Family(
+        "compute_guard_surprising_samples_total",
+        "counter",
+        "Samples over USAG016's threshold, also in shadow.",
+    )
     if status:
+        learned = status.get("calibration", {})
+        calibrated.set(sum(float(c["hours"]) for c in learned.get("classes", ()) if c["kind"] == "*"))
+        surprising.set(float(learned.get("surprising_samples", 0)))
         last.set(datetime.fromisoformat(str(status["at"])).timestamp())
         devices.set(len(status.get("devices", ())))
         for key, family in counts.items():
@@ -167,7 +180,7 @@ def _monitor(status: Mapping[str, Any], tenants: set[str]) -> list[Family]:
         for row in status.get("attribution", ()):
             tenant = row["tenant"] if row["tenant"] in tenants or not row["tenant"] else OTHER
             seconds.set(int(row["gpu_ms"]) / 1000, bucket=str(row["bucket"]), tenant=tenant)
-    return [last, *counts.values(), odd, devices, seconds]
+    return [last, *counts.values(), odd, devices, seconds, calibrated, surprising]
 
 
 def _allowances(hours: Mapping[str, int], status: Mapping[str, Any], tenants: set[str]) -> list[Family]:

@@ -23,12 +23,15 @@ from compute_guard.quota import GPU, Quotas
 from compute_guard.response import Responder
 from compute_guard.usage.activity import NOTHING, Activity, Flows
 from compute_guard.usage.attribution import LeaseBook, Ledger, Share, Use, attribute
+from compute_guard.usage.calibration import Calibration
 from compute_guard.usage.detectors import Detector, View, load_detectors
+from compute_guard.usage.detectors.atypical_load import AtypicalLoad
 from compute_guard.usage.detectors.base import Entitlement, rounded
 from compute_guard.usage.history import History
 from compute_guard.usage.rolling import Rolling
 from compute_guard.usage.samples import Frame, concat, to_table
 from compute_guard.usage.sources import Source
+from compute_guard.usage.typicality import Typicality
 from guard_core.errors import UserError
 from guard_core.identity import Principal
 
@@ -40,6 +43,11 @@ STEP_NS: Final = 15_000_000_000
 CELLS: Final = 48
 _DAY_NS: Final = 86_400 * 1_000_000_000
 FLUSH_TICKS: Final = 20  # scrapes per history file: five minutes at 15 s
+CALIBRATION: Final = ("telemetry", "calibration.npz")
+SUSPECT: Final = frozenset(
+    {"mining", "atypical_load", "telemetry_contradiction", "unattributed_process", "cross_tenant"}
+)
+"""Kinds whose devices teach the calibration nothing while they are seen."""
 Attribution = LeaseBook | Callable[[int], LeaseBook]
 """Who holds which device: a book, or a function from a time (ns) to the book of that time."""
 
@@ -97,6 +105,7 @@ class Monitor:
     _flows: Flows = field(default_factory=Flows)
     _rolling: Rolling = field(init=False)
     _detectors: tuple[Detector, ...] = field(init=False)
+    _typicality: Typicality = field(init=False)
     _hysteresis: Hysteresis = field(init=False)
     _incidents: Incidents = field(init=False)
     _responder: Responder = field(init=False)
@@ -123,6 +132,15 @@ class Monitor:
         config = self.home.policy_data().get("usage", {})
         self._rolling = Rolling(self.step_ns, self.cells)
         self._detectors = load_detectors(config.get("detectors"))
+        step_seconds = self.step_ns / 1e9
+        self._typicality = Typicality(
+            Calibration.load(
+                self.home.path(*CALIBRATION),
+                step_seconds=step_seconds,
+                shadow_hours=float(config.get("shadow_hours", 100)),
+            ),
+            doubtful=next((d.surprise for d in self._detectors if isinstance(d, AtypicalLoad)), 7.5),
+        )
         self._limits = gpu_limits(self.home.policy_data().get("quotas", {}))
         self._daily_ms = {t: int(h) * 3_600_000 for t, h in config.get("gpu_hours_per_day", {}).items()}
         self._hysteresis = Hysteresis(int(config.get("raise_after", 2)), int(config.get("clear_after", 8)))
@@ -183,15 +201,18 @@ class Monitor:
         self._account(frame, book)
         self._flows.call(holding.node.names for holding in getattr(self.attribution, "held", ()))
         self._flows.take(frame.egress, now_ns)
+        window = self._rolling.snapshot()
         view = View(
-            self._rolling.snapshot(),
+            window,
             book,
             dict(self._uses),
             self._entitlements(now_ns),
             self.activity(now_ns, frame.libraries),
             self._flows,
+            self._typicality.judge(window, book),
         )
         signals = [signal for detector in self._detectors for signal in detector.detect(view)]
+        self._typicality.learn(window, {s.device for s in signals if s.kind in SUSPECT})
         observed = merge(signals, book, now_ns)
         for observation in observed:
             self._first_ns.setdefault(observation.key, now_ns)
@@ -241,6 +262,18 @@ class Monitor:
             for tenant in {*self._limits, *self._daily_ms}
         }
 
+    def calibration(self) -> dict[str, Any]:
+        """How long each class was watched, and what was or would have been told about loads."""
+        found = self._typicality.calibration
+        return {
+            "shadow_hours": found.shadow_hours,
+            "classes": [
+                {"kind": kind, "model": model, "hours": round(hours, 1)}
+                for (kind, model), hours in found.classes().items()
+            ],
+            "surprising_samples": self._typicality.would_signal,
+        }
+
     def devices_now(self) -> list[dict[str, Any]]:
         """The newest reading of every device seen in the last cells, for people to look at."""
         if not self._rolling.devices:
@@ -269,6 +302,7 @@ class Monitor:
             try:
                 self._history.append(frame)
                 self._history.expire(self.home.clock())
+                self._typicality.calibration.save(self.home.path(*CALIBRATION))
             except (UserError, OSError):
                 self._history_failures += 1
 

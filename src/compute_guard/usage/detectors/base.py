@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from compute_guard.usage.activity import NOTHING, Activity, Flows
 from compute_guard.usage.attribution import LeaseBook, Use
 from compute_guard.usage.rolling import Window
+from compute_guard.usage.samples import Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +30,25 @@ class Entitlement:
 
 
 @dataclass(frozen=True, slots=True)
+class Typical:
+    """How loads compare with those of their class: feature ``values``, their ``surprise`` (-log10 of the tail
+
+    probability), and what 99 in 100 stay below (``usual``); each (features, S). ``classes``: (S,) names.
+    """
+
+    values: Floats
+    surprise: Floats
+    usual: Floats
+    classes: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """One moment: the telemetry window, who holds what, and more by key.
 
     ``uses``: which processes were seen, by device. ``entitlements``: what tenants may use, by tenant.
-    ``activity``: submissions, reads, refusals, shells. ``flows``: what left each node.
+    ``activity``: submissions, reads, refusals, shells. ``flows``: what left each node. ``typical``: how loads
+    compare with the calibrated fleet, None before it is calibrated.
     """
 
     window: Window
@@ -42,6 +57,7 @@ class View:
     entitlements: Mapping[str, Entitlement] = field(default_factory=dict)
     activity: Activity = NOTHING
     flows: Flows = field(default_factory=Flows)
+    typical: Typical | None = None
 
     @property
     def at_ns(self) -> int:

@@ -197,6 +197,7 @@ def test_detectors_are_found_configured_and_switched_off_by_name():
     names = {type(d).__name__ for d in load_detectors()}
     assert names == {
         "AbnormalExport",
+        "AtypicalLoad",
         "ControlPlaneAbuse",
         "CrossTenant",
         "IdleHoard",
