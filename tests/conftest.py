@@ -26,6 +26,17 @@ from guard_core.testing import FrozenClock
 OPA_VERSION = "v1.20.2"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run in parallel, one file's tests share a process, and so do all that need the run's one cluster.
+
+    ``tryfirst``, because pytest-xdist writes the group into the tests' ids in its own turn of this hook.
+    """
+    for item in items:
+        on_ray = item.get_closest_marker("ray") or "ray_cluster" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("ray" if on_ray else str(item.path)))
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own TRAINGUARD_* variables change no test (the OPA binary's place is not a setting)."""

@@ -60,12 +60,15 @@ class GuardedCluster:
             time.sleep(0.1)
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
-    """Return once ``condition`` holds. Raises TimeoutError."""
+def wait_until(
+    condition: Callable[[], bool], *, seconds: float = 120, seen: Callable[[], object] | None = None
+) -> None:
+    """Return once ``condition`` holds. Raises TimeoutError, with what ``seen`` gives then."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"it did not come about within {seconds} s")
+            what = "" if seen is None else f"; seen instead: {seen()}"
+            raise TimeoutError(f"it did not come about within {seconds} s{what}")
         time.sleep(0.1)
 
 

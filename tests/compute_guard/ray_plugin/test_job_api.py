@@ -42,7 +42,7 @@ def test_the_jobs_credential_is_shown_to_nobody_and_dies_with_the_job(ray_cluste
     client = ray_cluster.client("acme")
     job = client.submit_job(entrypoint="echo $TRAINGUARD_TOKEN | cut -c1-3")
     details = ray_cluster.wait(client, job)
-    assert client.get_job_logs(job).strip().endswith("tg_")
+    assert "tg_" in client.get_job_logs(job).splitlines()  # Ray's own lines may come after it
     assert details.runtime_env["env_vars"]["TRAINGUARD_TOKEN"] == "<hidden>"
     credentials = ray_cluster.home.credentials
     mine = [c for c in credentials.list() if c.workload == job]

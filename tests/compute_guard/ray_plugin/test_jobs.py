@@ -40,7 +40,10 @@ def test_a_job_that_ignores_sigterm_and_leaves_a_detached_actor_is_gone_afterwar
     script.write_text(STUBBORN)
     client = ray_cluster.client("acme")
     job = client.submit_job(entrypoint=f"python {script}", entrypoint_num_cpus=1)
-    wait_until(lambda: "up 1" in client.get_job_logs(job))
+    wait_until(
+        lambda: "up 1" in client.get_job_logs(job),
+        seen=lambda: (client.get_job_info(job), client.get_job_logs(job)),
+    )
     done = actions.stop_job(job, reason="incident inc-1")
     assert done.verified
     assert (done.drivers, done.actors, done.left) == (1, 1, 0)
