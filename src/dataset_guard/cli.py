@@ -55,6 +55,8 @@ def _look_options(command: _Command) -> _Command:
         click.option("--trusted", metavar="N@V", help="A trusted version to compare it with."),
         click.option("--suite", type=click.Path(path_type=Path), help="Expectations to check (JSON)."),
         click.option("--checks", metavar="A,B", help="Run only these checks."),
+        click.option("--budget", type=float, metavar="S", help="CPU-seconds for the checks while reading."),
+        click.option("--ray", metavar="ADDRESS", help="Read on a Ray cluster (auto: the running one)."),
         format_option(),
         fail_on_option,
         click.pass_context,

@@ -55,6 +55,20 @@ class HashStore:
         self._file.flush()
         return np.memmap(self._file, np.uint64, "r", offset=start, shape=hashes.shape)
 
+    def extend(self, other: HashStore) -> None:
+        """Keep the hashes of the rows that follow these."""
+        for part in other._parts:
+            self.add(np.asarray(part))
+
+    def __getstate__(self) -> dict[str, object]:
+        """Pickled by its parts: neither the room that is left nor the temporary file."""
+        return {"parts": [np.asarray(p) for p in self._parts], "memory": self._memory}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__init__(memory_bytes=state["memory"])  # type: ignore[misc]
+        for part in state["parts"]:  # type: ignore[attr-defined]
+            self.add(part)
+
     def all(self) -> Hashes:
         """All hashes in row order, shape (rows, 2)."""
         return joined(self._parts)

@@ -41,7 +41,7 @@ from guard_core.findings import Enforcement, Verdict
 from guard_core.version import __version__
 
 if TYPE_CHECKING:
-    from dataset_guard.checks.base import Suite
+    from dataset_guard.checks.base import CheckContext, Suite
     from dataset_guard.scan import Progress, ScanResult
     from dataset_guard.staging import Staging
     from guard_core.home import Home
@@ -71,6 +71,8 @@ class Request:
     trusted: Reference | None
     checks: tuple[str, ...] | None
     parameters: dict[str, dict[str, Any]]
+    budget: float | None
+    ray: str | None
 
     @property
     def tenant(self) -> str:
@@ -91,6 +93,8 @@ def scan(
     home: Home | None = None,
     suite: Any = None,
     checks: Sequence[str] | None = None,
+    budget: float | None = None,
+    ray: str | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Check ``data`` and ask policy, as :func:`register` does, but keep nothing.
@@ -99,7 +103,9 @@ def scan(
     Report with the verdict ``deny``.
     """
     with opened_home(home) as opened:
-        request = _request(opened, name, tenant, label, split, against, evaluation, trusted, suite, checks)
+        request = _request(
+            opened, name, tenant, label, split, against, evaluation, trusted, suite, checks, budget, ray
+        )
         source, result, _ = _look(request, data, progress)
         decision = _decide(request, result, version=None)
         return _report(request, source, result, decision)
@@ -118,6 +124,8 @@ def register(
     home: Home | None = None,
     suite: Any = None,
     checks: Sequence[str] | None = None,
+    budget: float | None = None,
+    ray: str | None = None,
     progress: Callable[[Progress], None] | None = None,
     steps: Step | None = None,
 ) -> Report:
@@ -127,14 +135,17 @@ def register(
     in memory is then kept in the home).
     ``against`` are versions that must not share rows with it, ``trusted`` one to compare it with;
     ``evaluation`` names suites (versions, or files) whose items must not be in its texts.
-    ``suite`` is a suite of expectations, ``checks`` limits the checks by name.
+    ``suite`` is a suite of expectations, ``checks`` limits the checks by name, ``budget`` their CPU-seconds
+    while rows are read. ``ray`` is the address of a Ray cluster that reads them (``auto``: the running one).
 
     Raises UserError for what the user can mend (also a full disk), Denied when policy refuses, Undecidable
     when it cannot be asked, Tampered when a reference was changed. In each case nothing is stored.
     """
     step = steps or (lambda _: None)
     with opened_home(home) as opened:
-        request = _request(opened, name, tenant, label, split, against, evaluation, trusted, suite, checks)
+        request = _request(
+            opened, name, tenant, label, split, against, evaluation, trusted, suite, checks, budget, ray
+        )
         source, result, entries = _look(request, data, progress)
         step("scanned")
         with _disk_trouble(opened.path("datasets")):
@@ -171,6 +182,8 @@ def _request(
     trusted: str | None,
     suite: Any,
     checks: Sequence[str] | None,
+    budget: float | None,
+    ray: str | None,
 ) -> Request:
     check_dataset_name(name)
     if split is not None and split not in SPLITS:
@@ -204,6 +217,8 @@ def _request(
         trusted=baseline,
         checks=None if checks is None else tuple(checks),
         parameters={} if suite is None else {"expectations": {"suite": load_suite(suite)}},
+        budget=budget,
+        ray=ray,
     )
 
 
@@ -224,7 +239,6 @@ def _look(
 ) -> tuple[Source, ScanResult, tuple[FileEntry, ...]]:
     """Read the data once. Raises UserError for bad data, and when its files change meanwhile."""
     from dataset_guard.checks.base import CheckContext
-    from dataset_guard.scan import scan_source
 
     source = open_source(data)
     if source.num_rows == 0:
@@ -243,18 +257,34 @@ def _look(
         suites=request.evaluation,
         parameters=request.parameters,
     )
-    result = scan_source(
-        source,
-        context,
-        row_key=tenant_row_key(request.home, request.tenant),
-        checks=request.checks,
-        progress=progress,
-    )
+    result = _scanned(request, source, context, progress)
     if result.fingerprint.rows == 0:
         raise UserError(f"{_said(source)} has no rows; a dataset needs at least one")
     if _signs(source) != before:
         raise UserError(f"{source.uri} changed while it was read; try again when nothing writes to it")
     return source, result, entries
+
+
+def _scanned(
+    request: Request,
+    source: Source,
+    context: CheckContext,
+    progress: Callable[[Progress], None] | None,
+) -> ScanResult:
+    from dataset_guard.scan import scan_source
+
+    key = tenant_row_key(request.home, request.tenant)
+    if request.ray is None:
+        return scan_source(
+            source, context, row_key=key, checks=request.checks, progress=progress, budget=request.budget
+        )
+    from dataset_guard.ray_data import connected
+    from dataset_guard.scan_ray import scan_on_ray
+
+    with connected(request.ray):
+        return scan_on_ray(
+            source, context, row_key=key, checks=request.checks, progress=progress, budget=request.budget
+        )
 
 
 def _said(source: Source) -> str:

@@ -3,7 +3,10 @@
 Each batch of 65,536 rows feeds the fingerprint, the row hashes, the profile and every check, so the data is
 decoded once. Memory: one batch, 768 MiB of row hashes (the rest is mapped from a temporary file), and each
 check's own stated bound. Nothing here depends on time or on chance: the same rows and seed give the same
-result.
+result. (A budget of CPU time does depend on time; what it cut short is recorded as skipped.)
+
+A :class:`Pass` sees some blocks of the rows; passes over all of them, on whatever machine, merge into what
+one pass would have seen (:mod:`dataset_guard.scan_ray`).
 
 A check that raises must not be mistaken for one that found nothing: its failure becomes a critical finding
 QUAL099, which policy quarantines.
@@ -26,7 +29,7 @@ from guard_core.errors import GuardError, UserError
 from guard_core.findings import Finding, RowSet, Severity
 
 if TYPE_CHECKING:
-    from dataset_guard.fingerprint import Fingerprint
+    from dataset_guard.fingerprint import Fingerprint, Fingerprinter, FingerprintPart
     from dataset_guard.reading import Source
 
 BATCH_ROWS = 65_536
@@ -62,15 +65,16 @@ class ScanResult:
     seconds: Mapping[str, float]
 
 
-class _Timer:
+class Timer:
     """CPU seconds of this process by stage."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
         self._clock = clock
         self.seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Charge the block to ``name``."""
         start = self._clock()
         try:
             yield
@@ -81,7 +85,7 @@ class _Timer:
 class _Run:
     """One check at work: its state, or why it has none."""
 
-    def __init__(self, check: Check, context: CheckContext, timer: _Timer) -> None:
+    def __init__(self, check: Check, context: CheckContext, timer: Timer) -> None:
         self.check = check
         self._timer = timer
         self._state: Any = None
@@ -125,6 +129,28 @@ class _Run:
                     features if "feature_hashes" in needs else None,
                 )
 
+    @property
+    def seconds(self) -> float:
+        return self._timer.seconds[f"check:{self.check.name}"]
+
+    def stop(self, reason: str) -> None:
+        """Give up; what was seen so far says nothing about all rows."""
+        if self._state is not None:
+            self._state, self.skipped = None, reason
+
+    @property
+    def running(self) -> bool:
+        return self._state is not None
+
+    def merge(self, other: _Run) -> None:
+        """Absorb what the check saw of other rows; trouble there is trouble here."""
+        self.failure = self.failure or other.failure
+        if other._state is None and self._state is not None:
+            self._state, self.skipped = None, other.skipped
+        elif self._state is not None:
+            with self._guarded():
+                self._state.merge(other._state)
+
     def finish(self) -> list[Finding]:
         found: list[Finding] = []
         if self._state is not None:
@@ -153,21 +179,145 @@ def _is_json(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | bool)
 
 
-def _runs(
-    context: CheckContext, names: Sequence[str] | None, available: Sequence[Check], timer: _Timer
-) -> list[_Run]:
-    for name in context.parameters:
-        select(available, [name])
-    chosen = [configured(c, context.parameters.get(c.name, {})) for c in select(available, names)]
-    return [_Run(check, context, timer) for check in chosen]
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What every pass of one scan needs; picklable. ``budget`` is CPU-seconds for the checks of one pass."""
+
+    schema: Any
+    context: CheckContext
+    key: bytes
+    checks: tuple[Check, ...]
+    budget: float | None = None
 
 
-def _validate(source: Source, context: CheckContext, row_key: bytes | None) -> None:
+class Pass:
+    """All that is learnt from some consecutive blocks of rows; picklable when it has read them."""
+
+    def __init__(self, plan: Plan, timer: Timer, *, first_block: int = 0, rows: int | None = None) -> None:
+        from dataset_guard.fingerprint import Fingerprinter
+        from dataset_guard.hash_store import HashStore
+        from dataset_guard.profile import Profiler
+
+        self.timer = timer
+        self.runs = [_Run(check, plan.context, timer) for check in plan.checks]
+        self._plan = plan
+        self._first_block = first_block
+        self._fingerprinter: Fingerprinter | None = Fingerprinter(plan.schema, first_block=first_block)
+        self._profiler = Profiler(
+            plan.schema, label=plan.context.label, salt=plan.key, seed=plan.context.seed
+        )
+        self._rows, self._features = HashStore(rows=rows), HashStore(rows=rows)
+
+    def read(
+        self, batches: Iterator[Any], public: Callable[[Hashes], None], progress: Callable[[int], None]
+    ) -> FingerprintPart:
+        """Take all ``batches``; ``public`` gets their public row hashes, ``progress`` the rows so far."""
+        from dataset_guard.fingerprint import BLOCK_ROWS
+        from dataset_guard.rowhash import RowHasher
+
+        plan, timer, fingerprinter = self._plan, self.timer, self._fingerprinter
+        assert fingerprinter is not None
+        hasher = RowHasher(plan.schema, key=plan.key, label=plan.context.label)
+        first_row, done = self._first_block * BLOCK_ROWS, 0
+        while True:
+            with timer.stage("read"):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            with timer.stage("fingerprint"):
+                fingerprinter.update(batch)
+            with timer.stage("row hashes"):
+                hashed = hasher.hash(batch)
+                public(hashed.public)
+                assert hashed.keyed is not None
+                keyed = self._rows.add(hashed.keyed)
+                unlabelled = None if hashed.features is None else self._features.add(hashed.features)
+            with timer.stage("profile"):
+                self._profiler.update(batch, first_row)
+            for run in self.runs:
+                run.update(batch, first_row, keyed, unlabelled)
+            first_row += batch.num_rows
+            done += batch.num_rows
+            self._keep_to_budget(done)
+            progress(done)
+        with timer.stage("fingerprint"):
+            part = fingerprinter.part()
+        self._fingerprinter = None
+        return part
+
+    def _keep_to_budget(self, rows: int) -> None:
+        """Stop the costliest check when all of them together have spent more than the budget."""
+        if self._plan.budget is None:
+            return
+        running = [run for run in self.runs if run.running]
+        if running and sum(run.seconds for run in self.runs) > self._plan.budget:
+            most = max(running, key=lambda run: run.seconds)
+            most.stop(f"the budget of {self._plan.budget:g} CPU-seconds was spent after {rows:,} rows")
+
+    def merge(self, other: Pass) -> None:
+        """Absorb the pass over the rows that follow these."""
+        for name, spent in other.timer.seconds.items():
+            self.timer.seconds[name] += spent
+        for mine, theirs in zip(self.runs, other.runs, strict=True):
+            mine.merge(theirs)
+        with self.timer.stage("profile"):
+            self._profiler.merge(other._profiler)
+        self._rows.extend(other._rows)
+        self._features.extend(other._features)
+
+    def findings(self, progress: Callable[[str], None]) -> list[Finding]:
+        """What the checks have found; called once."""
+        found: list[Finding] = []
+        for run in self.runs:
+            progress(run.check.name)
+            found += run.finish()
+        return sorted(found, key=_rank)
+
+    def result(
+        self, fingerprint: Fingerprint, findings: list[Finding], records: list[dict[str, Any]]
+    ) -> ScanResult:
+        """Everything together; ``records`` are of checks that could not be loaded."""
+        labelled = self._plan.context.label is not None
+        with self.timer.stage("profile"):
+            profile = self._profiler.finish()
+        records = [run.record() for run in self.runs] + records
+        return ScanResult(
+            fingerprint=fingerprint,
+            rowhashes=RowHashes(self._rows.all(), self._features.all() if labelled else None),
+            profile=profile,
+            findings=tuple(findings),
+            checks=tuple(sorted(records, key=lambda r: str(r["name"]))),
+            seconds={name: round(spent, 4) for name, spent in self.timer.seconds.items()},
+        )
+
+
+def planned(
+    source: Source,
+    context: CheckContext,
+    *,
+    row_key: bytes | None,
+    checks: Sequence[str] | None,
+    available: tuple[tuple[Check, ...], tuple[Broken, ...]] | None,
+    budget: float | None,
+) -> tuple[Plan, list[dict[str, Any]]]:
+    """The plan of a scan, and the records of checks that could not be loaded. Raises UserError."""
     if context.label is not None and context.label not in source.schema.names:
         known = ", ".join(source.schema.names[:20]) + (", ..." if len(source.schema.names) > 20 else "")
         raise UserError(f"the label column {context.label!r} is not in the data; its columns are: {known}")
     if row_key is None and (context.baseline is not None or context.against):
         raise ValueError("comparing with registered sets needs the tenant's row key")
+    if budget is not None and budget <= 0:
+        raise UserError(f"a budget of {budget:g} CPU-seconds lets no check run; give more, or name --checks")
+    found, broken = discover() if available is None else available
+    for lost in broken:
+        if checks is not None and lost.name in checks:
+            raise UserError(f"the check {lost.name!r} could not be loaded: {lost.error}")
+    for name in context.parameters:
+        select(found, [name])
+    chosen = tuple(configured(c, context.parameters.get(c.name, {})) for c in select(found, checks))
+    key = secrets.token_bytes(32) if row_key is None else row_key
+    lost_records = [_broken_record(b) for b in broken if checks is None]
+    return Plan(source.schema, context, key, chosen, budget), lost_records
 
 
 def scan_source(
@@ -179,76 +329,32 @@ def scan_source(
     progress: Callable[[Progress], None] | None = None,
     available: tuple[tuple[Check, ...], tuple[Broken, ...]] | None = None,
     cpu_clock: Callable[[], float] = time.process_time,
+    budget: float | None = None,
 ) -> ScanResult:
     """Read ``source`` once and say everything about it.
 
     ``row_key`` is the tenant's 32-byte key; None (a scan that stores nothing and compares with nothing)
-    takes a fresh random one. ``checks`` limits the checks by name. Raises UserError for a label or check
-    that does not exist and for data that cannot be read.
+    takes a fresh random one. ``checks`` limits the checks by name, ``budget`` their CPU-seconds while rows
+    are read. Raises UserError for a label or check that does not exist and for data that cannot be read.
     """
-    from dataset_guard.fingerprint import Fingerprinter
-    from dataset_guard.hash_store import HashStore
-    from dataset_guard.profile import Profiler
-    from dataset_guard.rowhash import RowHasher
+    from dataset_guard.fingerprint import combine
     from dataset_guard.rowset import SetRoot
 
-    _validate(source, context, row_key)
-    key = secrets.token_bytes(32) if row_key is None else row_key
-    timer = _Timer(cpu_clock)
+    timer = Timer(cpu_clock)
+    tell = progress or (lambda _: None)
     with timer.stage("start"):
-        found, broken = discover() if available is None else available
-        for lost in broken:
-            if checks is not None and lost.name in checks:
-                raise UserError(f"the check {lost.name!r} could not be loaded: {lost.error}")
-        runs = _runs(context, checks, found, timer)
-        fingerprinter = Fingerprinter(source.schema)
-        hasher = RowHasher(source.schema, key=key, label=context.label)
-        set_root = SetRoot(source.schema.names, memory_bytes=_SET_ROOT_BYTES)
-        profiler = Profiler(source.schema, label=context.label, salt=key, seed=context.seed)
-        rows, features = HashStore(rows=source.num_rows), HashStore(rows=source.num_rows)
+        plan, lost = planned(
+            source, context, row_key=row_key, checks=checks, available=available, budget=budget
+        )
+        whole = Pass(plan, timer, rows=source.num_rows)
+        roots = SetRoot(source.schema.names, memory_bytes=_SET_ROOT_BYTES)
     timer.seconds["start"] -= sum(v for k, v in timer.seconds.items() if k.startswith("check:"))
-
     batches = iter(source.batches(batch_rows=BATCH_ROWS))
-    first_row = 0
-    while True:
-        with timer.stage("read"):
-            batch = next(batches, None)
-        if batch is None:
-            break
-        with timer.stage("fingerprint"):
-            fingerprinter.update(batch)
-        with timer.stage("row hashes"):
-            hashed = hasher.hash(batch)
-            set_root.add(hashed.public)
-            assert hashed.keyed is not None
-            keyed = rows.add(hashed.keyed)
-            unlabelled = None if hashed.features is None else features.add(hashed.features)
-        with timer.stage("profile"):
-            profiler.update(batch, first_row)
-        for run in runs:
-            run.update(batch, first_row, keyed, unlabelled)
-        first_row += batch.num_rows
-        if progress is not None:
-            progress(Progress("read", first_row, source.num_rows))
-
-    findings: list[Finding] = []
-    for run in runs:
-        if progress is not None:
-            progress(Progress(run.check.name, first_row, source.num_rows))
-        findings += run.finish()
+    part = whole.read(batches, roots.add, lambda rows: tell(Progress("read", rows, source.num_rows)))
+    findings = whole.findings(lambda name: tell(Progress(name, part.rows, source.num_rows)))
     with timer.stage("fingerprint"):
-        fingerprint = fingerprinter.finish(set_root=set_root.finish())
-    with timer.stage("profile"):
-        profile = profiler.finish()
-    records = [run.record() for run in runs] + [_broken_record(b) for b in broken if checks is None]
-    return ScanResult(
-        fingerprint=fingerprint,
-        rowhashes=RowHashes(rows.all(), features.all() if context.label is not None else None),
-        profile=profile,
-        findings=tuple(sorted(findings, key=_rank)),
-        checks=tuple(sorted(records, key=lambda r: str(r["name"]))),
-        seconds={name: round(spent, 4) for name, spent in timer.seconds.items()},
-    )
+        fingerprint = combine([part], set_root=roots.finish())
+    return whole.result(fingerprint, findings, lost)
 
 
 def _broken_record(broken: Broken) -> dict[str, Any]:

@@ -19,7 +19,8 @@ Four rules keep this honest:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -98,6 +99,11 @@ class CheckContext:
     tenant: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     _indexes: dict[tuple[str, bool], HashIndex] = field(default_factory=dict, repr=False, compare=False)
+
+    def __reduce__(self) -> Any:
+        """Pickled without the indexes: they are large, and made again where they are needed."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.init and not f.name.startswith("_")}
+        return partial(CheckContext, **plain), ()
 
     def rows_of(self, reference: Reference) -> HashIndex:
         """``reference``'s row hashes, sorted once for all checks."""

@@ -134,6 +134,10 @@ class ContaminationState:
         self._rows = 0
         self.details: dict[str, Any] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled without the suites' indexes, which the state that absorbs this one has too."""
+        return {**self.__dict__, "_suites": []}
+
     def update(
         self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
     ) -> None:
