@@ -8,13 +8,17 @@ expectation and block.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from dataset_guard.checks.quality.gx_suite import Expected
@@ -26,8 +30,8 @@ _NUMBER = "trainguard_number"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one expectation said about one frame. ``rows`` are index labels of unexpected rows, ``observed``
-    what an aggregate saw, for our eyes only. ``raised`` means that it could not tell.
+    """What one expectation said about some rows, whoever evaluated it. ``rows`` are the numbers of the
+    unexpected ones, ``observed`` what an aggregate saw, for our eyes only. ``raised``: it could not tell.
     """
 
     success: bool
@@ -35,7 +39,7 @@ class Outcome:
     elements: int = 0
     missing: int = 0
     unexpected: int = 0
-    rows: tuple[int, ...] = ()
+    rows: Sequence[int] | npt.NDArray[np.int64] = ()
     observed: Any = None
 
 
@@ -59,14 +63,18 @@ def _library() -> Any:
 
 
 def version() -> str:
-    """The version of Great Expectations."""
-    return str(_library()[0].__version__)
+    """The version of Great Expectations, found without importing it; empty when it is not installed."""
+    try:
+        return metadata.version("great_expectations")
+    except metadata.PackageNotFoundError:
+        return ""
 
 
-def reject_invalid(expectations: Sequence[Expected]) -> None:
-    """Raise UserError for the first expectation that Great Expectations does not know or accept."""
+def reject_invalid(expectations: Mapping[int, Expected]) -> None:
+    """Raise UserError for the first expectation (by its number in the suite) that Great Expectations does
+    not know or accept."""
     gx, _, configuration, _ = _library()
-    for number, expected in enumerate(expectations):
+    for number, expected in expectations.items():
         place = f"expectation {number} of the suite ({expected.type})"
         try:
             configuration(type=expected.type, kwargs=dict(expected.kwargs)).to_domain_obj()
@@ -106,7 +114,9 @@ def empty_frame(rows: int) -> Any:
 
 
 def _readable(array: Any) -> Any:
-    """pandas has no string views."""
+    """pandas has no string views, and one word for null and NaN."""
+    if pt.is_floating(array.type) and pc.any(pc.is_nan(array)).as_py():
+        array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
     if pt.is_string_view(array.type):
         return array.cast(pa.large_string())
     return array.cast(pa.large_binary()) if pt.is_binary_view(array.type) else array

@@ -57,7 +57,12 @@ def _result(tally: Tally) -> dict[str, Any]:
         "success": tally.met,
         "expectation_config": tally.expected.config(),
         "result": said,
-        "exception_info": {"raised_exception": bool(tally.problem), "reason": tally.problem or None},
+        "meta": {"engine": tally.engine},
+        "exception_info": {
+            "raised_exception": bool(tally.problem),
+            "exception_message": tally.problem or None,
+            "exception_traceback": None,
+        },
     }
 
 

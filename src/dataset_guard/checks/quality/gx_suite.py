@@ -102,6 +102,12 @@ class Expected:
         return "distinct" if self.type in _DISTINCT and not self.kwargs.get("row_condition") else "whole"
 
     @property
+    def mostly(self) -> float:
+        """The share of values that must meet it."""
+        share = self.kwargs.get("mostly")
+        return 1.0 if share is None else float(share)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The columns it names."""
         named = [self.kwargs[k] for k in ("column", "column_A", "column_B") if k in self.kwargs]

@@ -16,7 +16,8 @@ _MOST_ROWS_NAMED = 1_000_000
 @dataclass(slots=True)
 class Tally:
     """Counts of one expectation. ``problem`` says why it could not be evaluated, ``lacking`` names columns
-    that are not there, ``observed_count`` is what an aggregate saw where that is a number of things.
+    that are not there, ``observed_count`` is what an aggregate saw where that is a number of things,
+    ``engine`` who evaluates it.
     """
 
     expected: Expected
@@ -30,6 +31,7 @@ class Tally:
     problem: str = ""
     lacking: tuple[str, ...] = ()
     observed_count: int | None = None
+    engine: str = "trainguard"
 
     def add(self, outcome: Outcome) -> None:
         """Add one block's counts, and the rows, up to a million."""
@@ -39,11 +41,20 @@ class Tally:
         self.unexpected += outcome.unexpected
         self.success = self.success and outcome.success
         kept = outcome.rows[: _MOST_ROWS_NAMED - self.held]
-        if kept:
+        if len(kept):
             self.rows.append(np.asarray(kept, np.int64))
             self.held += len(kept)
         if outcome.raised:
             self.problem = "Great Expectations raised an error"
+
+    def conclude(self, outcome: Outcome) -> None:
+        """Take the outcome over all rows; ``mostly`` decides where it counted values."""
+        self.add(outcome)
+        if outcome.elements:
+            self.settle()
+        # Only how many there are may be told; an extreme or a mean is a value.
+        counts = "_count_" in self.expected.type and isinstance(outcome.observed, int | float)
+        self.observed_count = int(outcome.observed) if counts else None
 
     def merge(self, other: Tally) -> None:
         """Add another state's counts."""
@@ -65,4 +76,4 @@ class Tally:
         """Decide a merged count as Great Expectations does: the share of values that are not missing."""
         judged = self.elements - self.missing
         share = 1.0 if judged <= 0 else (judged - self.unexpected) / judged
-        self.success = not self.problem and share >= float(self.expected.kwargs.get("mostly") or 1.0)
+        self.success = not self.problem and share >= self.expected.mostly

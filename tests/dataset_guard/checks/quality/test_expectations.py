@@ -198,15 +198,53 @@ def test_a_lost_column_a_new_class_and_new_nulls_break_the_derived_suite():
     assert {f.columns for f in result.findings if f.rule_id == "QUAL001"} == {("x",), ("label",)}
 
 
-def test_what_does_not_fit_the_budget_is_said_not_passed_over():
-    check = Expectations(
-        suite={"expectations": [expect("column_values_to_be_unique", column="x")]}, whole_rows=1000
-    )
+def test_what_does_not_fit_the_budget_of_great_expectations_is_said_not_passed_over():
+    entry = expect("column_value_z_scores_to_be_less_than", column="x", threshold=9, double_sided=True)
+    check = Expectations(suite={"expectations": [entry]}, whole_rows=1000)
     result = scan(pa.table({"x": range(1001)}), check)
     finding = only(result, "QUAL004")
     assert "1,001 rows" in finding.message
     assert finding.severity is Severity.WARNING
     assert details(result)["success"] is False
+
+
+def test_what_does_not_fit_the_budget_of_compiled_rules_is_said_too():
+    entries = [
+        expect("column_values_to_be_unique", column="x"),
+        expect("column_max_to_be_between", column="x", max_value=2000),
+    ]
+    check = Expectations(suite={"expectations": entries}, column_bytes=8_000)
+    result = scan(pa.table({"x": range(1001)}), check)
+    assert "1,001 rows need more than the budget of 8,000 bytes" in only(result, "QUAL004").message
+    assert [r["success"] for r in details(result)["results"]] == [False, True]
+
+
+def test_only_what_is_not_compiled_is_left_to_great_expectations():
+    check = suite(
+        expect("column_values_to_be_between", column="x", min_value=0),
+        expect("column_values_to_be_between", column="x", min_value=0, row_condition="x > 1"),
+        expect("column_values_to_match_regex", column="t", regex="^a"),
+        expect("column_values_to_match_strftime_format", column="t", strftime_format="%Y"),
+    )
+    found = details(scan(pa.table({"x": [1, 2], "t": ["a", "a"]}), check))["results"]
+    engines = {(r["expectation_config"]["type"], r["meta"]["engine"]) for r in found}
+    assert engines == {
+        ("expect_column_values_to_be_between", "trainguard"),
+        ("expect_column_values_to_be_between", "great_expectations"),
+        ("expect_column_values_to_match_regex", "trainguard"),
+        ("expect_column_values_to_match_strftime_format", "great_expectations"),
+    }
+
+
+def test_without_great_expectations_the_compiled_part_still_speaks(monkeypatch):
+    monkeypatch.setattr("dataset_guard.checks.quality.gx_engine.installed", lambda: False)
+    check = suite(
+        expect("column_values_to_be_between", column="x", min_value=2),
+        expect("column_values_to_match_strftime_format", column="t", strftime_format="%Y"),
+    )
+    result = scan(pa.table({"x": [1, 2], "t": ["a", "a"]}), check)
+    assert rules(result) == ["QUAL001", "QUAL004"]
+    assert "trainguard[gx]" in only(result, "QUAL004").message
 
 
 def test_what_needs_a_database_or_a_parameter_is_said():
