@@ -1,9 +1,9 @@
 """Which workload may go next, and the numbers that say why not. Pure: a snapshot in, an assessment out.
 
 Lines are strict first-in-first-out within a queue and priority, so a large job is not starved by small ones
-that slip past it; queues do not wait for each other. Between the heads of the lines, those within their own
-nominal quota go before those that would borrow (Kueue's order), so borrowing never delays an owner. A
-workload that waits only for its own user's cap keeps nobody else waiting.
+that slip past it; queues do not wait for each other. The order between the heads of the lines, fair share and
+reclaim are those of :mod:`compute_guard.cycle`. A workload that waits only for its own user's cap keeps
+nobody else waiting.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compute_guard.quota import CPU, GPU, JOBS, MEMORY, Amounts
-from compute_guard.snapshot import Snapshot, queue_order
+from compute_guard.cycle import place_among
+from compute_guard.quota import CPU, GPU, HOUR_MS, JOBS, MEMORY, Amounts, Way, base_of, total
+from compute_guard.snapshot import Snapshot
 from compute_guard.workload import Workload
 
 QUEUE_ON_HOLD = "queue-on-hold"
 QUEUE_ORDER = "queue-order"
 NO_ROOM = "quota-busy"
 USER_CAP = "user-busy"
+BUDGET_SPENT = "budget-spent"
+MAINTENANCE = "pool-maintenance"
 _NOTHING = Amounts()
 
 
@@ -84,14 +87,47 @@ class ResourceAssessment:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetAssessment:
+    """A queue's GPU-hours: what it may have used, and what it has, decayed. Thousandths of a GPU-hour."""
+
+    limit: int
+    used: int
+    half_life_hours: int
+
+    @property
+    def fits(self) -> bool:
+        """True while some of the budget is left."""
+        return self.used < self.limit
+
+    def to_input(self) -> dict[str, Any]:
+        """``input.quota.budget``."""
+        return {
+            "limit_milli_gpu_hours": self.limit,
+            "used_milli_gpu_hours": self.used,
+            "half_life_hours": self.half_life_hours,
+            "fits": self.fits,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Assessment:
-    """How one workload stands: its numbers, who is ahead of it, and whether its queue is on hold."""
+    """How one workload stands: its numbers, who is ahead of it, and whether its queue is on hold.
+
+    ``resources`` are named without their flavor; ``way`` is the flavor judged, and what it takes.
+    """
 
     workload: Workload
     cohort: str | None
     resources: dict[str, ResourceAssessment]
     ahead: tuple[str, ...]
     hold: str | None
+    way: Way
+    budget: BudgetAssessment | None = None
+    maintenance: str | None = None
+    pending: int = 0
+    max_pending: int | None = None
+    in_line: bool = True
+    """Whether the workload waits already, so that it needs no new place in the line."""
 
     @property
     def fits(self) -> bool:
@@ -121,6 +157,14 @@ class Assessment:
             "resources": {name: resource.to_input() for name, resource in self.resources.items()},
             "ahead": len(self.ahead),
             "hold": self.hold,
+            **({"flavor": self.way.flavor} if self.way.flavor else {}),
+            **({"budget": self.budget.to_input()} if self.budget is not None else {}),
+            **({"maintenance": self.maintenance} if self.maintenance is not None else {}),
+            **(
+                {"pending": self.pending, "max_pending": self.max_pending, "in_line": self.in_line}
+                if self.max_pending is not None
+                else {}
+            ),
         }
 
     def waits_for(self) -> tuple[tuple[str, str], ...]:
@@ -129,10 +173,21 @@ class Assessment:
         queue = self.workload.queue
         if self.hold is not None:
             found.append((QUEUE_ON_HOLD, f"queue {queue} is on hold: {self.hold}"))
+        if self.maintenance is not None:
+            found.append((MAINTENANCE, f"flavor {self.way.flavor}: {self.maintenance}"))
+        if self.budget is not None and not self.budget.fits:
+            found.append(
+                (
+                    BUDGET_SPENT,
+                    f"queue {queue} has used {amount(GPU, self.budget.used)} of "
+                    f"{amount(GPU, self.budget.limit)} "
+                    f"GPU-hours; half of it is forgotten in {self.budget.half_life_hours} h",
+                )
+            )
         found += [
             (
                 NO_ROOM,
-                f"{name}: asks {amount(name, r.requested)}, queue {queue} has "
+                f"{self.named(name)}: asks {amount(name, r.requested)}, queue {queue} has "
                 f"{amount(name, max(0, r.available))} free "
                 f"({amount(name, r.used)} of {amount(name, r.nominal)} in use)",
             )
@@ -153,31 +208,46 @@ class Assessment:
             found.append((QUEUE_ORDER, f"{len(self.ahead)} ahead in queue {queue}: {names}"))
         return tuple(found)
 
-    def would_fit_now(self) -> str:
-        """The largest request of this shape that could be reserved now, for ``compute why``."""
-        return ", ".join(f"{name} {amount(name, max(0, r.available))}" for name, r in self.resources.items())
+    def named(self, resource: str) -> str:
+        """The resource with its flavor, where it has one."""
+        flavored = f"{resource}@{self.way.flavor}"
+        return flavored if flavored in self.way.amounts else resource
 
 
-def assess(snapshot: Snapshot, workload: Workload, *, ahead: Sequence[Workload] | None = None) -> Assessment:
+def assess(
+    snapshot: Snapshot,
+    workload: Workload,
+    *,
+    ahead: Sequence[Workload] | None = None,
+    dense: list[list[int]] | None = None,
+    way: Way | None = None,
+) -> Assessment:
     """Compare ``workload``, in the line or not, with its queue's quota in ``snapshot``.
 
-    ``ahead`` saves looking for who is before it, where the caller walks the line anyway.
+    ``ahead`` saves looking for who is before it, where the caller walks the line anyway; ``dense`` is use
+    that differs from the snapshot's (within a round), ``way`` the flavor, where it is known.
     """
-    queue = snapshot.quotas.queues[workload.queue]
-    used = snapshot.usage.get(workload.queue)
-    mine = snapshot.user_usage.get((workload.queue, workload.user))
+    quotas, queue = snapshot.quotas, snapshot.quotas.queues[workload.queue]
+    use = snapshot.dense if dense is None else dense
+    node = quotas.nodes[workload.queue]
+    if way is None:
+        way = _way(snapshot, workload, use)
+    mine = snapshot.user_usage.get((workload.queue, workload.user), _NOTHING)
     resources = {}
-    for name in [*dict.fromkeys((JOBS, CPU, GPU, MEMORY, *sorted(workload.requests)))]:
-        quota = queue.quota(name)
-        resources[name] = ResourceAssessment(
+    for name in dict.fromkeys((JOBS, CPU, GPU, MEMORY, *sorted(way.amounts))):
+        quota, base = queue.quota(name), base_of(name)
+        if base in resources and name not in way.amounts:
+            continue
+        place = quotas.place(name)
+        resources[base] = ResourceAssessment(
             nominal=quota.nominal,
-            used=used[name] if used is not None else 0,
+            used=0 if place is None else use[node][place],
             borrowing_limit=quota.borrowing_limit,
-            available=snapshot.quotas.available(workload.queue, name, snapshot.usage),
-            requested=workload.requests[name],
-            potential=snapshot.quotas.potential(workload.queue, name),
-            user_limit=queue.per_user.get(name),
-            user_used=mine[name] if mine is not None else 0,
+            available=quotas.room(workload.queue, name, use),
+            requested=way.amounts[name],
+            potential=quotas.potential(workload.queue, name),
+            user_limit=queue.per_user.get(base),
+            user_used=total(mine, base),
         )
     before = snapshot.ahead_of(workload) if ahead is None else ahead
     return Assessment(
@@ -186,7 +256,36 @@ def assess(snapshot: Snapshot, workload: Workload, *, ahead: Sequence[Workload] 
         resources=resources,
         ahead=tuple(other.id for other in before if not kept_by_user_cap(snapshot, other)),
         hold=snapshot.holds.get(workload.queue),
+        way=way,
+        budget=_budget(snapshot, workload),
+        maintenance=snapshot.shut.get(way.flavor) if way.flavor else None,
+        pending=len(snapshot.waiting_in(workload.queue)),
+        max_pending=queue.max_pending,
     )
+
+
+def open_ways(snapshot: Snapshot, workload: Workload) -> tuple[Way, ...]:
+    """The ways to place ``workload`` that are not under maintenance; all of them when every one is."""
+    ways = snapshot.quotas.ways(workload.queue, workload.requests, workload.flavors)
+    return tuple(way for way in ways if way.flavor not in snapshot.shut) or ways
+
+
+def _way(snapshot: Snapshot, workload: Workload, use: list[list[int]]) -> Way:
+    """The way the cycle would choose (:func:`compute_guard.cycle.placed`)."""
+    ways = open_ways(snapshot, workload)
+    if len(ways) == 1:
+        return ways[0]
+    tree, node = snapshot.quotas.tree, snapshot.quotas.nodes[workload.queue]
+    chosen, _, _ = place_among(tree, use, node, [way.vector for way in ways], 0, len(ways))
+    return ways[chosen]
+
+
+def _budget(snapshot: Snapshot, workload: Workload) -> BudgetAssessment | None:
+    budget = snapshot.quotas.queues[workload.queue].budget
+    if budget is None or not workload.requests[GPU]:
+        return None
+    used = snapshot.budget_used(workload.queue) // HOUR_MS
+    return BudgetAssessment(budget.limit // HOUR_MS, used, budget.half_life_hours)
 
 
 def kept_by_user_cap(snapshot: Snapshot, workload: Workload) -> bool:
@@ -195,43 +294,15 @@ def kept_by_user_cap(snapshot: Snapshot, workload: Workload) -> bool:
     if queue is None or not queue.per_user:
         return False
     mine = snapshot.user_usage.get((workload.queue, workload.user), _NOTHING)
-    asked = {name: workload.requests[name] for name in queue.per_user}
-    possible = all(asked[name] <= cap for name, cap in queue.per_user.items())
-    now = all(not asked[name] or mine[name] + asked[name] <= cap for name, cap in queue.per_user.items())
-    return possible and not now
-
-
-def heads_of_line(snapshot: Snapshot) -> tuple[Workload, ...]:
-    """The first workload of each queue, in the order they may try: not borrowing, then priority, then age."""
-    heads: dict[str, Workload] = {}
-    for workload in snapshot.pending:
-        if workload.queue in snapshot.quotas.queues and not kept_by_user_cap(snapshot, workload):
-            heads.setdefault(workload.queue, workload)
-    return tuple(
-        sorted(
-            heads.values(),
-            key=lambda head: (assess(snapshot, head).borrows, *queue_order(head)),
-        )
-    )
-
-
-def next_admissible(snapshot: Snapshot, *, passed: frozenset[str] = frozenset()) -> Workload | None:
-    """The next workload that fits, or None. ``passed`` are ids just refused, whose lines wait this round."""
-    for head in heads_of_line(snapshot):
-        if head.id in passed:
-            continue
-        assessment = assess(snapshot, head)
-        if assessment.hold is None and assessment.fits:
-            return head
-    return None
+    return queue.keeps_user(workload.requests, mine)
 
 
 def amount(resource: str, value: int) -> str:
     """``value`` for a person: ``1.5`` CPUs rather than 1500, ``2 GiB`` rather than bytes."""
-    if resource.endswith("_milli") or resource.startswith("custom_"):
+    if base_of(resource).endswith("_milli") or resource.startswith("custom_"):
         whole, rest = divmod(value, 1000)
         return f"{whole}.{rest:03d}".rstrip("0").rstrip(".") if rest else str(whole)
-    if resource == MEMORY:
+    if base_of(resource) == MEMORY:
         for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
             if value >= 1 << shift:
                 text = f"{value / (1 << shift):.1f}".rstrip("0").rstrip(".")

@@ -1,42 +1,52 @@
-"""Quota arithmetic in Kueue's words: queues, cohorts, nominal quota, borrowing and lending limits.
+"""Quota arithmetic in Kueue's words: queues, cohorts, flavors, nominal quota, borrowing and lending limits.
 
 Every amount is an integer (thousandths of a CPU or GPU, bytes, jobs); Python's integers do not
 overflow, and `Amounts` refuses anything else, so a sum can be neither rounded nor wrapped. The formulas
-are those of Kueue's ``pkg/cache/scheduler/resource_node.go`` for one level of cohort:
+are those of Kueue's ``pkg/cache/scheduler/resource_node.go``, for cohorts in cohorts too; they stand in
+:mod:`compute_guard.cycle`, because the compiled replay uses the same lines.
 
 * guaranteed = max(0, nominal - lending limit): what a queue never lends;
-* a cohort offers the sum of its queues' (nominal - guaranteed), and is used by what each queue uses
-  beyond its guaranteed part;
+* a cohort offers its own nominal quota and the sum of its members' (nominal - guaranteed), and is used by
+what
+  each member uses beyond its guaranteed part;
 * available = own guaranteed rest + min(cohort rest, what the borrowing limit still permits).
 
-`available` may be negative after an administrator lowered a quota below what runs.
+`available` may be negative after an administrator lowered a quota below what runs. A resource of a flavor is
+written ``gpu_milli@a100``: each flavor of a resource has a quota of its own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from compute_guard.cycle import NO_LIMIT, Tree, grown, room
 from guard_core.errors import UserError
 
 JOBS = "jobs"
 CPU = "cpu_milli"
 GPU = "gpu_milli"
 MEMORY = "memory_bytes"
+WORKERS = "workers"
 STORAGE_LIMIT = 2**63 - 1
 """Largest amount a reservation can hold: the ledger's columns are signed 64-bit."""
 
-_RESOURCE = re.compile(r"^[a-z][a-z0-9_]*$")
+_RESOURCE = re.compile(r"^[a-z][a-z0-9_]*(@[a-z0-9][a-z0-9._-]*)?$")
+HOUR_MS = 3_600_000
+WAYS_KEPT = 4096
+NOBODYS = "?"
+"""The column of `Quotas.resources` for what no queue has quota of: it never fits."""
 
 
 class Amounts(Mapping[str, int]):
     """Immutable resource amounts; a resource that is not named is zero. Zeros are not stored.
 
-    Raises UserError for a name that is not ``[a-z][a-z0-9_]*``, a non-integer or an amount outside
-    0..2**63-1.
+    Raises UserError for a name that is not ``[a-z][a-z0-9_]*`` (with ``@flavor`` where there are flavors), a
+    non-integer or an amount outside 0..2**63-1.
     """
 
     __slots__ = ("_values",)
@@ -122,8 +132,85 @@ NO_QUOTA = ResourceQuota(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
+class Preemption:
+    """What a queue may take back, and how its own work is taken out (Kueue's ``preemption``).
+
+    ``reclaim_within_cohort``: whose borrowed quota the queue may take back for what is its own (``never``,
+    ``lower_priority``, ``any``). ``within_queue``: whether a higher priority ends a lower one in the same
+    queue (``never``, ``lower_priority``). The rest is for the queue's own jobs when they have to go: the
+    time between notice and stop, whether they wait again (``requeue``) or end (``end``), and whether a quota
+    that was lowered below what runs takes jobs out (``lowered_quota``: ``keep`` or ``preempt``).
+    """
+
+    reclaim_within_cohort: str = "never"
+    within_queue: str = "never"
+    grace_seconds: int = 30
+    then: str = "requeue"
+    lowered_quota: str = "keep"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """GPU-hours a queue may have used, as decayed by half-life: a spent budget refills by itself."""
+
+    gpu_hours: int
+    half_life_hours: int
+
+    @property
+    def half_life_ms(self) -> int:
+        """The half-life in milliseconds."""
+        return self.half_life_hours * HOUR_MS
+
+    @property
+    def limit(self) -> int:
+        """The budget in the meter's unit: thousandths of a GPU times milliseconds."""
+        return self.gpu_hours * 1000 * HOUR_MS
+
+
+@dataclass(frozen=True, slots=True)
+class FairShare:
+    """How use is remembered. ``cost`` is what a thousandth of a resource counts."""
+
+    half_life_hours: int = 168
+    cost: Mapping[str, int] = field(default_factory=lambda: {GPU: 32, CPU: 1})
+    patience_seconds: int = 3600
+    """A job that would borrow and has waited so long keeps room from those behind it."""
+
+    @property
+    def half_life_ms(self) -> int:
+        """The half-life in milliseconds."""
+        return self.half_life_hours * HOUR_MS
+
+    def rate(self, amounts: Mapping[str, int]) -> int:
+        """What holding ``amounts`` costs in one millisecond."""
+        return sum(self.cost.get(base_of(name), 0) * value for name, value in amounts.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Flavor:
+    """A kind of node (a GPU type): the Ray labels its nodes carry, and their pool in nodes.yaml, if any."""
+
+    name: str
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    pool: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """Queues (and cohorts) that lend to each other. ``resources`` is quota of its own, shared by all in
+    it."""
+
+    name: str
+    parent: str | None = None
+    resources: Mapping[str, ResourceQuota] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Queue:
-    """A tenant's queue and its quotas (Kueue's ClusterQueue)."""
+    """A tenant's queue and its quotas (Kueue's ClusterQueue). Flavored resources stand in ``resources``
+
+    under ``resource@flavor``; ``flavors`` is the order in which they are tried.
+    """
 
     name: str
     tenant: str
@@ -132,6 +219,11 @@ class Queue:
     weight: int = 1
     per_user: Mapping[str, int] = field(default_factory=dict)
     """The most that one user may hold in this queue, by resource; a resource not named has no such cap."""
+    flavors: tuple[str, ...] = ()
+    preemption: Preemption = field(default_factory=Preemption)
+    budget: Budget | None = None
+    max_pending: int | None = None
+    """The most jobs that may wait in this queue; None: no such limit."""
 
     def __post_init__(self) -> None:
         for resource, cap in self.per_user.items():
@@ -142,49 +234,207 @@ class Queue:
         """The quota of ``resource``; nothing at all when the queue does not name it."""
         return self.resources.get(resource, NO_QUOTA)
 
+    def assignments(self, requests: Amounts, wanted: Sequence[str] = ()) -> tuple[tuple[str, Amounts], ...]:
+        """The ways to place ``requests``: (flavor, amounts), in the order they are tried, never empty.
+
+        A request that no flavor of the queue is about has one way, without a flavor. ``wanted`` narrows the
+        flavors; when none is left the first way asks for what cannot be had, so it is refused with its name.
+        """
+        flavored = {name.partition("@")[0] for name in self.resources if "@" in name}
+        if not self.flavors or not flavored & set(requests):
+            return (("", requests),)
+        names = [name for name in self.flavors if not wanted or name in wanted] or list(wanted)
+        return tuple(
+            (
+                name,
+                Amounts({(f"{r}@{name}" if r in flavored else r): value for r, value in requests.items()}),
+            )
+            for name in names
+        )
+
+    def keeps_user(self, requests: Amounts, held: Amounts) -> bool:
+        """Whether a user who holds ``held`` may not have ``requests`` too, which alone would be permitted."""
+        if not self.per_user:
+            return False
+        possible = all(total(requests, name) <= cap for name, cap in self.per_user.items())
+        now = all(
+            not (asked := total(requests, name)) or total(held, name) + asked <= cap
+            for name, cap in self.per_user.items()
+        )
+        return possible and not now
+
+
+def base_of(resource: str) -> str:
+    """``gpu_milli`` of ``gpu_milli@a100``."""
+    return resource.partition("@")[0]
+
+
+def total(amounts: Mapping[str, int], resource: str) -> int:
+    """What ``amounts`` hold of ``resource`` in all its flavors; of one flavor where ``resource`` names it."""
+    if "@" in resource:
+        return amounts.get(resource, 0)
+    return sum(value for name, value in amounts.items() if base_of(name) == resource)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to place a request: its flavor, what it then takes, and that in the order of
+    `Quotas.resources`."""
+
+    flavor: str
+    amounts: Amounts
+    vector: tuple[int, ...]
+
+
+def flavor_of(amounts: Mapping[str, int]) -> str:
+    """The flavor that held ``amounts`` name, empty without one."""
+    return next((name.partition("@")[2] for name in amounts if "@" in name), "")
+
+
+def gpu_rate(amounts: Mapping[str, int]) -> int:
+    """What holding ``amounts`` takes from a budget in one millisecond: thousandths of a GPU."""
+    return total(amounts, GPU)
+
 
 Usage = Mapping[str, Amounts]
 """Reserved amounts by queue name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Quotas:
     """All queues, immutable. The arithmetic of who may still reserve how much."""
 
     queues: Mapping[str, Queue]
+    cohorts: Mapping[str, Cohort] = field(default_factory=dict)
+    flavors: Mapping[str, Flavor] = field(default_factory=dict)
+    fair_share: FairShare = field(default_factory=FairShare)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Quotas:
         """Read ``data.guard.config.quotas``. Raises UserError naming the queue and the fault."""
-        queues: dict[str, Queue] = {}
-        raw_queues = config.get("queues")
-        if not isinstance(raw_queues, Mapping):
-            raise UserError("quotas: `queues` is missing; see opa_policies/data/quotas.yaml")
-        cohorts = config.get("cohorts") or {}
-        for name, raw in raw_queues.items():
-            try:
-                resources = {
-                    resource: ResourceQuota(
-                        limits["nominal"], limits.get("borrowing_limit"), limits.get("lending_limit")
-                    )
-                    for resource, limits in raw["resources"].items()
-                }
-                queue = Queue(
-                    name,
-                    raw["tenant"],
-                    raw.get("cohort"),
-                    MappingProxyType(resources),
-                    raw.get("weight", 1),
-                    MappingProxyType(dict(raw.get("per_user") or {})),
-                )
-            except (KeyError, TypeError, AttributeError) as error:
-                raise UserError(f"quotas: queue {name} is malformed: {error!r}") from error
-            except UserError as error:
-                raise UserError(f"quotas: queue {name}: {error.message}") from error
-            if queue.cohort is not None and queue.cohort not in cohorts:
-                raise UserError(f"quotas: queue {name} names cohort {queue.cohort}, which does not exist")
-            queues[name] = queue
-        return cls(MappingProxyType(queues))
+        from compute_guard.quota_file import read_quotas
+
+        return read_quotas(config)
+
+    @cached_property
+    def resources(self) -> tuple[str, ...]:
+        """Every resource that a queue or a cohort names, in a fixed order; last, what nobody has quota of."""
+        named = {JOBS, CPU, GPU, MEMORY}
+        for queue in self.queues.values():
+            named |= set(queue.resources)
+        for cohort in self.cohorts.values():
+            named |= set(cohort.resources)
+        return (*sorted(named), NOBODYS)
+
+    @cached_property
+    def nodes(self) -> Mapping[str, int]:
+        """Queue name -> its place in `tree`; cohorts come after all queues."""
+        return {name: place for place, name in enumerate(self.queues)}
+
+    @cached_property
+    def tree(self) -> Tree:
+        """Queues and cohorts as integers, for :mod:`compute_guard.cycle`."""
+        places = {("queue", name): place for name, place in self.nodes.items()}
+        implied = {q.cohort: Cohort(q.cohort) for q in self.queues.values() if q.cohort is not None}
+        for name in {**implied, **self.cohorts}:
+            places["cohort", name] = len(places)
+        cohorts = {**implied, **self.cohorts}
+        parents: list[int] = []
+        own: list[Mapping[str, ResourceQuota]] = []
+        absent: list[ResourceQuota] = []
+        for queue in self.queues.values():
+            parents.append(-1 if queue.cohort is None else places["cohort", queue.cohort])
+            own.append(queue.resources)
+            absent.append(NO_QUOTA)
+        for cohort in cohorts.values():
+            parents.append(-1 if cohort.parent is None else places["cohort", cohort.parent])
+            own.append(cohort.resources)
+            absent.append(
+                ResourceQuota(0)
+            )  # a cohort without quota of its own hides nothing from its members
+        rows = [
+            [node.get(name, none) for name in self.resources] for node, none in zip(own, absent, strict=True)
+        ]
+
+        def limit(value: int | None) -> int:
+            return NO_LIMIT if value is None else value
+
+        return grown(
+            parents,
+            [[quota.nominal for quota in row] for row in rows],
+            [[limit(quota.borrowing_limit) for quota in row] for row in rows],
+            [[limit(quota.lending_limit) for quota in row] for row in rows],
+        )
+
+    def usage_of(self, usage: Usage) -> list[list[int]]:
+        """Reserved amounts by queue as use of every node of `tree`, one list of `resources` for each."""
+        from compute_guard.cycle import take
+
+        dense = [[0] * len(self.resources) for _ in self.tree.parent]
+        for name, amounts in usage.items():
+            node = self.nodes.get(name)
+            if node is None:
+                continue  # a queue that was deleted while work of it runs: nobody's quota is charged
+            for place, resource in enumerate(self.resources):
+                if amounts[resource]:
+                    take(self.tree, dense, node, place, amounts[resource])
+        return dense
+
+    @cached_property
+    def _idle(self) -> list[list[int]]:
+        return self.usage_of({})
+
+    @cached_property
+    def _places(self) -> Mapping[str, int]:
+        return {name: place for place, name in enumerate(self.resources)}
+
+    def vector(self, amounts: Amounts) -> tuple[int, ...]:
+        """``amounts`` in the order of `resources`."""
+        foreign = sum(value for name, value in amounts.items() if name not in self._places)
+        return (*(amounts[resource] for resource in self.resources[:-1]), min(foreign, STORAGE_LIMIT))
+
+    @cached_property
+    def _ways(self) -> dict[tuple[str, Amounts, tuple[str, ...]], tuple[Way, ...]]:
+        return {}
+
+    def ways(self, name: str, requests: Amounts, wanted: tuple[str, ...] = ()) -> tuple[Way, ...]:
+        """The ways to place ``requests`` in queue ``name``, in the order they are tried (Kueue's flavors)."""
+        key = (name, requests, wanted)
+        found = self._ways.get(key)
+        if found is None:
+            found = tuple(
+                Way(flavor, amounts, self.vector(amounts))
+                for flavor, amounts in self.queues[name].assignments(requests, wanted)
+            )
+            if len(self._ways) >= WAYS_KEPT:
+                self._ways.clear()
+            self._ways[key] = found
+        return found
+
+    def place(self, resource: str) -> int | None:
+        """The column of ``resource`` in dense use, None for what nobody has quota of."""
+        return self._places.get(resource)
+
+    def room(self, name: str, resource: str, dense: list[list[int]]) -> int:
+        """How much more of ``resource`` queue ``name`` may reserve with use ``dense`` (:meth:`usage_of`)."""
+        place = self._places.get(resource)
+        return 0 if place is None else room(self.tree, dense, self.nodes[name], place)
+
+    def top_of(self, name: str) -> str:
+        """The cohort at the top of a queue's tree; the queue itself without a cohort."""
+        above = self.queues[name].cohort
+        if above is None:
+            return name
+        while above in self.cohorts and self.cohorts[above].parent is not None:
+            above = self.cohorts[above].parent or above
+        return above
+
+    def members(self, queue: Queue) -> tuple[Queue, ...]:
+        """The queues that share a tree of cohorts with ``queue``, itself included."""
+        if queue.cohort is None:
+            return (queue,)
+        root = self.tree.root[self.nodes[queue.name]]
+        return tuple(q for q in self.queues.values() if self.tree.root[self.nodes[q.name]] == root)
 
     def queue_of(self, tenant: str, name: str = "") -> Queue:
         """The queue ``name`` of ``tenant``, or its own one. Raises UserError when it has no such queue."""
@@ -195,40 +445,13 @@ class Quotas:
             raise UserError(f"tenant {tenant} has no queue {name!r}; its queues are {', '.join(own)}")
         return self.queues[name or (tenant if tenant in own else own[0])]
 
-    def members(self, queue: Queue) -> tuple[Queue, ...]:
-        """The queues that share a cohort with ``queue``, itself included."""
-        if queue.cohort is None:
-            return (queue,)
-        return tuple(q for q in self.queues.values() if q.cohort == queue.cohort)
-
     def available(self, name: str, resource: str, usage: Usage) -> int:
         """How much more of ``resource`` queue ``name`` may reserve now; negative after a cut below use."""
-        queue = self.queues[name]
-        quota = queue.quota(resource)
-        used = usage.get(name, _NONE)[resource]
-        if queue.cohort is None:
-            return quota.nominal - used
-        offered = taken = 0
-        for member in self.members(queue):
-            theirs = member.quota(resource)
-            offered += theirs.lendable
-            taken += theirs.beyond_guaranteed(usage.get(member.name, _NONE)[resource])
-        shared = offered - taken
-        if quota.borrowing_limit is not None:
-            own_rest = quota.lendable - quota.beyond_guaranteed(used)
-            shared = min(shared, own_rest + quota.borrowing_limit)
-        return max(0, quota.guaranteed - used) + shared
+        return self.room(name, resource, self.usage_of(usage))
 
     def potential(self, name: str, resource: str) -> int:
         """The most queue ``name`` could ever hold of ``resource``, with its whole cohort idle."""
-        queue = self.queues[name]
-        quota = queue.quota(resource)
-        if queue.cohort is None:
-            return quota.nominal
-        most = quota.guaranteed + sum(member.quota(resource).lendable for member in self.members(queue))
-        if quota.borrowing_limit is not None:
-            most = min(most, quota.nominal + quota.borrowing_limit)
-        return most
+        return self.room(name, resource, self._idle)
 
     def borrowed(self, name: str, resource: str, usage: Usage) -> int:
         """How much of ``resource`` queue ``name`` uses beyond its own nominal quota."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compute_guard.notice import NOTICE_VARIABLE, notice_file
 from compute_guard.workload import Workload
 from guard_core.errors import UserError
 
@@ -20,8 +21,13 @@ _PACKAGE = re.compile(r"^_ray_pkg_(?P<rest>[^/]+)$")
 _PREFIX = "gcs://"
 
 
-def body_for_ray(workload: Workload, token: str, home: Path) -> dict[str, Any]:
-    """The body of ``POST /api/jobs/`` for ``workload``, whose job credential is ``token``."""
+def body_for_ray(
+    workload: Workload, token: str, home: Path, *, node_labels: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The body of ``POST /api/jobs/`` for ``workload``, whose job credential is ``token``.
+
+    ``node_labels`` are those of the flavor it was admitted with: the entrypoint is placed on such nodes.
+    """
     body = {key: value for key, value in workload.spec.items() if key != "job_id"}
     metadata = {k: v for k, v in (body.get("metadata") or {}).items() if not k.startswith("trainguard_")}
     environment = dict(body.get("runtime_env") or {})
@@ -29,6 +35,7 @@ def body_for_ray(workload: Workload, token: str, home: Path) -> dict[str, Any]:
         **(environment.get("env_vars") or {}),
         "TRAINGUARD_HOME": str(home),
         "TRAINGUARD_TOKEN": token,
+        NOTICE_VARIABLE: str(notice_file(home, workload.id)),
     }
     if isinstance(environment.get("working_dir"), str):
         environment["working_dir"] = _tenant_uri(environment["working_dir"], workload.tenant)
@@ -40,6 +47,8 @@ def body_for_ray(workload: Workload, token: str, home: Path) -> dict[str, Any]:
     body["runtime_env"] = environment
     body["metadata"] = {**metadata, TENANT_KEY: workload.tenant}
     body["submission_id"] = workload.id
+    if node_labels:
+        body["entrypoint_label_selector"] = {**(body.get("entrypoint_label_selector") or {}), **node_labels}
     return body
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from compute_guard.ledger import Entry
@@ -51,6 +52,8 @@ class Step(StrEnum):
     SUBMIT = "submit"  # admitted, but Ray never got it
     STOP_SUBMISSION = "stop_submission"  # Ray has a submission that was not admitted, or that was ended
     STOP_DRIVER = "stop_driver"  # a driver that was not admitted
+    STOP_EVICTED = "stop_evicted"  # a job with notice whose time is up
+    TAKE_OUT = "take_out"  # a job with notice has stopped: it waits again, or has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +72,20 @@ def reconcile(
     drivers: Iterable[Driver],
     *,
     being_submitted: Collection[str] = (),
+    now: datetime | None = None,
 ) -> tuple[Correction, ...]:
-    """The corrections for one moment, in a stable order. ``being_submitted`` are on their way to Ray."""
+    """The corrections for one moment, in a stable order. ``being_submitted`` are on their way to Ray.
+
+    ``now`` is needed to stop those whose notice has run out.
+    """
     by_id = {entry.id: entry for entry in entries}
     alive = sorted((driver for driver in drivers if not driver.is_dead), key=lambda driver: driver.job_id)
     latest = {driver.submission_id: driver.job_id for driver in alive if driver.submission_id}
     found: list[Correction] = []
     for entry in by_id.values():
-        found += _own(entry, submissions.get(entry.id), latest.get(entry.id), entry.id in being_submitted)
+        found += _own(
+            entry, submissions.get(entry.id), latest.get(entry.id), entry.id in being_submitted, now
+        )
     for submission_id in sorted(submissions):
         status = submissions[submission_id].status
         if submission_id not in by_id and status not in ENDED:
@@ -87,8 +96,13 @@ def reconcile(
     return tuple(found)
 
 
-def _own(entry: Entry, seen: Submission | None, ray_job_id: str | None, underway: bool) -> list[Correction]:
+def _own(
+    entry: Entry, seen: Submission | None, ray_job_id: str | None, underway: bool, now: datetime | None
+) -> list[Correction]:
     if entry.state.holds_quota:
+        leaving = _leaving(entry, seen, now)
+        if leaving is not None:
+            return [leaving]
         if seen is None:
             if underway:
                 return []
@@ -106,6 +120,20 @@ def _own(entry: Entry, seen: Submission | None, ray_job_id: str | None, underway
         why = "it is waiting" if entry.state is WorkloadState.PENDING else f"it was {entry.state.value}"
         return [Correction(Step.STOP_SUBMISSION, entry.id, why)]
     return []
+
+
+def _leaving(entry: Entry, seen: Submission | None, now: datetime | None) -> Correction | None:
+    """The next step of a job with notice, or None while its time runs or when it ended by itself."""
+    notice = entry.eviction
+    if notice is None or now is None:
+        return None
+    due = now >= notice.stop_at
+    if seen is None:
+        return Correction(Step.TAKE_OUT, entry.id, notice.reason) if due else None
+    if seen.status in ENDED:
+        stopped = seen.status == "STOPPED" or (seen.status == "FAILED" and due)
+        return Correction(Step.TAKE_OUT, entry.id, notice.reason) if stopped else None
+    return Correction(Step.STOP_EVICTED, entry.id, notice.reason) if due else None
 
 
 def _intruder(driver: Driver, by_id: Mapping[str, Entry]) -> str:

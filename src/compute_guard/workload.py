@@ -14,7 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from compute_guard.quota import CPU, GPU, JOBS, MEMORY, Amounts
+from compute_guard.quota import CPU, GPU, JOBS, MEMORY, WORKERS, Amounts
 from guard_core.errors import UserError
 
 MAX_PRIORITY = 1_000_000
@@ -80,6 +80,10 @@ class Workload:
     priority: int = 0
     declared: tuple[str, ...] = ()
     runtime_env_fields: tuple[str, ...] = ()
+    flavors: tuple[str, ...] = ()
+    """The flavors it accepts; empty: any that its queue has."""
+    expected_seconds: int = 0
+    """How long its submitter says it runs; 0: not said. For estimates only."""
     submitted_by: Mapping[str, Any] = field(default_factory=dict, hash=False)
     spec: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
@@ -109,9 +113,10 @@ def workload_from_submission(
 ) -> Workload:
     """Read the body of Ray's ``POST /api/jobs/``. Tenant and user come from the credential, never from it.
 
-    ``metadata`` may declare ``datasets`` (comma separated), ``priority``, and the whole job's footprint as
-    ``cpus``, ``gpus`` and ``memory`` (bytes) where its tasks use more than its entrypoint: the larger of
-    footprint and ``entrypoint_*`` is reserved. Raises UserError naming the field that is wrong.
+    ``metadata`` may declare ``datasets`` (comma separated), ``priority``, ``flavor`` (one or more, comma
+    separated), ``expected_seconds``, and the whole job's footprint as ``cpus``, ``gpus``, ``memory`` (bytes)
+    and ``workers`` where its tasks use more than its entrypoint: the larger of footprint and
+    ``entrypoint_*`` is reserved. Raises UserError naming the field that is wrong.
     """
     entrypoint = body.get("entrypoint")
     if not isinstance(entrypoint, str) or not entrypoint.strip():
@@ -136,6 +141,7 @@ def workload_from_submission(
             _scaled(body.get("entrypoint_memory"), "entrypoint_memory", 1),
             _scaled(metadata.get("memory"), "metadata.memory", 1),
         ),
+        WORKERS: _scaled(metadata.get("workers"), "metadata.workers", 1),
     }
     custom = body.get("entrypoint_resources") or {}
     if not isinstance(custom, Mapping):
@@ -153,13 +159,17 @@ def workload_from_submission(
         entrypoint=entrypoint,
         created_ns=created_ns,
         priority=parse_priority(metadata.get("priority", "0")),
-        declared=tuple(
-            dict.fromkeys(r.strip() for r in metadata.get("datasets", "").split(",") if r.strip())
-        ),
+        declared=_listed(metadata.get("datasets", "")),
+        flavors=_listed(metadata.get("flavor", "")),
+        expected_seconds=_scaled(metadata.get("expected_seconds"), "metadata.expected_seconds", 1),
         runtime_env_fields=tuple(sorted(_environment_fields(environment))),
         submitted_by=submitted_by or {},
         spec=dict(body),
     )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def _environment_fields(environment: Mapping[str, Any]) -> Iterator[str]:

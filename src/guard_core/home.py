@@ -163,36 +163,45 @@ class Home:
         Policy trouble is not raised: it is a decision that does not allow (:attr:`Decision.undecidable`).
         Raises Undecidable when the record cannot be written, because then nothing may happen.
         """
-        moment = self.clock()
-        question = {"now_ns": to_ns(moment), **input, "principal": principal.to_input()}
-        answer, revision, engine = self._ask(path, question)
-        decision = Decision(
-            decision_id=new_id("dec"),
-            path=path,
-            value=answer.value,
-            defined=answer.defined,
-            error=answer.error,
-            revision=revision,
-            engine=engine,
-            enforcement=enforcement,
-            eval_ns=answer.eval_ns,
-        )
+        return self.decide_many(path, [(input, principal, subject)], enforcement=enforcement)[0]
+
+    def decide_many(
+        self,
+        path: str,
+        questions: Sequence[tuple[Mapping[str, Any], Principal, str]],
+        *,
+        enforcement: Enforcement,
+    ) -> list[Decision]:
+        """:meth:`decide` for several (input, principal, subject), put on record in one write: all or none."""
+        decisions: list[Decision] = []
+        bodies: list[dict[str, Any]] = []
         try:
-            self.audit.decision(
-                decision,
-                question=question,
-                requested_by=f"{principal.tenant}/{principal.user}",
-                subject=subject,
-                moment=moment,
-            )
-            if answer.difference is not None:
-                self.audit.event(
-                    "policy.difference",
-                    subject=subject,
-                    data=answer.difference,
-                    enforcement=Enforcement.DETECTIVE,
-                    decision_id=decision.decision_id,
+            for given, principal, subject in questions:
+                moment = self.clock()
+                question = {"now_ns": to_ns(moment), **given, "principal": principal.to_input()}
+                answer, revision, engine = self._ask(path, question)
+                decision = Decision(
+                    decision_id=new_id("dec"),
+                    path=path,
+                    value=answer.value,
+                    defined=answer.defined,
+                    error=answer.error,
+                    revision=revision,
+                    engine=engine,
+                    enforcement=enforcement,
+                    eval_ns=answer.eval_ns,
                 )
+                decisions.append(decision)
+                bodies += self.audit.bodies_of(
+                    decision,
+                    question=question,
+                    requested_by=f"{principal.tenant}/{principal.user}",
+                    subject=subject,
+                    moment=moment,
+                    difference=answer.difference,
+                )
+            if bodies:
+                self.audit.append(bodies)
         except (TypeError, ValueError, RecursionError) as error:
             raise Undecidable(
                 f"no decision is given because its question cannot be put on record: {error}"
@@ -201,7 +210,7 @@ class Home:
             raise Undecidable(
                 f"no decision is given while the audit log cannot be trusted: {error}"
             ) from error
-        return decision
+        return decisions
 
     def _ask(self, path: str, question: Mapping[str, Any]) -> tuple[Answer, str, str]:
         try:

@@ -26,6 +26,8 @@ from guard_core.errors import Denied, UserError
 from guard_core.files import locked, write_atomic
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from guard_core.storage import Storage
     from guard_core.storage.tables import CredentialRow
 
@@ -128,8 +130,12 @@ class Credentials:
         workload: str | None = None,
         datasets: Iterable[str] = (),
         ttl_seconds: int | None = None,
+        session: Session | None = None,
     ) -> str:
-        """Make a credential; returns its token, shown this once. Raises UserError for bad names."""
+        """Make a credential; returns its token, shown this once. Raises UserError for bad names.
+
+        ``session`` is a writing transaction of the same storage that it becomes part of.
+        """
         if not NAME.match(tenant):
             raise UserError(f"tenant {tenant!r} is not a name: lower-case letters, digits, '.', '_' or '-'")
         if not user.strip() or len(user) > 128:
@@ -143,7 +149,7 @@ class Credentials:
         token = f"tg_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
         now = self._clock()
         expires = None if ttl_seconds is None else now + timedelta(seconds=ttl_seconds)
-        self._store(token, tenant, user, tuple(roles), kind, workload, tuple(datasets), now, expires)
+        self._store(token, tenant, user, tuple(roles), kind, workload, tuple(datasets), now, expires, session)
         return token
 
     def _store(
@@ -157,24 +163,27 @@ class Credentials:
         datasets: tuple[str, ...],
         now: datetime,
         expires: datetime | None,
+        session: Session | None = None,
     ) -> None:
         from guard_core.storage.tables import CredentialRow
 
-        with self._storage.session() as session:
-            session.add(
-                CredentialRow(
-                    id=_id_of(token),
-                    kind=kind,
-                    tenant=tenant,
-                    user=user,
-                    roles=list(roles),
-                    workload=workload,
-                    datasets=list(datasets),
-                    token_sha256=_digest(token),
-                    created_at=now,
-                    expires_at=expires,
-                )
-            )
+        row = CredentialRow(
+            id=_id_of(token),
+            kind=kind,
+            tenant=tenant,
+            user=user,
+            roles=list(roles),
+            workload=workload,
+            datasets=list(datasets),
+            token_sha256=_digest(token),
+            created_at=now,
+            expires_at=expires,
+        )
+        if session is not None:
+            session.add(row)
+            return
+        with self._storage.session() as own:
+            own.add(row)
 
     def verify(self, token: str) -> Principal:
         """Who ``token`` proves. Raises Denied when it is unknown, expired or revoked."""

@@ -7,8 +7,9 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compute_guard.admission import assess, heads_of_line, next_admissible
+from compute_guard.admission import assess
 from compute_guard.quota import Amounts, Queue, Quotas, ResourceQuota
+from compute_guard.round import decide_round, next_admissible
 from compute_guard.snapshot import Snapshot
 from compute_guard.workload import Workload
 
@@ -71,7 +72,8 @@ def test_who_stays_within_its_own_quota_goes_before_who_borrows():
         {n: Queue(n, n, "pool", {"jobs": ResourceQuota(9), "cpu_milli": ResourceQuota(1000)}) for n in "ab"}
     )
     borrower, owner = job("borrower", queue="a", cpu=1500, age=9), job("owner", queue="b", cpu=1000)
-    assert heads_of_line(Snapshot(lenders, pending=(borrower, owner))) == (owner, borrower)
+    picks = decide_round(Snapshot(lenders, pending=(borrower, owner))).picks
+    assert [pick.workload for pick in picks] == [owner]
 
 
 def test_the_numbers_that_hold_a_job_are_told():
@@ -189,7 +191,8 @@ def test_more_than_a_user_may_ever_hold_can_never_fit_and_stays_at_the_head_to_b
     huge = of_user("huge", "ada", cpu=3000)
     snapshot = Snapshot(CAPPED, pending=(huge,))
     assert not assess(snapshot, huge).ever_fits
-    assert heads_of_line(snapshot) == (huge,)
+    behind = of_user("behind", "bob", cpu=1, age=-1)
+    assert next_admissible(replace(snapshot, pending=(huge, behind))) is None
 
 
 def test_a_queue_without_caps_says_nothing_of_users():
@@ -218,4 +221,4 @@ def test_no_user_ever_holds_more_than_the_cap_and_nobody_below_it_starves(events
     while (head := next_admissible(snapshot)) is not None:
         snapshot = snapshot.with_released(head) if head in running else snapshot.with_reserved(head)
         snapshot = snapshot.with_released(head)
-    assert all(not assess(snapshot, left).ever_fits for left in heads_of_line(snapshot))
+    assert all(not assess(snapshot, left).ever_fits for left in snapshot.pending[:1])

@@ -170,7 +170,7 @@ class _Head:
         if not isinstance(body, dict):
             return self.no(400, "a submission must be a JSON object")
         gateway = await self.service.gateway()
-        outcome = await self.service.decide(lambda: gateway.submit(caller.principal, body))
+        outcome = await self.service.submit(caller.principal, body)
         if isinstance(outcome, Refused):
             return self.web.Response(
                 status=outcome.status,
@@ -198,7 +198,12 @@ class _Head:
         if response.status != 200:
             return response
         return self.web.json_response(
-            listed(json.loads(response.body), entries, everything=caller.everything)
+            listed(
+                json.loads(response.body),
+                entries,
+                everything=caller.everything,
+                waiting=await self.service.decide(lambda: gateway.explain(entries)),
+            )
         )
 
     async def _job(self, request: Any, handler: Handler, caller: _Caller, job_id: str, rest: str) -> Any:
@@ -229,10 +234,11 @@ class _Head:
     async def _ledger_only(self, route: tuple[str, str], entry: Entry, caller: _Caller) -> Any:
         """Answers for a job that Ray does not know, in the shapes Ray would give."""
         gateway = await self.service.gateway()
-        if route == ("GET", ""):
-            return self.web.json_response(details_of(entry))
-        if route == ("GET", "/logs"):
-            return self.web.json_response({"logs": f"[trainguard] {message_of(entry)}\n"})
+        if route in (("GET", ""), ("GET", "/logs")):
+            waiting = (await self.service.decide(lambda: gateway.explain([entry]))).get(entry.id, "")
+            if route == ("GET", ""):
+                return self.web.json_response(details_of(entry, waiting))
+            return self.web.json_response({"logs": f"[trainguard] {message_of(entry, waiting)}\n"})
         if route == ("POST", "/stop"):
             reason = f"stopped by {caller.principal.user} before it started"
             stopped = entry.state is WorkloadState.PENDING and await self.service.decide(

@@ -12,13 +12,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_guard.connection import Cluster, load_cluster
-from compute_guard.gateway import Admitted, Gateway
+from compute_guard.gateway import Admitted, Gateway, Held, Refused
 from compute_guard.processes import MARKER
 from compute_guard.ray_plugin.gcs import Gcs
 from compute_guard.ray_plugin.origin import Origins
@@ -29,6 +30,7 @@ from guard_core.findings import Enforcement
 
 if TYPE_CHECKING:
     from compute_guard.ledger import Entry
+    from guard_core.identity import Principal
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -37,6 +39,9 @@ PERIOD_VARIABLE = "COMPUTE_GUARD_PERIOD_MS"
 LEASE = "admission"
 LEASE_SECONDS = 10.0
 SUBMIT_ATTEMPTS = 5
+BATCH = 256
+"""Submissions decided in one go; more would make the first of them wait for the last."""
+HAND_OVERS = 8
 
 
 class Service:
@@ -58,6 +63,8 @@ class Service:
         self._gateway: Gateway | None = None
         self._ended: set[str] = set()
         self._attempts: dict[str, int] = {}
+        self._inbox: list[tuple[Principal, Mapping[str, Any], asyncio.Future[Admitted | Held | Refused]]] = []
+        self._deciding_inbox: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -85,6 +92,53 @@ class Service:
     async def read(self, work: Callable[[], T]) -> T:
         """Run ``work`` in a reading thread."""
         return await asyncio.get_running_loop().run_in_executor(self._reading, work)
+
+    async def submit(self, principal: Principal, body: Mapping[str, Any]) -> Admitted | Held | Refused:
+        """Decide a submission, together with all that arrive while another decision is being made.
+
+        An admitted one is on its way (`underway`) when this returns; the caller ends that
+        (:meth:`on_its_way`).
+        """
+        answer: asyncio.Future[Admitted | Held | Refused] = asyncio.get_running_loop().create_future()
+        self._inbox.append((principal, body, answer))
+        if self._deciding_inbox is None:
+            self._deciding_inbox = asyncio.get_running_loop().create_task(self._decide_inbox())
+        return await answer
+
+    async def _decide_inbox(self) -> None:
+        try:
+            gateway = await self.gateway()
+            while self._inbox:
+                batch, self._inbox = self._inbox[:BATCH], self._inbox[BATCH:]
+                asked = [(principal, body) for principal, body, _ in batch]
+                try:
+                    outcomes, others = await self.decide(partial(gateway.submit_many, asked))
+                except Exception as error:  # noqa: BLE001 - every one of the batch has to hear of it
+                    for _, _, answer in batch:
+                        if not answer.done():
+                            answer.set_exception(error)
+                    continue
+                self.underway |= {one.id for one in (*outcomes, *others) if isinstance(one, Admitted)}
+                for (_, _, answer), outcome in zip(batch, outcomes, strict=True):
+                    if not answer.done():
+                        answer.set_result(outcome)
+                    elif isinstance(outcome, Admitted):
+                        self.underway.discard(outcome.id)  # its client has gone: the reconciler hands it over
+                await self._hand_over_all(gateway, others)
+        finally:
+            self._deciding_inbox = None
+            if self._inbox:
+                self._deciding_inbox = asyncio.get_running_loop().create_task(self._decide_inbox())
+
+    async def _hand_over_all(self, gateway: Gateway, admitted: Iterable[Admitted]) -> None:
+        """Hand several over at once, a few at a time: Ray's Job API starts a process for each."""
+        gate = asyncio.Semaphore(HAND_OVERS)
+
+        async def one(item: Admitted) -> None:
+            async with gate:
+                await self._hand_over(gateway, item)
+
+        await asyncio.gather(*(one(item) for item in admitted))
 
     async def gateway(self) -> Gateway:
         """The gateway, opened at first use. Raises GuardError while the home cannot be opened."""
@@ -126,10 +180,13 @@ class Service:
             return
         if not self._announced:
             await self.read(lambda: self._announce(gateway))
-        for correction in await self.read(lambda: self._corrections(gateway)):
+        corrections = await self.read(lambda: self._corrections(gateway))
+        await self._record(gateway, corrections)
+        for correction in corrections:
             await self._apply(gateway, correction)
-        for admitted in await self.decide(gateway.release):
-            await self._hand_over(gateway, admitted)
+        admitted = await self.decide(gateway.release)
+        self.underway |= {one.id for one in admitted}
+        await self._hand_over_all(gateway, admitted)
 
     def _leads(self, gateway: Gateway) -> bool:
         """Whether this process holds the lease; it is renewed when half of it has passed."""
@@ -171,7 +228,9 @@ class Service:
         for submission_id in sorted((living | {d.submission_id for d in drivers}) - {""}):
             if submission_id not in entries and (entry := gateway.ledger.get(submission_id)) is not None:
                 entries[entry.id] = entry
-        found = reconcile(entries.values(), submissions, drivers, being_submitted=underway)
+        found = reconcile(
+            entries.values(), submissions, drivers, being_submitted=underway, now=gateway.home.clock()
+        )
         self._forget_ended(entries, submissions)
         return found
 
@@ -186,15 +245,18 @@ class Service:
 
     async def _apply(self, gateway: Gateway, correction: Correction) -> None:
         target, reason = correction.target, correction.reason
-        if correction.step is Step.RUN:
-            job_id = correction.ray_job_id
-            await self.decide(lambda: gateway.run(target, job_id))
-        elif correction.step is Step.FINISH:
-            await self.decide(lambda: gateway.finish(target, WorkloadState.FINISHED, reason))
-        elif correction.step is Step.SUBMIT:
+        if correction.step in (Step.RUN, Step.FINISH):
+            return  # recorded already, all of a round in one transaction
+        if correction.step is Step.SUBMIT:
             entry = await self.read(lambda: gateway.ledger.get(target))
-            if entry is not None and entry.state is WorkloadState.ADMITTED and target not in self.underway:
+            lost = entry is not None and entry.state is WorkloadState.ADMITTED and target not in self.underway
+            # Looked at again: it may have been handed over since the round's own look.
+            if entry is not None and lost and not await self.known_to_ray(target):
                 await self._hand_over(gateway, await self.decide(lambda: gateway.resubmission(entry)))
+        elif correction.step is Step.STOP_EVICTED:
+            await self._post(f"/api/jobs/{target}/stop", None)
+        elif correction.step is Step.TAKE_OUT:
+            await self._take_out(gateway, target, reason)
         elif correction.step is Step.STOP_SUBMISSION:
             await self._record_intrusion(gateway, "submission", target, reason)
             await self._post(f"/api/jobs/{target}/stop", None)
@@ -202,6 +264,32 @@ class Service:
             await self._record_intrusion(gateway, "driver", target, reason)
             done = await self.read(lambda: self._gcs.end_driver(target))
             logger.warning("TrainGuard stopped driver %s: %s (%s)", target, reason, done)
+
+    async def _record(self, gateway: Gateway, corrections: Iterable[Correction]) -> None:
+        """What Ray started and ended, in one transaction each."""
+        started = [(c.target, c.ray_job_id) for c in corrections if c.step is Step.RUN]
+        ended = [(c.target, WorkloadState.FINISHED, c.reason) for c in corrections if c.step is Step.FINISH]
+        if started:
+            await self.decide(lambda: gateway.run_many(started))
+        if ended:
+            await self.decide(lambda: gateway.finish_many(ended))
+
+    async def _take_out(self, gateway: Gateway, target: str, reason: str) -> None:
+        """A job with notice has stopped: end what it left, then let it wait again, or end."""
+        entry = await self.read(lambda: gateway.ledger.get(target))
+        if entry is None or entry.eviction is None:
+            return
+        for driver in await self.read(self._gcs.drivers):
+            if driver.submission_id == target:
+                await self.read(partial(self._gcs.end_driver, driver.job_id))
+        if entry.eviction.requeue:
+            # Ray keeps ids for ever; only without its record can the job be submitted under its own again.
+            if await self.known_to_ray(target) and (await self._delete(target)) != 200:
+                return
+            self._ended.discard(target)
+            await self.decide(lambda: gateway.requeue(target, reason))
+        else:
+            await self.decide(lambda: gateway.finish(target, WorkloadState.PREEMPTED, reason))
 
     async def _record_intrusion(self, gateway: Gateway, kind: str, target: str, reason: str) -> None:
         await self.decide(
@@ -231,15 +319,21 @@ class Service:
         reason = f"Ray refused it ({status}): {(text.strip().splitlines() or [''])[-1]}"
         await self.decide(lambda: gateway.finish(admitted.id, WorkloadState.EVICTED, reason))
 
+    async def _delete(self, submission_id: str) -> int:
+        return (await self._call("DELETE", f"/api/jobs/{submission_id}", None))[0]
+
     async def _post(self, path: str, body: object) -> tuple[int, str]:
+        return await self._call("POST", path, body)
+
+    async def _call(self, method: str, path: str, body: object) -> tuple[int, str]:
         import aiohttp
 
         headers = {"Authorization": f"Bearer {self.token()}"}
         timeout = aiohttp.ClientTimeout(total=60)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             try:
-                async with session.post(
-                    await self.own_address() + path, json=body, headers=headers
+                async with session.request(
+                    method, await self.own_address() + path, json=body, headers=headers
                 ) as answer:
                     return answer.status, await answer.text()
             except (aiohttp.ClientError, TimeoutError) as error:

@@ -6,6 +6,7 @@ happens yet.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from compute_guard.ray_plugin.service import Service
@@ -25,7 +26,8 @@ async def follow_logs(web: Any, service: Service, request: Any, submission_id: s
         entry = await service.read(lambda: gateway.ledger.get(submission_id))
         if entry is None:
             break
-        line = f"[trainguard] {message_of(entry)}\n"
+        waiting = await service.decide(partial(gateway.explain, [entry]))
+        line = f"[trainguard] {message_of(entry, waiting.get(entry.id, ''))}\n"
         if line != said and entry.state is not WorkloadState.ADMITTED:
             await socket.send_str(line)
             said = line

@@ -19,10 +19,13 @@ _STATUS = {
 HIDDEN = "<hidden>"
 
 
-def message_of(entry: Entry) -> str:
-    """The job's status message: which rule holds it, the numbers, who is ahead."""
+def message_of(entry: Entry, waiting: str = "") -> str:
+    """The job's status message: which rule holds it, the numbers, who is ahead (``waiting``, as of now)."""
     if entry.state is WorkloadState.PENDING:
-        return f"{entry.reason or 'waiting for the next admission round'} (trainguard compute why {entry.id})"
+        reason = waiting or entry.reason or "waiting for the next admission round"
+        return f"{reason} (trainguard compute why {entry.id})"
+    if entry.eviction is not None:
+        return f"TrainGuard: has notice: {entry.eviction.reason}"
     if entry.state is WorkloadState.ADMITTED:
         return "admitted; being handed to Ray"
     if entry.state is WorkloadState.DENIED:
@@ -32,7 +35,7 @@ def message_of(entry: Entry) -> str:
     return entry.reason
 
 
-def details_of(entry: Entry) -> dict[str, Any]:
+def details_of(entry: Entry, waiting: str = "") -> dict[str, Any]:
     """``JobDetails`` of a workload that Ray does not know (yet, or any more)."""
     spec = entry.workload.spec
     ended = entry.reason.partition(":")[0]
@@ -44,7 +47,7 @@ def details_of(entry: Entry) -> dict[str, Any]:
         "driver_info": None,
         "status": _STATUS.get(entry.state, status),
         "entrypoint": entry.workload.entrypoint,
-        "message": message_of(entry),
+        "message": message_of(entry, waiting),
         "error_type": None,
         "start_time": entry.created_ms,
         "end_time": entry.finished_ms,
@@ -68,15 +71,22 @@ def shown(details: Mapping[str, Any], entry: Entry | None) -> dict[str, Any]:
     """Ray's details of one job, without its credential, and with our reason where we ended it."""
     answer = dict(details)
     answer["runtime_env"] = without_token(answer.get("runtime_env") or {})
-    if entry is not None and entry.state in (WorkloadState.EVICTED, WorkloadState.PREEMPTED):
+    ended_by_us = entry is not None and entry.state in (WorkloadState.EVICTED, WorkloadState.PREEMPTED)
+    if entry is not None and (ended_by_us or entry.eviction is not None):
         answer["message"] = message_of(entry)
     return answer
 
 
-def listed(of_ray: Iterable[Mapping[str, Any]], entries: Iterable[Entry], *, everything: bool) -> list[Any]:
+def listed(
+    of_ray: Iterable[Mapping[str, Any]],
+    entries: Iterable[Entry],
+    *,
+    everything: bool,
+    waiting: Mapping[str, str] | None = None,
+) -> list[Any]:
     """Ray's job list cut to the workloads in ``entries``, with those that Ray does not know added.
 
-    ``everything`` keeps what is not in the ledger too: for a platform admin.
+    ``everything`` keeps what is not in the ledger too: for a platform admin. ``waiting``: reasons as of now.
     """
     by_id = {entry.id: entry for entry in entries}
     known = {details.get("submission_id"): details for details in of_ray}
@@ -87,4 +97,4 @@ def listed(of_ray: Iterable[Mapping[str, Any]], entries: Iterable[Entry], *, eve
     ]
     # Ray forgets a job that was deleted; only what still says something of its own is added.
     missing = (e for e in by_id.values() if e.id not in known and e.state is not WorkloadState.FINISHED)
-    return answer + [details_of(entry) for entry in missing]
+    return answer + [details_of(entry, (waiting or {}).get(entry.id, "")) for entry in missing]

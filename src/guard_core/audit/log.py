@@ -67,11 +67,38 @@ class AuditLog:
         Raises as :meth:`append`.
         """
         when = moment if moment is not None else self._clock()
-        body = decision_event(
-            decision, question=question, requested_by=requested_by, subject=subject, moment=when
+        self.append(
+            self.bodies_of(
+                decision, question=question, requested_by=requested_by, subject=subject, moment=when
+            )
         )
-        self.append([body])
         return decision.decision_id
+
+    def bodies_of(
+        self,
+        decision: Decision,
+        *,
+        question: Mapping[str, Any],
+        requested_by: str,
+        subject: str,
+        moment: datetime,
+        difference: Mapping[str, Any] | None = None,
+    ) -> list[dict[str, Any]]:
+        """The records of a decision, for :meth:`append`: it, and what a staged candidate said otherwise."""
+        body = decision_event(
+            decision, question=question, requested_by=requested_by, subject=subject, moment=moment
+        )
+        if difference is None:
+            return [body]
+        event = self._event(
+            "policy.difference", subject, difference, Enforcement.DETECTIVE, decision.decision_id
+        )
+        return [body, event]
+
+    def events(self, events: Sequence[tuple[str, str, Mapping[str, Any], Enforcement, str]]) -> None:
+        """:meth:`event` of several, all or none: (kind, subject, data, enforcement, decision id) each."""
+        if events:
+            self.append([self._event(*event) for event in events])
 
     def event(
         self,

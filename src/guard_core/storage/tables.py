@@ -234,6 +234,42 @@ class QueueHoldRow(Base):
     held_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class MeterRow(Base):
+    """Decayed use of one queue: ``value`` at ``at_ms``, growing by ``rate`` a millisecond since then."""
+
+    __tablename__ = "queue_meters"
+
+    queue: Mapped[str] = mapped_column(String(128), primary_key=True)
+    meter: Mapped[str] = mapped_column(String(16), primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger)
+    rate: Mapped[int] = mapped_column(BigInteger)
+    at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class EvictionRow(Base):
+    """A running workload that was told to go: why, for whom, when it is stopped, and what comes then."""
+
+    __tablename__ = "evictions"
+
+    workload_id: Mapped[str] = mapped_column(ForeignKey("workloads.id"), primary_key=True)
+    cause: Mapped[str] = mapped_column(String(32))
+    reason: Mapped[str] = mapped_column(Text)
+    beneficiary: Mapped[str | None] = mapped_column(String(128))
+    requeue: Mapped[bool] = mapped_column(Boolean)
+    decision_id: Mapped[str] = mapped_column(String(64))
+    noticed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    stop_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ChangesRow(Base):
+    """How often the ledger was changed: who remembers the number knows whether what it read still holds."""
+
+    __tablename__ = "ledger_changes"
+
+    name: Mapped[str] = mapped_column(String(16), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger)
+
+
 class LeaseRow(Base):
     """Who does a job that only one process may do at a time, and until when (the admission loop)."""
 

@@ -18,6 +18,9 @@
 #     queue-on-hold: nothing to do; a platform admin ends the hold when its incident is closed
 #     quota-busy: nothing to do; the job starts when the queue has room
 #     user-never-fits: ask for less, or have the cap per user raised (per_user in quotas.yaml)
+#     queue-full: wait until some of the queue's waiting jobs have started, or stop some of them
+#     budget-spent: nothing to do; the budget refills with its half-life, or a platform admin raises it
+#     pool-maintenance: nothing to do; the job starts when the window has passed
 #     user-busy: nothing to do; the job starts when enough of the user's other jobs have ended
 package guard.compute.admission
 
@@ -159,6 +162,36 @@ hold contains {"rule": "quota-busy", "msg": msg, "resource": resource} if {
 		[show(share, "requested"), resource, show(share, "available"), queue_name],
 	)
 }
+
+# METADATA
+# title: What else holds or refuses a job
+# description: A line that is full, a budget that is spent, a flavor whose pool is under maintenance.
+deny contains {"rule": "queue-full", "msg": msg} if {
+	is_number(input.quota.max_pending)
+	not room_in_line
+	msg := sprintf("%v jobs wait in queue %v, no more may", [show(input.quota, "pending"), queue_name])
+}
+
+hold contains {"rule": "budget-spent", "msg": msg} if {
+	is_object(input.quota.budget)
+	not input.quota.budget.fits == true
+	msg := sprintf("queue %v has used %v of %v thousandths of a GPU-hour; half of it is forgotten in %v h", [
+		queue_name,
+		show(input.quota.budget, "used_milli_gpu_hours"),
+		show(input.quota.budget, "limit_milli_gpu_hours"),
+		show(input.quota.budget, "half_life_hours"),
+	])
+}
+
+hold contains {"rule": "pool-maintenance", "msg": input.quota.maintenance} if is_string(input.quota.maintenance)
+
+room_in_line if {
+	is_number(input.quota.pending)
+	is_number(input.quota.max_pending)
+	input.quota.pending < input.quota.max_pending
+}
+
+room_in_line if input.quota.in_line == true
 
 warn contains reason if {
 	some fact in datasets

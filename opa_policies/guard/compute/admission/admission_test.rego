@@ -99,3 +99,22 @@ test_a_queue_belongs_to_its_tenant if {
 	"tenant-mismatch" in denied({"workload": {"queue": "beta"}, "quota": {"queue": "beta"}})
 	"queue-unknown" in denied({"workload": {"queue": "other"}, "quota": {"queue": "other"}})
 }
+
+test_a_full_line_takes_no_more_and_keeps_who_is_in_it if {
+	denied({"quota": {"pending": 3, "max_pending": 3}}) == {"queue-full"}
+	denied({"quota": {"pending": "?", "max_pending": 3}}) == {"queue-full"}
+	denied({"quota": {"pending": 2, "max_pending": 3}}) == set()
+	denied({"quota": {"pending": 3, "max_pending": 3, "in_line": true}}) == set()
+}
+
+test_a_spent_budget_holds if {
+	budget := {"limit_milli_gpu_hours": 9, "used_milli_gpu_hours": 9, "half_life_hours": 1, "fits": false}
+	fixture.rules(decided({"quota": {"budget": budget}}).hold) == {"budget-spent"}
+	decided({"quota": {"budget": object.union(budget, {"fits": true})}}).allow == true
+	decided({"quota": {"budget": {}}}).allow == false
+}
+
+test_a_pool_under_maintenance_holds if {
+	held := decided({"quota": {"maintenance": "pool a100 is under maintenance"}})
+	fixture.rules(held.hold) == {"pool-maintenance"}
+}

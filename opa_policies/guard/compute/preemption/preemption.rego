@@ -1,0 +1,126 @@
+# METADATA
+# title: May this running job be made to go?
+# description: |
+#   The core has found that room is needed and whose; this says whether they may be taken out for it. A queue takes
+#   back what is its own, a higher priority ends a lower one in the same queue, and a lowered quota ends what runs
+#   beyond it, each only where quotas.yaml says so. Input: principal (whose job needs the room, or the owner of the
+#   job that goes), now_ns, cause, victim {submission_id, tenant, queue, tree, priority}, beneficiary {the same}.
+# custom:
+#   article: 4
+#   instead:
+#     preemption-incomplete: ask with the cause, the job that goes, and the one that needs the room
+#     cause-unknown: give one of reclaim, priority, lowered_quota as the cause
+#     queue-unknown: use queues of quotas.yaml
+#     tenant-mismatch: ask for a job of your own tenant
+#     reclaim-off: set preemption.reclaim_within_cohort of the queue that needs the room
+#     priority-off: set preemption.within_queue of the queue
+#     priority-too-low: nothing to do; only a job of lower priority may be ended here
+#     other-cohort: nothing to do; only queues of one tree of cohorts take from each other
+#     lowered-keeps: set preemption.lowered_quota of the queue to preempt
+package guard.compute.preemption
+
+import data.guard.lib.caller
+
+default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}], "warn": []}
+
+# METADATA
+# entrypoint: true
+decision := {"allow": count(deny) == 0, "deny": deny, "warn": []}
+
+causes := {"reclaim", "priority", "lowered_quota"}
+
+loser := data.guard.config.quotas.queues[input.victim.queue]
+
+winner := data.guard.config.quotas.queues[input.beneficiary.queue]
+
+deny contains reason if some reason in caller.deny
+
+deny contains {"rule": "preemption-incomplete", "msg": "the request does not describe both jobs"} if not complete
+
+deny contains {"rule": "cause-unknown", "msg": "the cause is none of reclaim, priority, lowered_quota"} if {
+	not known_cause
+}
+
+deny contains {"rule": "queue-unknown", "msg": "the queue of the job that goes is not in quotas.yaml"} if not loser
+
+deny contains {"rule": "queue-unknown", "msg": "the queue that needs the room is not in quotas.yaml"} if {
+	taken
+	not winner
+}
+
+deny contains {"rule": "tenant-mismatch", "msg": "the room is asked for another tenant's job"} if {
+	taken
+	not own
+}
+
+deny contains {"rule": "reclaim-off", "msg": "this queue takes nothing back from its cohort"} if {
+	input.cause == "reclaim"
+	not reclaims
+}
+
+deny contains {"rule": "priority-off", "msg": "priorities end nothing in this queue"} if {
+	input.cause == "priority"
+	not winner.preemption.within_queue == "lower_priority"
+}
+
+deny contains {"rule": "priority-too-low", "msg": "the job that goes has no lower priority"} if {
+	needs_priority
+	not lower
+}
+
+deny contains {"rule": "other-cohort", "msg": "the two queues are in no common cohort"} if {
+	input.cause == "reclaim"
+	not same_tree
+}
+
+deny contains {"rule": "other-cohort", "msg": "the two jobs are not in one queue"} if {
+	input.cause == "priority"
+	not same_queue
+}
+
+deny contains {"rule": "lowered-keeps", "msg": "a lowered quota lets this queue's jobs run on"} if {
+	input.cause == "lowered_quota"
+	not loser.preemption.lowered_quota == "preempt"
+}
+
+known_cause if input.cause in causes
+
+taken if input.cause in {"reclaim", "priority"}
+
+own if winner.tenant == input.principal.tenant
+
+reclaims if winner.preemption.reclaim_within_cohort in {"any", "lower_priority"}
+
+needs_priority if input.cause == "priority"
+
+needs_priority if {
+	input.cause == "reclaim"
+	winner.preemption.reclaim_within_cohort == "lower_priority"
+}
+
+lower if {
+	is_number(input.victim.priority)
+	is_number(input.beneficiary.priority)
+	input.victim.priority < input.beneficiary.priority
+}
+
+# The core names the cohort at the top of each queue's tree.
+same_tree if {
+	is_string(input.victim.tree)
+	input.victim.tree == input.beneficiary.tree
+}
+
+same_queue if input.victim.queue == input.beneficiary.queue
+
+complete if {
+	is_string(input.victim.submission_id)
+	is_string(input.victim.queue)
+	not taken
+}
+
+complete if {
+	is_string(input.victim.submission_id)
+	is_string(input.victim.queue)
+	is_string(input.beneficiary.submission_id)
+	is_string(input.beneficiary.queue)
+}

@@ -1,0 +1,253 @@
+"""Several steps of the ledger in one transaction: the only writer of workload states.
+
+Quota is checked against the database's own sums in the same transaction, whatever the caller had seen
+before, so a reservation can be neither lost nor made twice.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from compute_guard.admission import assess
+from compute_guard.ledger_rows import (
+    Entry,
+    Eviction,
+    charge_meters,
+    entry_of,
+    snapshot_of,
+    stored_spec,
+    workload_of,
+)
+from compute_guard.quota import Quotas, Way
+from compute_guard.snapshot import Snapshot
+from compute_guard.workload import TRANSITIONS, Workload, WorkloadState
+from guard_core.clock import Clock, to_ns
+from guard_core.errors import GuardError, UserError
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from guard_core.storage.tables import WorkloadRow
+
+
+class IllegalTransition(GuardError):
+    """A workload cannot go from its state to the one asked for."""
+
+
+class Reservation(Enum):
+    """What came of trying to reserve."""
+
+    RESERVED = "reserved"
+    NO_ROOM = "no room"
+    NOT_PENDING = "not pending"
+
+
+class Facts(TypedDict, total=False):
+    """What :meth:`Posting.note` may set."""
+
+    reason: str
+    decision_id: str
+    ray_job_id: str
+    priority: int
+    lease_token: str
+
+
+class Posting:
+    """The steps of one transaction. Made by :meth:`compute_guard.ledger.Ledger.posting`."""
+
+    def __init__(self, session: Session, clock: Clock, quotas: Quotas | None) -> None:
+        self._session = session
+        self._now: datetime = clock()
+        self._quotas = quotas
+        self._standing: Snapshot | None = None
+        self._moved: set[str] = set()
+
+    def close(self) -> None:
+        """The last step: meters of the queues whose reservations changed."""
+        if self._moved and self._quotas is not None:
+            charge_meters(self._session, self._quotas, self._moved, to_ns(self._now) // 1_000_000)
+
+    def add(
+        self,
+        workload: Workload,
+        *,
+        state: WorkloadState = WorkloadState.PENDING,
+        reason: str = "",
+        decision_id: str = "",
+    ) -> None:
+        """Record a new workload, pending or already denied. IntegrityError surfaces when its id is taken."""
+        from guard_core.storage.tables import WorkloadRow
+
+        if state not in (WorkloadState.PENDING, WorkloadState.DENIED):
+            raise IllegalTransition(f"a workload starts pending or denied, not {state.value}")
+        self._session.add(
+            WorkloadRow(
+                id=workload.id,
+                tenant=workload.tenant,
+                user=workload.user,
+                queue=workload.queue,
+                state=state.value,
+                requests=dict(workload.requests),
+                datasets=list(workload.declared),
+                spec=stored_spec(workload, keep_secrets=state is WorkloadState.PENDING),
+                reason=reason,
+                decision_id=decision_id,
+                ray_job_id=None,
+                priority=workload.priority,
+                created_at=self._now,
+                admitted_at=None,
+                finished_at=self._now if state.terminal else None,
+                lease_token=None,
+            )
+        )
+
+    def reserve(
+        self,
+        workload_id: str,
+        *,
+        decision_id: str = "",
+        lease_token: str | None = None,
+        way: Way | None = None,
+    ) -> Reservation:
+        """Admit a pending workload if its request still fits."""
+        from guard_core.storage.tables import ReservationRow
+
+        if self._quotas is None:
+            raise IllegalTransition("quotas are needed to reserve")
+        row = self._row(workload_id)
+        if row is None or row.state != WorkloadState.PENDING:
+            return Reservation.NOT_PENDING
+        workload = workload_of(row)
+        if workload.queue not in self._quotas.queues:
+            return Reservation.NO_ROOM
+        if self._standing is None:
+            self._session.flush()
+            self._standing = snapshot_of(self._session, self._quotas, lines=False)
+        assessment = assess(self._standing, workload, ahead=(), way=way)
+        if not assessment.fits or assessment.hold is not None:
+            return Reservation.NO_ROOM
+        held = assessment.way.amounts
+        self._session.add_all(
+            ReservationRow(workload_id=row.id, resource=resource, amount=amount)
+            for resource, amount in held.items()
+        )
+        self._standing = self._standing.with_reserved(workload, assessment.way.flavor, held)
+        self._moved.add(workload.queue)
+        row.state = WorkloadState.ADMITTED.value
+        row.reason = ""
+        row.admitted_at = self._now
+        row.decision_id = decision_id or row.decision_id
+        row.lease_token = lease_token
+        return Reservation.RESERVED
+
+    def move(
+        self, workload_id: str, to: WorkloadState, *, reason: str = "", ray_job_id: str | None = None
+    ) -> bool:
+        """Advance a workload; see :meth:`compute_guard.ledger.Ledger.move`."""
+        if to is WorkloadState.ADMITTED:
+            raise IllegalTransition("a workload is admitted by reserve(), which checks its quota")
+        row = self._row(workload_id)
+        if row is None:
+            raise UserError(f"workload {workload_id} is not in the ledger")
+        state = WorkloadState(row.state)
+        if state is to or (state.terminal and to.terminal):
+            return False
+        if to not in TRANSITIONS[state]:
+            raise IllegalTransition(f"workload {workload_id} cannot go from {state.value} to {to.value}")
+        row.state = to.value
+        row.reason = reason
+        row.ray_job_id = ray_job_id or row.ray_job_id
+        if not to.holds_quota:
+            self._give_back(row)
+        if to.terminal:
+            row.finished_at = self._now
+            row.spec = stored_spec(workload_of(row), keep_secrets=False)
+        return True
+
+    def evict(self, workload_id: str, eviction: Eviction) -> bool:
+        """Give notice; see :meth:`compute_guard.ledger.Ledger.evict`."""
+        from guard_core.storage.tables import EvictionRow
+
+        row = self._row(workload_id)
+        if row is None or not WorkloadState(row.state).holds_quota:
+            return False
+        if self._session.get(EvictionRow, workload_id) is not None:
+            return False
+        self._session.add(
+            EvictionRow(
+                workload_id=workload_id,
+                cause=eviction.cause,
+                reason=eviction.reason,
+                beneficiary=eviction.beneficiary,
+                requeue=eviction.requeue,
+                decision_id=eviction.decision_id,
+                noticed_at=eviction.noticed_at,
+                stop_at=eviction.stop_at,
+            )
+        )
+        return True
+
+    def requeue(self, workload_id: str, *, reason: str) -> bool:
+        """Put a workload back into its line; see :meth:`compute_guard.ledger.Ledger.requeue`."""
+        row = self._row(workload_id)
+        if row is None or not WorkloadState(row.state).holds_quota:
+            return False
+        self._give_back(row)
+        row.state = WorkloadState.PENDING.value
+        row.reason = reason
+        row.ray_job_id = row.admitted_at = row.lease_token = None
+        return True
+
+    @property
+    def session(self) -> Session:
+        """The transaction, for what has to happen together with it (a job's credential)."""
+        return self._session
+
+    def entry(self, workload_id: str) -> Entry | None:
+        """The workload as it stands in this transaction."""
+        from guard_core.storage.tables import EvictionRow
+
+        row = self._row(workload_id)
+        return None if row is None else entry_of(row, self._session.get(EvictionRow, workload_id))
+
+    def revoke(self, credential_id: str) -> None:
+        """End a job's credential; one that is unknown or ended already is left as it is."""
+        from guard_core.storage.tables import CredentialRow
+
+        row = self._session.get(CredentialRow, credential_id)
+        if row is not None and row.revoked_at is None:
+            row.revoked_at = self._now
+
+    def forget_denied(self, workload_id: str) -> None:
+        """Delete a refused workload, so that a mended one may have its name."""
+        row = self._row(workload_id)
+        if row is not None and row.state == WorkloadState.DENIED:
+            self._session.delete(row)
+            self._session.flush()
+
+    def note(self, workload_id: str, **facts: Unpack[Facts]) -> bool:
+        """Record facts that change no state. False for an unknown id."""
+        row = self._row(workload_id)
+        if row is None:
+            return False
+        for name, value in facts.items():
+            setattr(row, name, value)
+        return True
+
+    def _row(self, workload_id: str) -> WorkloadRow | None:
+        from guard_core.storage.tables import WorkloadRow
+
+        return self._session.get(WorkloadRow, workload_id)
+
+    def _give_back(self, row: WorkloadRow) -> None:
+        from sqlalchemy import delete
+
+        from guard_core.storage.tables import EvictionRow, ReservationRow
+
+        tables: tuple[Any, ...] = (ReservationRow, EvictionRow)
+        for table in tables:
+            self._session.execute(delete(table).where(table.workload_id == row.id))
+        self._standing = None
+        self._moved.add(row.queue)
