@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Unpack
 
 from compute_guard.ledger_rows import Entry, Eviction, entry_of, eviction_of, snapshot_of
-from compute_guard.posting import Facts, IllegalTransition, Posting, Reservation
+from compute_guard.posting import Facts, Growth, IllegalTransition, Posting, Reservation
 from compute_guard.quota import Amounts, Quotas, Way
 from compute_guard.snapshot import Snapshot
 from compute_guard.workload import Workload, WorkloadState
@@ -24,7 +24,7 @@ from guard_core.errors import UserError
 if TYPE_CHECKING:
     from guard_core.storage import Storage
 
-__all__ = ["Entry", "Eviction", "IllegalTransition", "Ledger", "Posting", "Reservation"]
+__all__ = ["Entry", "Eviction", "Growth", "IllegalTransition", "Ledger", "Posting", "Reservation"]
 
 
 class Ledger:
@@ -134,6 +134,15 @@ class Ledger:
         """
         with self.posting(quotas) as posting:
             return posting.reserve(workload_id, decision_id=decision_id, lease_token=lease_token, way=way)
+
+    def resize(self, workload_id: str, wanted: Amounts, quotas: Quotas) -> Growth:
+        """Raise or lower what a running workload holds: for its leases, actors and placement groups.
+
+        Whole or not at all, against the same quota as an admission and in the same kind of transaction; never
+        below what the job declared. ``wanted`` is everything it needs now, in plain resource names.
+        """
+        with self.posting(quotas) as posting:
+            return posting.resize(workload_id, wanted)
 
     def move(
         self,

@@ -6,6 +6,8 @@ before, so a reservation can be neither lost nor made twice.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -20,7 +22,7 @@ from compute_guard.ledger_rows import (
     stored_spec,
     workload_of,
 )
-from compute_guard.quota import Quotas, Way
+from compute_guard.quota import Amounts, Quotas, Way, base_of, flavor_of, total
 from compute_guard.snapshot import Snapshot
 from compute_guard.workload import TRANSITIONS, Workload, WorkloadState
 from guard_core.clock import Clock, to_ns
@@ -42,6 +44,19 @@ class Reservation(Enum):
     RESERVED = "reserved"
     NO_ROOM = "no room"
     NOT_PENDING = "not pending"
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What came of asking for more. ``reserved`` is what the workload holds now, in plain resource names.
+
+    ``reason`` says which number is in the way, ``ever`` whether that can pass.
+    """
+
+    reserved: Amounts
+    granted: bool
+    ever: bool = True
+    reason: str = ""
 
 
 class Facts(TypedDict, total=False):
@@ -122,10 +137,8 @@ class Posting:
         workload = workload_of(row)
         if workload.queue not in self._quotas.queues:
             return Reservation.NO_ROOM
-        if self._standing is None:
-            self._session.flush()
-            self._standing = snapshot_of(self._session, self._quotas, lines=False)
-        assessment = assess(self._standing, workload, ahead=(), way=way)
+        standing = self._standing_now()
+        assessment = assess(standing, workload, ahead=(), way=way)
         if not assessment.fits or assessment.hold is not None:
             return Reservation.NO_ROOM
         held = assessment.way.amounts
@@ -133,7 +146,7 @@ class Posting:
             ReservationRow(workload_id=row.id, resource=resource, amount=amount)
             for resource, amount in held.items()
         )
-        self._standing = self._standing.with_reserved(workload, assessment.way.flavor, held)
+        self._standing = standing.with_reserved(workload, assessment.way.flavor, held)
         self._moved.add(workload.queue)
         row.state = WorkloadState.ADMITTED.value
         row.reason = ""
@@ -141,6 +154,64 @@ class Posting:
         row.decision_id = decision_id or row.decision_id
         row.lease_token = lease_token
         return Reservation.RESERVED
+
+    def resize(self, workload_id: str, wanted: Amounts) -> Growth:
+        """Set what a workload holds to ``wanted``, never below what it declared, if its queue has room.
+
+        All of it or nothing (a placement group's bundles are added up by the caller). It stays in its flavor.
+        """
+        from sqlalchemy import select
+
+        from guard_core.storage.tables import ReservationRow
+
+        if self._quotas is None:
+            raise IllegalTransition("quotas are needed to reserve")
+        row = self._row(workload_id)
+        if row is None or not WorkloadState(row.state).holds_quota:
+            state = "not in the ledger" if row is None else row.state
+            return Growth(Amounts(), False, False, f"job {workload_id} is {state}")
+        query = select(ReservationRow).where(ReservationRow.workload_id == workload_id)
+        rows = {reserved.resource: reserved for reserved in self._session.scalars(query)}
+        held = {name: reserved.amount for name, reserved in rows.items()}
+        queue = self._quotas.queues.get(row.queue)
+        if queue is None:
+            return Growth(_plain(held), False, False, f"queue {row.queue} is not in quotas.yaml any more")
+        plain = {name: max(wanted[name], row.requests.get(name, 0)) for name in {*wanted, *row.requests}}
+        flavor = flavor_of(held)
+        target = queue.assignments(Amounts(plain), (flavor,) if flavor else ())[0][1]
+        more = Amounts({name: max(0, amount - held.get(name, 0)) for name, amount in target.items()})
+        if more:
+            refused = self._in_the_way(workload_of(row), more)
+            if refused is not None:
+                return Growth(_plain(held), False, *refused)
+        for name in {*target, *held}:
+            if name not in rows:
+                self._session.add(ReservationRow(workload_id=workload_id, resource=name, amount=target[name]))
+            elif target[name]:
+                rows[name].amount = target[name]
+            else:
+                self._session.delete(rows[name])
+        self._standing = None
+        self._moved.add(row.queue)
+        return Growth(_plain(target), True)
+
+    def _in_the_way(self, workload: Workload, more: Amounts) -> tuple[bool, str] | None:
+        """(can it ever pass, why not now), or None when ``more``, named with its flavor, fits."""
+        standing = self._standing_now()
+        way = Way(flavor_of(more), more, standing.quotas.vector(more))
+        seen = assess(standing, replace(workload, requests=_plain(more)), ahead=(), way=way)
+        if seen.fits and seen.hold is None:
+            return None
+        return seen.ever_fits, "; ".join(text for _, text in seen.waits_for())
+
+    def _standing_now(self) -> Snapshot:
+        """Reservations as this transaction sees them, its own included."""
+        if self._quotas is None:
+            raise IllegalTransition("quotas are needed to reserve")
+        if self._standing is None:
+            self._session.flush()
+            self._standing = snapshot_of(self._session, self._quotas, lines=False)
+        return self._standing
 
     def move(
         self, workload_id: str, to: WorkloadState, *, reason: str = "", ray_job_id: str | None = None
@@ -251,3 +322,8 @@ class Posting:
             self._session.execute(delete(table).where(table.workload_id == row.id))
         self._standing = None
         self._moved.add(row.queue)
+
+
+def _plain(amounts: Mapping[str, int]) -> Amounts:
+    """``amounts`` without the flavors in their names."""
+    return Amounts({name: total(amounts, name) for name in {base_of(name) for name in amounts}})

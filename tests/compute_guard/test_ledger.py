@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from compute_guard.ledger import IllegalTransition, Ledger, Reservation
+from compute_guard.ledger import Eviction, IllegalTransition, Ledger, Reservation
 from compute_guard.quota import Amounts, Queue, Quotas, ResourceQuota
 from compute_guard.workload import Workload, WorkloadState
 from guard_core.errors import UserError
 from guard_core.storage.database import Storage
+from guard_core.testing import FrozenClock
 
 QUOTAS = Quotas(
     {
@@ -107,6 +108,59 @@ def test_a_queue_on_hold_reserves_nothing_until_it_is_released(ledger):
     assert ledger.unhold("acme")
     assert not ledger.unhold("acme")
     assert ledger.reserve("j", QUOTAS) is Reservation.RESERVED
+
+
+def test_a_running_job_grows_within_quota_whole_or_not_at_all(ledger):
+    ledger.add(job("j"))
+    ledger.reserve("j", QUOTAS)
+    grown = ledger.resize("j", Amounts({"jobs": 1, "cpu_milli": 4000}), QUOTAS)
+    assert (grown.granted, grown.reserved["cpu_milli"]) == (True, 4000)
+    refused = ledger.resize("j", Amounts({"cpu_milli": 9000}), QUOTAS)
+    assert not refused.granted
+    assert "cpu_milli: asks 5" in refused.reason
+    assert ledger.reservations()["j"]["cpu_milli"] == 4000
+    assert ledger.resize("j", Amounts(), QUOTAS).reserved["cpu_milli"] == 1000, "never below what it declared"
+
+
+def test_a_job_that_ended_does_not_grow(ledger):
+    ledger.add(job("j"))
+    assert not ledger.resize("j", Amounts({"cpu_milli": 1}), QUOTAS).granted
+
+
+def test_a_job_that_has_to_go_keeps_its_quota_until_it_waits_again(ledger):
+    ledger.add(job("j"))
+    ledger.reserve("j", QUOTAS)
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    notice = Eviction(
+        cause="reclaim",
+        reason="queue beta takes back",
+        beneficiary="w",
+        requeue=True,
+        decision_id="d",
+        noticed_at=now,
+        stop_at=now,
+    )
+    assert ledger.evict("j", notice)
+    assert not ledger.evict("j", notice), "one notice is enough"
+    assert ledger.get("j").eviction == notice
+    assert ledger.snapshot(QUOTAS).holders[0].evicting
+    assert ledger.reservations()["j"]["cpu_milli"] == 1000
+    assert ledger.requeue("j", reason=notice.reason)
+    entry = ledger.get("j")
+    assert (entry.state, entry.eviction, entry.ray_job_id) == (WorkloadState.PENDING, None, None)
+    assert not ledger.reservations()
+    assert ledger.reserve("j", QUOTAS) is Reservation.RESERVED
+
+
+def test_use_is_remembered_after_a_job_has_ended(tmp_path):
+    clock = FrozenClock(datetime(2026, 1, 1, tzinfo=UTC))
+    ledger = Ledger(opened(tmp_path), clock)
+    ledger.add(job("j"))
+    ledger.reserve("j", QUOTAS)
+    clock.advance(seconds=10)
+    ledger.move("j", WorkloadState.FINISHED, quotas=QUOTAS)
+    meter = ledger.snapshot(QUOTAS).used["acme"]
+    assert (meter.value, meter.rate) == (1000 * 10_000, 0)  # a CPU for ten seconds, at a cost of 1
 
 
 @pytest.mark.parametrize(
