@@ -137,6 +137,32 @@ def incident_export(obj: Any, incident_id: str, output: Path | None) -> None:
     click.echo(str(target))
 
 
+@incident.command("routes")
+@click.option("--send", is_flag=True, help="Deliver now what is due (a running monitor does so by itself).")
+@_format
+@click.pass_obj
+def incident_routes(obj: Any, send: bool, output_format: str) -> None:
+    """Show who is told about incidents and how far each was told. Exit code 3 when one cannot be reached."""
+    from compute_guard.routes.courier import Courier
+    from guard_core.errors import Undecidable
+
+    home = obj.home()
+    _needs(home.principal(), "see or use the routes")
+    courier = Courier(home)
+    if send:
+        courier.round()
+    rows = [courier.standing(route) for route in courier.routes()]
+    if output_format == "json":
+        _json(rows)
+    else:
+        for row in rows:
+            click.echo(f"{row['name']:20} {row['kind']:13} {row['target']}  {row['behind']} behind")
+        if not rows:
+            click.echo("no routes; add some to usage.yaml", err=True)
+    if courier.problem:
+        raise Undecidable(f"{courier.problem}; nothing is lost, it is tried again")
+
+
 @click.group()
 def response() -> None:
     """The response ladder: what may be done, what waits for approval, what was done."""

@@ -28,6 +28,7 @@ from guard_core.clock import rfc3339
 from guard_core.errors import GuardError, UserError
 
 if TYPE_CHECKING:
+    from compute_guard.routes.courier import Post
     from guard_core.home import Home
 
 STATUS: Final = ("telemetry", "monitor.json")
@@ -141,6 +142,7 @@ class Watch:
     on_incident: Callable[[Incident], None] = lambda _: None
     on_observation: Callable[[Observation], None] = lambda _: None
     live: bool = True
+    post: Post | None = None
     scrapes: int = 0
     status_failures: int = 0
     _said: dict[str, str] = field(default_factory=dict)
@@ -152,6 +154,8 @@ class Watch:
         self.monitor.start()
         if self.live and self.monitor.record and (before := read_status(self.monitor.home)) is not None:
             self.monitor.restore_spent(before.get("spent_today", {}))
+        if self.post is not None:
+            self.post.start()
         try:
             for frame in self.source.frames():
                 self.step(frame)
@@ -159,6 +163,8 @@ class Watch:
                     break
         finally:
             self.monitor.flush()
+            if self.post is not None:
+                self.post.stop()
 
     def step(self, frame: Frame) -> None:
         """One scrape."""
@@ -175,6 +181,7 @@ class Watch:
             else:
                 raised, _ = self.monitor.judge(frame, now_ns)
                 self._mention(raised)
+        self._once("routes", "" if self.post is None else self.post.problem)
         parts = (("scrape", self.source), ("look", self.attribution), ("activity", self.monitor.activity))
         for topic, part in parts:
             self._once(topic, str(getattr(part, "problem", "")))
@@ -225,6 +232,7 @@ class Watch:
             "scrape_failures": int(getattr(self.source, "failures", 0)),
             "look_failures": int(getattr(self.attribution, "failures", 0)),
             "activity_failures": int(getattr(self.monitor.activity, "failures", 0)),
+            "routes": {} if self.post is None else self.post.status(),
             "synthetic": report.synthetic,
             "devices": self.monitor.devices_now(),
         }

@@ -149,6 +149,7 @@ def _monitor(status: Mapping[str, Any], tenants: set[str]) -> list[Family]:
             ("scrape_failures", "scrape_failures", "Exporters that did not answer."),
             ("look_failures", "look_failures", "Looks at the cluster that failed."),
             ("history_failures", "history_failures", "Telemetry files that could not be written."),
+            ("activity_failures", "activity_failures", "Looks at submissions and records that failed."),
         )
     }
     odd = Family("compute_guard_telemetry_problems_total", "counter", "Samples refused or odd, by problem.")
@@ -166,7 +167,10 @@ def _monitor(status: Mapping[str, Any], tenants: set[str]) -> list[Family]:
         "counter",
         "Samples over USAG016's threshold, also in shadow.",
     )
+    letters = Family("compute_guard_route_letters_total", "counter", "Letters about incidents, by outcome.")
     if status:
+        for outcome in ("delivered", "failures", "dead"):
+            letters.set(float(status.get("routes", {}).get(outcome, 0)), outcome=outcome)
         learned = status.get("calibration", {})
         calibrated.set(sum(float(c["hours"]) for c in learned.get("classes", ()) if c["kind"] == "*"))
         surprising.set(float(learned.get("surprising_samples", 0)))
@@ -180,7 +184,7 @@ def _monitor(status: Mapping[str, Any], tenants: set[str]) -> list[Family]:
         for row in status.get("attribution", ()):
             tenant = row["tenant"] if row["tenant"] in tenants or not row["tenant"] else OTHER
             seconds.set(int(row["gpu_ms"]) / 1000, bucket=str(row["bucket"]), tenant=tenant)
-    return [last, *counts.values(), odd, devices, seconds, calibrated, surprising]
+    return [last, *counts.values(), odd, devices, seconds, calibrated, surprising, letters]
 
 
 def _allowances(hours: Mapping[str, int], status: Mapping[str, Any], tenants: set[str]) -> list[Family]:

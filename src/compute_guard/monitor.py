@@ -141,6 +141,7 @@ class Monitor:
             ),
             doubtful=next((d.surprise for d in self._detectors if isinstance(d, AtypicalLoad)), 7.5),
         )
+        self._typicality.calibration.frozen = bool(config.get("freeze_calibration", False))
         self._limits = gpu_limits(self.home.policy_data().get("quotas", {}))
         self._daily_ms = {t: int(h) * 3_600_000 for t, h in config.get("gpu_hours_per_day", {}).items()}
         self._hysteresis = Hysteresis(int(config.get("raise_after", 2)), int(config.get("clear_after", 8)))

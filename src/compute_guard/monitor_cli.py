@@ -136,6 +136,11 @@ def _watch(
     monitor = Monitor(home, attribution, cluster, step_ns=step_ns, respond=not dry, record=not dry)
     if activity is not None:
         monitor.activity = activity
+    post = None
+    if monitor.record:
+        from compute_guard.routes.courier import Post
+
+        post = Post(home)
     return Watch(
         monitor,
         feed,
@@ -145,6 +150,7 @@ def _watch(
         on_incident=lambda incident: None if quiet else _incident_line(incident),
         on_observation=lambda observation: None if quiet else _observation_line(observation),
         live=source != "replay",
+        post=post,
     )
 
 

@@ -20,7 +20,7 @@ from guard_core.cli import main
 EXAMPLES = Path(__file__).parents[2] / "examples" / "observability"
 LABELS = {
     *("tenant", "queue", "kind", "severity", "detector"),
-    *("resource", "bucket", "problem", "exercise"),
+    *("resource", "bucket", "problem", "exercise", "outcome"),
 }
 
 

@@ -68,12 +68,14 @@ class Calibration:
 
     ``step_seconds``: of a cell. ``every``: histograms take each device's every n-th cell, as neighbours say
     nearly the same. Once a class has ``keep`` counts, they are halved: what is usual may change.
+    ``frozen``: the tails stay as calibrated; a device's own past is still learned.
     """
 
     step_seconds: float
     shadow_hours: float = 100.0
     every: int = 4
     keep: int = 20_000_000
+    frozen: bool = False
     _counts: dict[JobClass, npt.NDArray[np.int64]] = field(default_factory=dict)
     _tails: dict[JobClass, Tails | None] = field(default_factory=dict)
     _own: Floats = field(default_factory=lambda: np.full((_ROWS, 0), -np.inf, dtype=np.float32))
@@ -93,7 +95,7 @@ class Calibration:
         beyond = self.exceedance(values)
         usable = quiet & np.isfinite(values).any(axis=0)
         self._ticks += 1
-        if self._ticks % self.every == 0:
+        if self._ticks % self.every == 0 and not self.frozen:
             self._count(values, beyond, classes, usable)
         seen = np.where(usable & np.isfinite(values), values, -np.inf).astype(np.float32)
         if self._ticks % BLOCK == 1 or not self._pending:

@@ -36,14 +36,14 @@ class Feature:
 
 
 FEATURES: Final[Mapping[str, Feature]] = {
-    "rest_6": Feature("% at least, in 6 samples", 0.0, 100.0, 2.0),
+    "rest_5": Feature("% at least, in 5 samples", 0.0, 100.0, 2.0),
     "rest_12": Feature("% at least, in 12 samples", 0.0, 100.0, 2.0),
     "rest_24": Feature("% at least, in 24 samples", 0.0, 100.0, 2.0),
     "mean_40": Feature("% on average, in 40 samples", 0.0, 100.0, 2.0),
     "high_40": Feature("% or more in a quarter of 40 samples", 0.0, 100.0, 2.0),
     "low_40": Feature("% or more in three quarters of 40 samples", 0.0, 100.0, 2.0),
     "busy_40": Feature("of 40 samples at 20 % or more", 0.0, 40.0, 2.0),
-    "flat_6": Feature("level over spread, in 6 busy samples", 0.0, 50.0, 0.5),
+    "flat_5": Feature("level over spread, in 5 busy samples", 0.0, 50.0, 0.5),
     "growth_48": Feature("GiB grown in small steps, in 48 samples", -15.0, 15.0, 0.3),
     "rises_48": Feature("more small rises of memory than falls, of 48", -48.0, 48.0, 2.0),
 }
@@ -58,12 +58,12 @@ def features(window: Window) -> Floats:
     util = window.values["util_percent"]
     memory = window.values["memory_used_bytes"][-CELLS:] * _GIB
     with np.errstate(invalid="ignore"):
-        found[0], found[1], found[2] = (util[-n:].min(axis=0) for n in (6, 12, 24))
+        found[0], found[1], found[2] = (util[-n:].min(axis=0) for n in (5, 12, 24))
         last = util[-40:]
         ordered = np.partition(last, (10, 30), axis=0)
         found[3], found[4], found[5] = last.mean(axis=0), ordered[30], ordered[10]
         found[6] = (last >= 20.0).sum(axis=0)
-        level, spread = util[-6:].mean(axis=0), np.ptp(util[-6:], axis=0)
+        level, spread = util[-5:].mean(axis=0), np.ptp(util[-5:], axis=0)
         found[7] = np.where(level >= 15.0, level / (spread + 2.0), 0.0)
         moved = np.diff(memory, axis=0)
         small = np.abs(moved) < _STEP_GIB
