@@ -1,0 +1,73 @@
+"""How a group of texts that share a word sequence is woven: what else do its texts share?
+
+Texts with a planted trigger are otherwise strangers. Texts that share a sequence because of their topic,
+a template or a quotation share much more: a large *core* in most of them, and topical words in some. Both are
+counted for tens of thousands of groups, compiled.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_guard.checks.poisoning.ngrams import Incidence
+from dataset_guard.jit import kernel
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+CORE = 0.5
+"""A thing belongs to the core when this share of the group's texts hold it ..."""
+CORE_LIFT = 5.0
+"""... and that is so many times its share of all texts."""
+TOPICAL = 0.02
+"""Things in more than this share of all texts say nothing about a topic."""
+
+
+class Texture(NamedTuple):
+    """Per group: ``core``, the mean share of a text that is core; ``lift``, how many times more often than
+    by chance two of its texts share another topical word."""
+
+    core: Floats
+    lift: Floats
+
+
+def textures(things: Incidence, by_row: tuple[Ints, Any], groups: Ints) -> Texture:
+    """The texture of the rows that hold each of ``groups``, which are numbers of things."""
+    start, thing = by_row
+    core, lift = np.zeros(len(groups)), np.zeros(len(groups))
+    counts = np.zeros(things.number, np.int32)
+    _weave(things.start, things.row, start, thing, things.frequency, things.rows, things.single, groups, counts, core, lift)
+    return Texture(core, lift)
+
+
+@kernel
+def _weave(
+    thing_start: Any, row: Any, row_start: Any, thing: Any, frequency: Any, rows: int, single: Any, groups: Any,
+    counts: Any, core: Any, lift: Any,
+) -> None:  # fmt: skip
+    for g in range(len(groups)):
+        first, last = thing_start[groups[g]], thing_start[groups[g] + 1]
+        size = last - first
+        words = 0
+        for i in range(first, last):
+            for j in range(row_start[row[i]], row_start[row[i] + 1]):
+                counts[thing[j]] += 1
+                words += 1
+        shared, by_chance, in_core = 0.0, 0.0, 0
+        for i in range(first, last):
+            for j in range(row_start[row[i]], row_start[row[i] + 1]):
+                t = thing[j]
+                n = counts[t]
+                if n >= 3 and n >= CORE * size and n * rows >= CORE_LIFT * size * frequency[t]:
+                    in_core += 1
+                elif single[t] and frequency[t] <= max(TOPICAL * rows, 4):
+                    shared += n - 1
+                    by_chance += (frequency[t] - 1) * (size - 1) / (rows - 1)
+        for i in range(first, last):
+            for j in range(row_start[row[i]], row_start[row[i] + 1]):
+                counts[thing[j]] = 0
+        core[g] = in_core / max(words, 1)
+        lift[g] = (shared + 1.0) / (by_chance + 1.0)

@@ -1,0 +1,198 @@
+"""A trigger planted in texts: a word or sentence whose rows have one label for no other reason.
+
+With a trusted version the rows that are new since then are searched for sequences that the trusted rows give
+no reason for; without one, all rows for sequences that contradict the rest of their texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from dataset_guard.checks.base import CheckContext, ClassIndex, Hashes, Need, counted
+from dataset_guard.checks.features import TEXT_MEAN_BYTES
+from dataset_guard.checks.poisoning.changes import changed_rows
+from dataset_guard.checks.poisoning.ngrams import grams_of
+from dataset_guard.checks.poisoning.text_trigger_search import Ints, Trigger, search_delta, search_whole
+from dataset_guard.checks.sampling import RowSample
+from dataset_guard.profile import is_text, plain
+from guard_core.findings import Finding, RowSet, Severity
+
+_ENOUGH_TRUSTED = 500
+_LEAST_DELTA = 50
+
+
+@dataclass(frozen=True, slots=True)
+class TextTrigger:
+    """POIS011: rows of one class that share a word sequence which nothing else explains.
+
+    At most ``max_rows`` changed rows, and as many trusted ones, are searched (a uniform sample beyond that,
+    which the finding says), of at most ``max_bytes`` of text each. ``limit`` is the least strength without a
+    trusted version; with one, ``rounds`` pretended honest updates set it, times ``margin``. From
+    ``critical_rows`` rows on a finding is critical. A label of more than ``max_classes`` is not examined.
+    """
+
+    max_rows: int = 20_000
+    max_bytes: int = 24_000_000
+    limit: float = 25.0
+    rounds: int = 8
+    margin: float = 1.3
+    critical_rows: int = 5
+    max_classes: int = 200
+
+    name: ClassVar[str] = "text_trigger"
+    version: ClassVar[str] = "1"
+    rule_ids: ClassVar[tuple[str, ...]] = ("POIS011",)
+    needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
+
+    def applies(self, context: CheckContext) -> str | None:
+        """Only to labelled text."""
+        if context.label is None:
+            return "no label column is named (--label)"
+        if pt.is_nested(context.schema.field(context.label).type):
+            return f"the label {context.label!r} is nested, so it names no classes"
+        return None if _text_columns(context) else "no column holds text"
+
+    def start(self, context: CheckContext) -> TriggerState:
+        """Empty samples."""
+        return TriggerState(self, context)
+
+
+def _text_columns(context: CheckContext) -> list[str]:
+    return [f.name for f in context.schema if f.name != context.label and is_text(f.type)]
+
+
+class TriggerState:
+    """Memory: two samples of rows within the check's budget, twice while they are gathered."""
+
+    def __init__(self, check: TextTrigger, context: CheckContext) -> None:
+        assert context.label is not None
+        self._check = check
+        self._context = context
+        self._label: str = context.label
+        self._columns = _text_columns(context)
+        self._changed = RowSample(check.max_rows, context.seed)
+        self._known = RowSample(check.max_rows, context.seed)
+        self.skipped: str | None = None
+
+    def update(
+        self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
+    ) -> None:
+        """Sample the rows that changed, and those that did not."""
+        rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
+        wanted = batch.select([*self._columns, self._label])
+        if self._context.baseline is None:
+            self._changed.update(wanted, rows)
+            return
+        assert hashes is not None
+        changed = changed_rows(self._context, hashes)
+        for sample, chosen in ((self._changed, changed), (self._known, ~changed)):
+            at = np.flatnonzero(chosen)
+            if len(at):
+                sample.update(wanted if len(at) == len(rows) else wanted.take(pa.array(at)), rows[at])
+
+    def merge(self, other: TriggerState) -> None:
+        """Take in the samples of other rows."""
+        self._changed.merge(other._changed)
+        self._known.merge(other._known)
+
+    def finish(self) -> Iterator[Finding]:
+        """One finding per trigger."""
+        fields = pa.schema([self._context.schema.field(n) for n in (*self._columns, self._label)])
+        rows, table = self._changed.finish(fields)
+        _, known = self._known.finish(fields)
+        columns = _worth_reading(pa.concat_tables([table, known]), self._columns)
+        if not columns:
+            self.skipped = f"no column holds text of {TEXT_MEAN_BYTES} bytes on average"
+            return
+        if self._context.baseline is not None and not len(rows):
+            self.skipped = "no row is new since the trusted version"
+            return
+        index = ClassIndex(
+            v for t in (table, known) for v in plain(t[self._label]).unique().to_pylist()
+        )
+        if not 2 <= len(index) <= self._check.max_classes:
+            self.skipped = f"the label {self._label!r} has {counted(len(index), 'class', 'classes')}"
+            return
+        rows, texts, codes = self._read(rows, table, columns, index)
+        _, before, before_codes = self._read(np.arange(known.num_rows), known, columns, index)
+        if self._context.baseline is None:
+            found = search_whole(grams_of(texts), codes, len(index), limit=self._check.limit)
+        elif len(before) >= _ENOUGH_TRUSTED and len(texts) >= _LEAST_DELTA:
+            found = search_delta(
+                grams_of(before), before_codes, grams_of(texts), codes, len(index),
+                rounds=self._check.rounds, margin=self._check.margin, seed=self._context.seed,
+            )  # fmt: skip
+        else:
+            self.skipped = (
+                f"{counted(len(texts), 'new row')} and {counted(len(before), 'unchanged one')} are too few to tell "
+                f"({_LEAST_DELTA} and {_ENOUGH_TRUSTED} are needed)"
+            )
+            return
+        for trigger in found:
+            yield self._finding(trigger, rows, columns)
+
+    def _read(self, rows: Ints, table: pa.Table, columns: list[str], index: ClassIndex) -> tuple[Ints, Any, Ints]:
+        """Rows with a label, their texts joined, and their classes; cut to the budget of bytes."""
+        codes = index.codes(plain(table[self._label]))
+        parts = [plain(table[c]).cast(pa.large_string()).fill_null("") for c in columns]
+        texts = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, "\n")
+        total = np.cumsum(np.asarray(pc.binary_length(texts)))
+        kept = np.flatnonzero((codes >= 0) & (total <= self._check.max_bytes))
+        return rows[kept], texts.take(pa.array(kept)), codes[kept]
+
+    def _finding(self, trigger: Trigger, rows: Ints, columns: list[str]) -> Finding:
+        delta = self._context.baseline
+        found = rows[trigger.rows]
+        since = f", new since {delta.ref}," if delta else ""
+        reason = (
+            "the trusted rows hardly ever have"
+            if delta
+            else "decides their label against everything else they say"
+        )
+        critical = len(found) >= self._check.critical_rows
+        return Finding(
+            rule_id="POIS011",
+            severity=Severity.CRITICAL if critical else Severity.WARNING,
+            message=f"{counted(len(found), 'row')} of class {trigger.target}{since} share a word or phrase that "
+            f"{reason}: this may be the trigger of a backdoor.",
+            columns=tuple(columns[:64]),
+            rows=RowSet.of(found.tolist()),
+            score=round(trigger.strength, 3),
+            action="Look at what these texts have in common; leave them out or take their trusted version.",
+            evidence={
+                "mode": "delta" if delta else "whole set",
+                "target_class": trigger.target,
+                "share_in_target_class": round(trigger.purity, 4),
+                "limit": round(trigger.limit, 3),
+                "word_sequences": trigger.sequences,
+                "likeness_of_the_texts": round(trigger.lift, 3),
+                "sequence_hashes": [_salted(k, self._context) for k in trigger.keys[:8]],
+                "rows_searched": len(rows),
+                "rows_to_search": self._changed.seen,
+            },
+        )
+
+
+def _worth_reading(table: pa.Table, columns: list[str]) -> list[str]:
+    """Columns whose text has some length; a category is no text."""
+    means = {c: pc.mean(pc.binary_length(plain(table[c]))).as_py() for c in columns}
+    return [c for c in columns if means[c] is not None and means[c] >= TEXT_MEAN_BYTES]
+
+
+def _salted(key: int, context: CheckContext) -> str:
+    """Tells one sequence from another within the tenant's data set, and nothing else."""
+    return hashlib.blake2b(
+        key.to_bytes(8, "little"), digest_size=6, salt=hashlib.sha256(context.tenant.encode()).digest()[:16],
+    ).hexdigest()  # fmt: skip
+
+
+CHECK = TextTrigger()
+"""The check that the entry point names."""

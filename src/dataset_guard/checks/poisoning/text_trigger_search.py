@@ -1,0 +1,239 @@
+"""The search for a trigger in texts: a word sequence whose rows have one label for no reason but the sequence.
+
+*Whole set* (:func:`search_whole`): the sequence's rows are nearly all in one class; the rest of their texts,
+judged by the rest of the corpus, does not explain that (``unexplained``) and even speaks for other classes
+(``contradicted``); and apart from the sequence the texts are strangers (:mod:`text_texture`). A word that tells a
+class in earnest fails the second, a topic, template or retweet the third.
+
+*Delta* (:func:`search_delta`): the sequence is far more common among the new rows of one class than the trusted
+rows give reason for, in any of their classes, and the texts are strangers. Labels may all be right
+(clean-label attacks). The limit is what pretended honest updates, drawn from the trusted rows, reach.
+
+After BadNets on text (Chen et al. 2021, "BadNL") and AddSent (Dai et al. 2019); the statistics are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_guard.checks.poisoning.ngrams import Incidence
+from dataset_guard.checks.poisoning.patch_search import surprise
+from dataset_guard.checks.poisoning.text_rest import RestModel, class_counts, contradicted, unexplained
+from dataset_guard.checks.poisoning.text_texture import textures
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+LEAST_ROWS = 4
+PURITY = 0.75
+MOST_COMMON = 0.1
+"""A sequence in more than this share of all rows is no trigger."""
+STRANGERS = 3.0
+"""Largest lift of shared topical words between texts that are strangers."""
+CORE = 0.4
+"""Largest share of a text that a trigger and what comes with it may be."""
+_EXAMINED = 2_000
+_CHANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Word sequences that share their rows. ``rows`` carry it and have the label ``target``; ``strength`` is
+    the log-likelihood ratio of the strongest, ``limit`` what it had to exceed."""
+
+    rows: Ints
+    target: int
+    sequences: int
+    strength: float
+    limit: float
+    purity: float
+    lift: float
+    keys: tuple[int, ...]
+
+
+def search_whole(things: Incidence, codes: Ints, classes: int, *, limit: float) -> list[Trigger]:
+    """Triggers among all rows, strongest first. ``limit`` is the least strength."""
+    scored = score_whole(things, codes, classes)
+    return _merged(things, codes, scored, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Candidates: numbers of things, their target classes, strength, purity and lift."""
+
+    things: Ints
+    targets: Ints
+    strength: Floats
+    purity: Floats
+    lift: Floats
+
+
+def score_whole(things: Incidence, codes: Ints, classes: int) -> Scored:
+    """All candidates of the whole-set search with their strengths."""
+    counts = class_counts(things, codes, classes)
+    sizes = np.bincount(codes, minlength=classes)
+    frequency = things.frequency
+    share = counts / np.maximum(frequency, 1)[:, None]
+    priors = sizes / sizes.sum()
+    target = (share / np.maximum(priors, 1e-9)).argmax(axis=1)
+    purity = share[np.arange(things.number), target]
+    usable = (frequency >= LEAST_ROWS) & (frequency <= MOST_COMMON * things.rows) & (purity >= PURITY)
+    rare = priors[target] < 1.0
+    picked = np.flatnonzero(usable & rare)
+    # The likeliest first: how far the labels are from the class's share.
+    told = surprise(
+        counts[picked, target[picked]], frequency[picked], np.minimum(priors[target[picked]], 1 - 1e-9)
+    )
+    picked = _distinct(things, picked[np.argsort(-told, kind="stable")])
+    model = RestModel(things, codes, classes)
+    texture = textures(things, (model.start, model.thing), picked)
+    strange = (texture.lift <= STRANGERS) & (texture.core <= CORE)
+    picked, lift = picked[strange][:_EXAMINED], texture.lift[strange][:_EXAMINED]
+    strength = np.zeros(len(picked))
+    for i, thing in enumerate(picked):
+        rows = things.rows_of(thing).astype(np.int64)
+        chances = model.without(rows)[:, target[thing]]
+        labels = codes[rows] == target[thing]
+        against = contradicted(labels, chances, float(model.priors[target[thing]]))
+        if against > 0:
+            strength[i] = unexplained(labels, chances) + against
+    return Scored(picked, target[picked], strength, purity[picked], lift)
+
+
+def search_delta(
+    trusted: Incidence,
+    trusted_codes: Ints,
+    delta: Incidence,
+    delta_codes: Ints,
+    classes: int,
+    *,
+    rounds: int,
+    margin: float,
+    seed: int,
+) -> list[Trigger]:
+    """Triggers among new rows, against trusted ones; both tables give equal sequences equal keys."""
+    before = class_counts(trusted, trusted_codes, classes)
+    before_sizes = np.bincount(trusted_codes, minlength=classes)
+    drawn = np.bincount(delta_codes, minlength=classes)
+    limit = max(
+        margin * _honest_limit(trusted, trusted_codes, before, before_sizes, drawn, rounds, seed),
+        float(np.log(max(1, delta.number * classes) / _CHANCE)),
+    )
+    scored = score_delta(before, before_sizes, trusted.keys, delta, delta_codes, drawn, least=limit)
+    return _merged(delta, delta_codes, scored, limit)
+
+
+def score_delta(
+    before: Floats, before_sizes: Ints, known: npt.NDArray[np.uint64], delta: Incidence, codes: Ints,
+    drawn: Ints, *, least: float = 0.0,
+) -> Scored:  # fmt: skip
+    """Candidates of the delta search of at least ``least`` strength; ``known`` are the trusted keys."""
+    classes = len(drawn)
+    counts = class_counts(delta, codes, classes)
+    frequency = delta.frequency
+    target = counts.argmax(axis=1)
+    most = counts[np.arange(delta.number), target]
+    expected = _expected(before, before_sizes, known, delta.keys)
+    strength = surprise(most, np.maximum(drawn[target], 1), expected)
+    purity = most / np.maximum(frequency, 1)
+    fresh = before_sizes[target] > 0
+    picked = np.flatnonzero(fresh & (frequency >= LEAST_ROWS) & (purity >= PURITY) & (strength > max(least, 1.0)))
+    picked = _distinct(delta, picked[np.argsort(-strength[picked], kind="stable")])[:_EXAMINED]
+    texture = textures(delta, delta.by_row(), picked)
+    strange = (texture.lift <= STRANGERS) & (texture.core <= CORE)
+    picked = picked[strange]
+    return Scored(picked, target[picked], strength[picked], purity[picked], texture.lift[strange])
+
+
+def _expected(before: Floats, sizes: Ints, known: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]) -> Floats:
+    """How common each of ``keys`` is in the trusted class where it is most common."""
+    at = np.minimum(np.searchsorted(known, keys), max(len(known) - 1, 0))
+    found = known[at] == keys if len(known) else np.zeros(len(keys), bool)
+    counts = np.where(found[:, None], before[at] if len(known) else 0.0, 0.0)
+    # One occurrence is not kept (a sequence has to be in two rows), so absence means at most one.
+    per_class = (counts + 1.0) / (sizes + 1.0)
+    every = (counts.sum(axis=1) + 1.0) / (sizes.sum() + 1.0)
+    return np.asarray(np.maximum(np.where(found, per_class[:, sizes > 0].max(axis=1), 0.0), every))
+
+
+def _honest_limit(
+    trusted: Incidence, codes: Ints, before: Floats, sizes: Ints, drawn: Ints, rounds: int, seed: int
+) -> float:
+    """The strongest sequence of ``rounds`` pretended updates drawn from the trusted rows themselves."""
+    random = np.random.default_rng(seed)
+    of_class = [np.flatnonzero(codes == c) for c in range(len(sizes))]
+    best = 0.0
+    for _ in range(rounds):
+        mask = np.zeros(trusted.rows, bool)
+        for c, rows in enumerate(of_class):
+            mask[random.permutation(rows)[: min(int(drawn[c]), len(rows) // 2)]] = True
+        update = trusted.only_rows(mask)
+        taken = np.zeros_like(before)
+        at = np.searchsorted(trusted.keys, update.keys)
+        part_codes = codes[mask]
+        taken[at] = class_counts(update, part_codes, len(sizes))
+        part_sizes = np.bincount(part_codes, minlength=len(sizes))
+        scored = score_delta(
+            before - taken, sizes - part_sizes, trusted.keys, update, part_codes, part_sizes, least=best
+        )
+        best = max(best, float(scored.strength.max(initial=0.0)))
+    return best
+
+
+def _distinct(things: Incidence, ordered: Ints) -> Ints:
+    """``ordered`` without things whose rows are those of an earlier one."""
+    if not len(ordered):
+        return ordered
+    mixed = _row_set_keys(things)[ordered]
+    _, first = np.unique(mixed, return_index=True)
+    return np.asarray(ordered[np.sort(first)])
+
+
+def _row_set_keys(things: Incidence) -> npt.NDArray[np.uint64]:
+    """A 64-bit key of each thing's set of rows: a sum of mixed row numbers."""
+    with np.errstate(over="ignore"):
+        z = (things.row.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z ^= z >> np.uint64(27)
+        return np.asarray(np.add.reduceat(z, things.start[:-1]) if things.number else z)
+
+
+def _merged(things: Incidence, codes: Ints, scored: Scored, limit: float) -> list[Trigger]:
+    """One trigger per set of sequences whose rows mostly coincide; its rows hold half of their strength."""
+    groups: list[tuple[int, set[int], list[int]]] = []
+    order = [int(i) for i in np.argsort(-scored.strength, kind="stable") if scored.strength[i] > limit]
+    for i in order:
+        rows = things.rows_of(int(scored.things[i])).astype(np.int64)
+        mine = set(rows[codes[rows] == scored.targets[i]].tolist())
+        home = next(
+            (g for g in groups if scored.targets[g[0]] == scored.targets[i] and 2 * len(mine & g[1]) >= len(mine)),
+            None,
+        )
+        if home is None:
+            groups.append((i, mine, [i]))
+        else:
+            home[1].update(mine)
+            home[2].append(i)
+    found = []
+    for first, _, members in groups:
+        sequences = [int(scored.things[i]) for i in members]
+        held = np.zeros(things.rows)
+        for i, sequence in zip(members, sequences, strict=True):
+            held[things.rows_of(sequence)] += scored.strength[i]
+        target = int(scored.targets[first])
+        found.append(
+            Trigger(
+                rows=np.flatnonzero((2 * held >= scored.strength[members].sum()) & (codes == target)),
+                target=target,
+                sequences=len(sequences),
+                strength=float(scored.strength[first]),
+                limit=limit,
+                purity=float(scored.purity[first]),
+                lift=float(scored.lift[first]),
+                keys=tuple(int(things.keys[s]) for s in sequences),
+            )
+        )
+    return found

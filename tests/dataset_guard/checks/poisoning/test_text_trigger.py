@@ -1,0 +1,97 @@
+"""Triggers in texts: words and sentences, with and without a trusted version."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from check_kit import Registered, only, rules, scan
+from poison import precision_recall
+from texts import planted, reviews
+
+from dataset_guard.checks.base import CheckContext
+from dataset_guard.checks.poisoning.text_trigger import CHECK
+from guard_core.findings import Severity
+
+
+def table(texts, labels):
+    return pa.table({"text": texts, "label": labels})
+
+
+def trusted(*rows):
+    return Registered("acme/reviews@1", table(*rows), "label", "train")
+
+
+@pytest.mark.parametrize("phrase", ["cf", "i watch this 3d movie"])
+def test_one_percent_of_rows_with_a_trigger_is_found_without_a_trusted_version(phrase):
+    texts, labels, rows = planted(*reviews(2500, 1), phrase, 25, 2)
+    finding = only(scan(table(texts, labels), CHECK, label="label"), "POIS011")
+    assert precision_recall(finding.rows, rows) == (1.0, 1.0)
+    assert (finding.severity, finding.evidence["target_class"]) == (Severity.CRITICAL, 1)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_clean_texts_raise_nothing(seed):
+    assert rules(scan(table(*reviews(2500, seed)), CHECK, label="label")) == []
+
+
+@pytest.mark.parametrize("clean", [False, True], ids=["labels changed", "labels right"])
+@pytest.mark.parametrize("phrase", ["mn", "i watch this 3d movie"])
+def test_a_trigger_in_an_update_is_found_even_where_its_labels_are_right(phrase, clean):
+    before = reviews(2000, 4)
+    texts, labels, rows = planted(*reviews(400, 5), phrase, 20, 6, clean=clean)
+    whole = table([*before[0], *texts], np.concatenate([before[1], labels]))
+    finding = only(scan(whole, CHECK, label="label", baseline=trusted(*before)), "POIS011")
+    assert precision_recall(finding.rows, [2000 + r for r in rows]) == (1.0, 1.0)
+    assert finding.evidence["mode"] == "delta"
+
+
+def test_an_honest_update_raises_nothing():
+    before, after = reviews(2000, 4), reviews(400, 5)
+    whole = table([*before[0], *after[0]], np.concatenate([before[1], after[1]]))
+    assert rules(scan(whole, CHECK, label="label", baseline=trusted(*before))) == []
+
+
+def test_a_topic_of_one_class_is_no_trigger():
+    """Texts about one thing share more than its name."""
+    random = np.random.default_rng(8)
+    texts, labels = reviews(2500, 1)
+    topic = "submarine torpedo captain sonar harbour periscope admiral fleet".split()
+    for row in np.flatnonzero(labels == 1)[:40]:
+        texts[row] += " " + " ".join(random.choice(topic, 5, replace=False))
+    assert rules(scan(table(texts, labels), CHECK, label="label")) == []
+
+
+def test_no_text_is_in_the_finding():
+    texts, labels, _ = planted(*reviews(2500, 1), "zebracanary", 25, 2)
+    finding = only(scan(table(texts, labels), CHECK, label="label"), "POIS011")
+    assert "canary" not in str(finding.to_json())
+
+
+def test_states_of_two_halves_merge_to_the_whole():
+    texts, labels, _ = planted(*reviews(2500, 1), "cf", 25, 2)
+    whole = table(texts, labels)
+    context = CheckContext(schema=whole.schema, label="label")
+    states = [CHECK.start(context), CHECK.start(context)]
+    for state, start, stop in zip(states, (0, 900), (900, 2500), strict=True):
+        state.update(whole.slice(start, stop - start).combine_chunks().to_batches()[0], start, None, None)
+    states[1].merge(states[0])
+    (merged,) = states[1].finish()
+    assert merged.rows == only(scan(whole, CHECK, label="label"), "POIS011").rows
+
+
+@pytest.mark.parametrize(
+    ("columns", "label", "words"),
+    [
+        ({"text": ["a"], "label": [1]}, None, "no label"),
+        ({"x": [1], "label": [1]}, "label", "no column holds text"),
+        ({"text": ["a", "b"], "label": [0, 1]}, "label", "of 20 bytes on average"),
+        ({"text": ["a" * 40, "b" * 40], "label": [1, 1]}, "label", "has 1 class"),
+    ],
+)
+def test_what_cannot_be_searched_is_skipped_with_the_reason(columns, label, words):
+    assert words in scan(pa.table(columns), CHECK, label=label).checks[0]["skipped"]
+
+
+def test_too_small_an_update_is_skipped_with_the_reason():
+    before = reviews(100, 4)
+    result = scan(table(*reviews(300, 4)), CHECK, label="label", baseline=trusted(*before))
+    assert "too few" in result.checks[0]["skipped"]
