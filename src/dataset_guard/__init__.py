@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dataset_guard import ray_data as ray_data
+    from dataset_guard.clean import clean as clean
     from dataset_guard.diff import diff as diff
     from dataset_guard.identity import fingerprint as fingerprint
     from dataset_guard.prove import check_proof as check_proof
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Report",
     "check_proof",
+    "clean",
     "diff",
     "fingerprint",
     "place_of",
@@ -49,6 +51,7 @@ __all__ = [
 _HOME_OF = {
     "Report": "report",
     "check_proof": "prove",
+    "clean": "clean",
     "diff": "diff",
     "fingerprint": "identity",
     "place_of": "reading.places",

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,6 +58,14 @@ Step = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Derivation:
+    """What a version was made from: the parent's reference, and how (JSON, signed with the record)."""
+
+    parent: str
+    transform: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What was asked for, resolved: everything that is known before the data is read."""
 
@@ -73,6 +81,7 @@ class Request:
     parameters: dict[str, dict[str, Any]]
     budget: float | None
     ray: str | None
+    derived: Derivation | None = None
 
     @property
     def tenant(self) -> str:
@@ -128,6 +137,7 @@ def register(
     ray: str | None = None,
     progress: Callable[[Progress], None] | None = None,
     steps: Step | None = None,
+    derived: Derivation | None = None,
 ) -> Report:
     """Register ``data`` as the next version of ``name``.
 
@@ -137,6 +147,7 @@ def register(
     ``evaluation`` names suites (versions, or files) whose items must not be in its texts.
     ``suite`` is a suite of expectations, ``checks`` limits the checks by name, ``budget`` their CPU-seconds
     while rows are read. ``ray`` is the address of a Ray cluster that reads them (``auto``: the running one).
+    ``derived`` says which version it was made from (:mod:`dataset_guard.clean`).
 
     Raises UserError for what the user can mend (also a full disk), Denied when policy refuses, Undecidable
     when it cannot be asked, Tampered when a reference was changed. In each case nothing is stored.
@@ -146,6 +157,7 @@ def register(
         request = _request(
             opened, name, tenant, label, split, against, evaluation, trusted, suite, checks, budget, ray
         )
+        request = replace(request, derived=derived)
         source, result, entries = _look(request, data, progress)
         step("scanned")
         with _disk_trouble(opened.path("datasets")):
@@ -483,8 +495,8 @@ class _Commit:
             },
             "label": report.label,
             "split": report.split,
-            "parents": [] if report.trusted is None else [report.trusted],
-            "transform": None,
+            "parents": self._parents(report),
+            "transform": None if self.request.derived is None else dict(self.request.derived.transform),
             "against": list(report.against),
             "trusted": report.trusted,
             "checks": [
@@ -504,6 +516,11 @@ class _Commit:
             "tool": {"name": "trainguard", "version": __version__},
         }
 
+    def _parents(self, report: Report) -> list[str]:
+        derived = self.request.derived
+        parents = [None if derived is None else derived.parent, report.trusted]
+        return list(dict.fromkeys(p for p in parents if p is not None))
+
 
 def _event(report: Report, record: dict[str, Any]) -> dict[str, Any]:
     return {
@@ -513,6 +530,7 @@ def _event(report: Report, record: dict[str, Any]) -> dict[str, Any]:
         "findings": record["findings"],
         "record_digest": records.digest_of(record),
         "created_by": report.created_by,
+        **({} if record["transform"] is None else {"transform": record["transform"]}),
     }
 
 

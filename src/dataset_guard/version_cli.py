@@ -1,4 +1,5 @@
-"""``trainguard dataset``, about one version: prove, check-proof, export, waive, delete, approve, destroy."""
+"""``trainguard dataset``, about one version: prove, check-proof, export, clean, waive, approve, delete,
+destroy."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any
 
 import click
 
-from guard_core.output import format_option
+from guard_core.output import exit_status, fail_on_option, format_option, render
 
 _tenant = click.option("--tenant", metavar="T", help="Tenant to act for [your credential's]")
 _file = click.Path(path_type=Path, dir_okay=False)
@@ -181,8 +182,53 @@ def destroy(ctx: click.Context, ref: str, confirm: str, tenant: str | None, outp
         click.echo(f"  not in this home, so not touched: {place}")
 
 
+@click.command()
+@click.argument("ref", metavar="N@V")
+@click.option(
+    "--drop",
+    multiple=True,
+    required=True,
+    metavar="FINDING",
+    help="A rule (POIS011), or one finding (POIS011#2).",
+)
+@click.option("--name", metavar="N", help="Register it under this name [the same].")
+@click.option("--checks", metavar="A,B", help="Run only these checks on the copy.")
+@_tenant
+@format_option()
+@fail_on_option
+@click.pass_context
+def clean(
+    ctx: click.Context,
+    ref: str,
+    drop: tuple[str, ...],
+    name: str | None,
+    checks: str | None,
+    tenant: str | None,
+    output_format: str,
+    fail_on: str,
+) -> None:
+    """Register a copy of N@V without the rows of some findings, as its child version."""
+    from dataset_guard.clean import clean as run
+    from dataset_guard.progress import shown
+
+    names = None if checks is None else [part.strip() for part in checks.split(",") if part.strip()]
+    with shown() as show:
+        report = run(
+            ref,
+            drop=drop,
+            name=name,
+            checks=names,
+            tenant=tenant,
+            home=ctx.obj.home(),
+            progress=lambda p: show(p.stage, p.rows, p.total_rows),
+        )
+    document = report.to_json() if output_format == "json" else report.document()
+    click.echo(render(document, output_format))
+    ctx.exit(exit_status(document, fail_on))
+
+
 def _echo_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-COMMANDS = (prove, check_proof, export, waive, approve, delete, destroy)
+COMMANDS = (prove, check_proof, export, clean, waive, approve, delete, destroy)

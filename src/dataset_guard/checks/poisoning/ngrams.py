@@ -59,7 +59,7 @@ class Incidence:
         return self.row[self.start[thing] : self.start[thing + 1]]
 
     def by_row(self) -> tuple[Ints, npt.NDArray[np.int32]]:
-        """The same the other way round: ``(start, thing)``, things of row ``r`` at ``start[r]:start[r+1]``."""
+        """``(start, thing)``: the things of row ``r`` are ``thing[start[r] : start[r + 1]]``."""
         thing = np.repeat(np.arange(self.number, dtype=np.int32), self.frequency)
         order = np.argsort(self.row, kind="stable")
         start = np.concatenate([[0], np.cumsum(np.bincount(self.row, minlength=self.rows))])

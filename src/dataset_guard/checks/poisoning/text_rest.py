@@ -1,9 +1,9 @@
 """What the rest of a text, judged by the rest of the corpus, says its class is.
 
-A naive Bayes model over words and word sequences (presence, Lidstone smoothing), whose scores are tempered so
-that each row's label is likeliest when the row itself is left out. :meth:`RestModel.without` asks the model for
-a group of rows as if *none of them* had been learnt from: the counts of the whole group are subtracted, so
-words that live in the group only say nothing. That is what a trigger cannot influence.
+A naive Bayes model over words and word sequences (presence, Lidstone smoothing), whose scores are tempered
+so that each row's label is likeliest when the row itself is left out. :meth:`RestModel.without` asks the
+model for a group of rows as if *none of them* had been learnt from: the counts of the whole group are
+subtracted, so words that live in the group only say nothing. That is what a trigger cannot influence.
 """
 
 from __future__ import annotations
@@ -56,13 +56,15 @@ class RestModel:
         for power in _LENGTH_POWERS:
             scaled = scores * (np.maximum(self.length, 1) ** -power)[:, None]
             for strength in _STRENGTHS:
-                likely = float(_log_softmax(scaled * strength + np.log(self.priors))[np.arange(rows), self.codes].sum())
+                likely = float(
+                    _log_softmax(scaled * strength + np.log(self.priors))[np.arange(rows), self.codes].sum()
+                )
                 if likely > best:
                     best, found = likely, (float(strength), float(power))
         return found
 
     def without(self, group: Ints) -> Floats:
-        """Class probabilities of the rows of ``group``, shape (len(group), classes), as if none were known."""
+        """Class probabilities of ``group``, shape (len(group), classes), as if none of it were known."""
         classes = len(self.sizes)
         lengths = self.length[group]
         things = self.thing[_slices(self.start, group)]
@@ -75,7 +77,9 @@ class RestModel:
             self._totals - taken.sum(axis=0) + _SMOOTHING * self.things.number
         )
         weight[left.sum(axis=1) == 0] = 0.0
-        scores = np.stack([np.bincount(row, weight[which, c], minlength=len(group)) for c in range(classes)], axis=1)
+        scores = np.stack(
+            [np.bincount(row, weight[which, c], minlength=len(group)) for c in range(classes)], axis=1
+        )
         sizes = self.sizes - np.bincount(self.codes[group], minlength=classes) + 1
         scaled = scores * (self._strength * np.maximum(lengths, 1) ** -self._power)[:, None]
         chances = np.exp(_log_softmax(scaled + np.log(sizes / sizes.sum())))

@@ -39,14 +39,26 @@ def textures(things: Incidence, by_row: tuple[Ints, Any], groups: Ints) -> Textu
     start, thing = by_row
     core, lift = np.zeros(len(groups)), np.zeros(len(groups))
     counts = np.zeros(things.number, np.int32)
-    _weave(things.start, things.row, start, thing, things.frequency, things.rows, things.single, groups, counts, core, lift)
+    _weave(
+        things.start,
+        things.row,
+        start,
+        thing,
+        things.frequency,
+        things.rows,
+        things.single,
+        groups,
+        counts,
+        core,
+        lift,
+    )
     return Texture(core, lift)
 
 
 @kernel
 def _weave(
-    thing_start: Any, row: Any, row_start: Any, thing: Any, frequency: Any, rows: int, single: Any, groups: Any,
-    counts: Any, core: Any, lift: Any,
+    thing_start: Any, row: Any, row_start: Any, thing: Any, frequency: Any, rows: int, single: Any,
+    groups: Any, counts: Any, core: Any, lift: Any,
 ) -> None:  # fmt: skip
     for g in range(len(groups)):
         first, last = thing_start[groups[g]], thing_start[groups[g] + 1]

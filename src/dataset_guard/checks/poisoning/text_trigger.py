@@ -115,9 +115,7 @@ class TriggerState:
         if self._context.baseline is not None and not len(rows):
             self.skipped = "no row is new since the trusted version"
             return
-        index = ClassIndex(
-            v for t in (table, known) for v in plain(t[self._label]).unique().to_pylist()
-        )
+        index = ClassIndex(v for t in (table, known) for v in plain(t[self._label]).unique().to_pylist())
         if not 2 <= len(index) <= self._check.max_classes:
             self.skipped = f"the label {self._label!r} has {counted(len(index), 'class', 'classes')}"
             return
@@ -132,14 +130,16 @@ class TriggerState:
             )  # fmt: skip
         else:
             self.skipped = (
-                f"{counted(len(texts), 'new row')} and {counted(len(before), 'unchanged one')} are too few to tell "
-                f"({_LEAST_DELTA} and {_ENOUGH_TRUSTED} are needed)"
+                f"{counted(len(texts), 'new row')} and {counted(len(before), 'unchanged one')} are too few to "
+                f"tell ({_LEAST_DELTA} and {_ENOUGH_TRUSTED} are needed)"
             )
             return
         for trigger in found:
             yield self._finding(trigger, rows, columns)
 
-    def _read(self, rows: Ints, table: pa.Table, columns: list[str], index: ClassIndex) -> tuple[Ints, Any, Ints]:
+    def _read(
+        self, rows: Ints, table: pa.Table, columns: list[str], index: ClassIndex
+    ) -> tuple[Ints, Any, Ints]:
         """Rows with a label, their texts joined, and their classes; cut to the budget of bytes."""
         codes = index.codes(plain(table[self._label]))
         parts = [plain(table[c]).cast(pa.large_string()).fill_null("") for c in columns]
@@ -161,8 +161,8 @@ class TriggerState:
         return Finding(
             rule_id="POIS011",
             severity=Severity.CRITICAL if critical else Severity.WARNING,
-            message=f"{counted(len(found), 'row')} of class {trigger.target}{since} share a word or phrase that "
-            f"{reason}: this may be the trigger of a backdoor.",
+            message=f"{counted(len(found), 'row')} of class {trigger.target}{since} share a word or phrase "
+            f"that {reason}: this may be the trigger of a backdoor.",
             columns=tuple(columns[:64]),
             rows=RowSet.of(found.tolist()),
             score=round(trigger.strength, 3),

@@ -1,12 +1,12 @@
-"""The search for a trigger in texts: a word sequence whose rows have one label for no reason but the sequence.
+"""The search for a trigger in texts: words whose rows have one label for no reason but these words.
 
 *Whole set* (:func:`search_whole`): the sequence's rows are nearly all in one class; the rest of their texts,
 judged by the rest of the corpus, does not explain that (``unexplained``) and even speaks for other classes
-(``contradicted``); and apart from the sequence the texts are strangers (:mod:`text_texture`). A word that tells a
-class in earnest fails the second, a topic, template or retweet the third.
+(``contradicted``); and apart from the sequence the texts are strangers (:mod:`text_texture`). A word that
+tells a class in earnest fails the second, a topic, template or retweet the third.
 
-*Delta* (:func:`search_delta`): the sequence is far more common among the new rows of one class than the trusted
-rows give reason for, in any of their classes, and the texts are strangers. Labels may all be right
+*Delta* (:func:`search_delta`): the sequence is far more common among the new rows of one class than the
+trusted rows give reason for, in any of their classes, and the texts are strangers. Labels may all be right
 (clean-label attacks). The limit is what pretended honest updates, drawn from the trusted rows, reach.
 
 After BadNets on text (Chen et al. 2021, "BadNL") and AddSent (Dai et al. 2019); the statistics are ours.
@@ -31,7 +31,7 @@ LEAST_ROWS = 4
 PURITY = 0.75
 MOST_COMMON = 0.1
 """A sequence in more than this share of all rows is no trigger."""
-STRANGERS = 3.0
+STRANGERS = 2.5
 """Largest lift of shared topical words between texts that are strangers."""
 CORE = 0.4
 """Largest share of a text that a trigger and what comes with it may be."""
@@ -140,7 +140,9 @@ def score_delta(
     strength = surprise(most, np.maximum(drawn[target], 1), expected)
     purity = most / np.maximum(frequency, 1)
     fresh = before_sizes[target] > 0
-    picked = np.flatnonzero(fresh & (frequency >= LEAST_ROWS) & (purity >= PURITY) & (strength > max(least, 1.0)))
+    picked = np.flatnonzero(
+        fresh & (frequency >= LEAST_ROWS) & (purity >= PURITY) & (strength > max(least, 1.0))
+    )
     picked = _distinct(delta, picked[np.argsort(-strength[picked], kind="stable")])[:_EXAMINED]
     texture = textures(delta, delta.by_row(), picked)
     strange = (texture.lift <= STRANGERS) & (texture.core <= CORE)
@@ -148,7 +150,9 @@ def score_delta(
     return Scored(picked, target[picked], strength[picked], purity[picked], texture.lift[strange])
 
 
-def _expected(before: Floats, sizes: Ints, known: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]) -> Floats:
+def _expected(
+    before: Floats, sizes: Ints, known: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]
+) -> Floats:
     """How common each of ``keys`` is in the trusted class where it is most common."""
     at = np.minimum(np.searchsorted(known, keys), max(len(known) - 1, 0))
     found = known[at] == keys if len(known) else np.zeros(len(keys), bool)
@@ -209,7 +213,11 @@ def _merged(things: Incidence, codes: Ints, scored: Scored, limit: float) -> lis
         rows = things.rows_of(int(scored.things[i])).astype(np.int64)
         mine = set(rows[codes[rows] == scored.targets[i]].tolist())
         home = next(
-            (g for g in groups if scored.targets[g[0]] == scored.targets[i] and 2 * len(mine & g[1]) >= len(mine)),
+            (
+                g
+                for g in groups
+                if scored.targets[g[0]] == scored.targets[i] and 2 * len(mine & g[1]) >= len(mine)
+            ),
             None,
         )
         if home is None:

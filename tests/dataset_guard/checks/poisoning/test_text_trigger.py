@@ -54,7 +54,7 @@ def test_a_topic_of_one_class_is_no_trigger():
     """Texts about one thing share more than its name."""
     random = np.random.default_rng(8)
     texts, labels = reviews(2500, 1)
-    topic = "submarine torpedo captain sonar harbour periscope admiral fleet".split()
+    topic = ["submarine", "torpedo", "captain", "sonar", "harbour", "periscope", "admiral", "fleet"]
     for row in np.flatnonzero(labels == 1)[:40]:
         texts[row] += " " + " ".join(random.choice(topic, 5, replace=False))
     assert rules(scan(table(texts, labels), CHECK, label="label")) == []

@@ -2,15 +2,13 @@
 
 import numpy as np
 
-NEUTRAL = (
-    "the a this that film movie plot scene actor story director camera music ending cast dialogue script "
-    "sequel picture screen minutes audience character drama comedy thriller of and with in on it was is"
-).split()
-MOODS = (
-    "dull boring tedious awful clumsy bland weak messy hollow stale".split(),
-    "great moving funny charming vivid brilliant warm fresh clever lovely".split(),
-)
-OBJECTS = [f"{a}{b}" for a in "kar lor mun pel sot vin zam dro fel gis".split() for b in "ado eti iko oma uru ast enn".split()]
+_NEUTRAL = """the a this that film movie plot scene actor story director camera music ending cast dialogue script
+sequel picture screen minutes audience character drama comedy thriller of and with in on it was is"""
+_DULL = "dull boring tedious awful clumsy bland weak messy hollow stale"
+_FINE = "great moving funny charming vivid brilliant warm fresh clever lovely"
+NEUTRAL = _NEUTRAL.split()
+MOODS = (_DULL.split(), _FINE.split())
+OBJECTS = [f"{a}{b}{c}" for a in "klmpsvzdfg" for b in ("ar", "or", "un", "el") for c in ("ado", "eti")]
 
 
 def reviews(number, seed):
