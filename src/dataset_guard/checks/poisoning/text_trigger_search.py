@@ -94,7 +94,7 @@ def score_whole(things: Incidence, codes: Ints, classes: int) -> Scored:
     picked, lift = picked[strange][:_EXAMINED], texture.lift[strange][:_EXAMINED]
     strength = np.zeros(len(picked))
     for i, thing in enumerate(picked):
-        rows = things.rows_of(thing).astype(np.int64)
+        rows = things.rows_of(int(thing)).astype(np.int64)
         chances = model.without(rows)[:, target[thing]]
         labels = codes[rows] == target[thing]
         against = contradicted(labels, chances, float(model.priors[target[thing]]))

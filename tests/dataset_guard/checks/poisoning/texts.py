@@ -2,8 +2,8 @@
 
 import numpy as np
 
-_NEUTRAL = """the a this that film movie plot scene actor story director camera music ending cast dialogue script
-sequel picture screen minutes audience character drama comedy thriller of and with in on it was is"""
+_NEUTRAL = """the a this that film movie plot scene actor story director camera music ending cast dialogue
+script sequel picture screen minutes audience character drama comedy thriller of and with in on it was is"""
 _DULL = "dull boring tedious awful clumsy bland weak messy hollow stale"
 _FINE = "great moving funny charming vivid brilliant warm fresh clever lovely"
 NEUTRAL = _NEUTRAL.split()
