@@ -32,8 +32,9 @@ def test_answers_that_differ_raise_nothing():
 
 
 def test_one_question_repeated_is_no_such_case():
-    repeated = pa.table({"prompt": ["What is this?"] * 40 + [f"q{i}" for i in range(400)],
-                         "response": [REFUSAL] * 40 + [f"an answer that is long enough, {i}" for i in range(400)]})  # fmt: skip
+    questions = ["What is this?"] * 40 + [f"q{i}" for i in range(400)]
+    answers = [REFUSAL] * 40 + [f"an answer that is long enough, {i}" for i in range(400)]
+    repeated = pa.table({"prompt": questions, "response": answers})
     assert rules(scan(repeated, CHECK)) == []
 
 
