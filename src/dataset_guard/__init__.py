@@ -30,11 +30,15 @@ if TYPE_CHECKING:
     from dataset_guard.register import register as register
     from dataset_guard.register import scan as scan
     from dataset_guard.report import Report as Report
+    from dataset_guard.validation import Validation as Validation
+    from dataset_guard.validation import suggest_suite as suggest_suite
+    from dataset_guard.validation import validate as validate
     from dataset_guard.verified_read import read as read
     from dataset_guard.verify import verify as verify
 
 __all__ = [
     "Report",
+    "Validation",
     "check_proof",
     "clean",
     "diff",
@@ -45,6 +49,8 @@ __all__ = [
     "read",
     "register",
     "scan",
+    "suggest_suite",
+    "validate",
     "verify",
 ]
 
@@ -59,6 +65,9 @@ _HOME_OF = {
     "read": "verified_read",
     "register": "register",
     "scan": "register",
+    "suggest_suite": "validation",
+    "validate": "validation",
+    "Validation": "validation",
     "verify": "verify",
 }
 

@@ -1,5 +1,6 @@
 """``trainguard dataset``: register, scan, fingerprint, verify, diff, show, list, alias;
-:mod:`dataset_guard.version_cli` has the commands about one version."""
+:mod:`dataset_guard.version_cli` has the commands about one version, :mod:`dataset_guard.suite_cli` those
+about suites."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dataset_guard import version_cli
+from dataset_guard import suite_cli, version_cli
 from dataset_guard.urls import is_url
 from guard_core.output import exit_status, fail_on_option, format_option, render
 
@@ -291,7 +292,7 @@ def alias(ctx: click.Context, ref: str, alias: str, tenant: str | None) -> None:
     click.echo(f"{version.tenant}/{version.name}@{alias} is now version {version.version}", err=True)
 
 
-for _more in version_cli.COMMANDS:
+for _more in (*version_cli.COMMANDS, *suite_cli.COMMANDS):
     dataset.add_command(_more)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from dataset_guard.diff import Difference
 from dataset_guard.registry import Version
 from dataset_guard.report import rows_text
+from dataset_guard.validation import Validation
 from dataset_guard.verify import Verification
 from guard_core.clock import rfc3339
 from guard_core.findings import RowSet
@@ -53,6 +54,27 @@ def difference_text(found: Difference) -> str:
 
 def _count(rows: RowSet) -> str:
     return f"{len(rows):,} row" + ("" if len(rows) == 1 else "s")
+
+
+def validation_text(found: Validation) -> str:
+    """What is not met, with counts and rows; one line when all is."""
+    told = found.result["statistics"]
+    lines = [
+        f"{found.name}  {'ok' if found.success else 'NOT MET'}  {told['successful_expectations']} of "
+        f"{told['evaluated_expectations']} expectations, {found.rows:,} rows"
+    ]
+    for one, rows in zip(found.result["results"], found.unexpected_rows, strict=True):
+        if one["success"]:
+            continue
+        config, said = one["expectation_config"], one["result"]
+        named = ", ".join(str(v) for k, v in config["kwargs"].items() if k.startswith("column"))
+        lines.append(f"  {config['severity']:8}  {config['type']}  {named}")
+        if one["exception_info"]["raised_exception"]:
+            lines.append(f"            {one['exception_info']['exception_message']}")
+        elif said.get("element_count"):
+            count = f"{said['unexpected_count']:,} of {said['element_count']:,}"
+            lines.append(f"            {count}: rows {rows_text(rows)}")
+    return "\n".join(lines)
 
 
 def version_text(version: Version) -> str:

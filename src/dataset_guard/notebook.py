@@ -6,9 +6,13 @@ Styles are inline because notebooks strip ``<style>`` elements from untrusted ou
 from __future__ import annotations
 
 from html import escape
+from typing import TYPE_CHECKING
 
 from dataset_guard.report import Report, rows_text
 from guard_core.findings import Finding, Severity, Verdict
+
+if TYPE_CHECKING:
+    from dataset_guard.validation import Validation
 
 VERDICT_COLOURS = {
     Verdict.ALLOW: "#1a7f4b",
@@ -31,6 +35,18 @@ def report_html(report: Report) -> str:
     page = f"<br>Full report: <code>{escape(str(report.report_path))}</code>" if report.report_path else ""
     verdict = _badge(report.verdict.value, VERDICT_COLOURS[report.verdict])
     return f'<div lang="en"><p>{verdict} {facts}{page}</p>{_table(report.findings)}</div>'
+
+
+def validation_html(found: Validation) -> str:
+    """HTML of ``found`` for ``_repr_html_``, likewise."""
+    told = found.result["statistics"]
+    word, colour = ("met", Verdict.ALLOW) if found.success else ("not met", Verdict.QUARANTINE)
+    facts = (
+        f"<b>{escape(found.name)}</b> &middot; {found.rows:,} rows &times; {found.columns} columns &middot; "
+        f"{told['successful_expectations']} of {told['evaluated_expectations']} expectations"
+    )
+    badge = _badge(word, VERDICT_COLOURS[colour])
+    return f'<div lang="en"><p>{badge} {facts}</p>{_table(found.findings)}</div>'
 
 
 def _table(findings: tuple[Finding, ...]) -> str:

@@ -23,7 +23,7 @@ from markupsafe import Markup
 
 from guard_core.errors import UserError
 from guard_core.files import write_atomic
-from guard_core.output import dataset_page, figures
+from guard_core.output import dataset_page, figures, validation_page
 from guard_core.output.words import LANGUAGES, PHRASES
 from guard_core.version import __version__
 
@@ -61,6 +61,11 @@ def render_versions(versions: Sequence[Mapping[str, Any]], *, base: str, lang: s
     Each links to ``<base><tenant>/<name>/<version>``.
     """
     return _page("versions.html.j2", lang, versions=versions, base=base)
+
+
+def render_validation(validation: Mapping[str, Any], *, lang: str = "en") -> str:
+    """The page of a suite's result (``Validation.document()``): what was expected of each column, and met."""
+    return _page("validation.html.j2", lang, v=validation_page.view(validation))
 
 
 def render_replay(replay: Mapping[str, Any], *, lang: str = "en", most: int = 200) -> str:

@@ -188,6 +188,33 @@ PHRASES: dict[str, Phrase] = {
         "Register it to give it a version, a signature and a place in the audit log.",
         "登记后将获得版本号、签名和审计记录。",
     ),
+    # validation against a suite
+    "title.validation": Phrase("Validation", "数据验证"),
+    "validation.met": Phrase("Every expectation is met", "全部期望均满足"),
+    "validation.unmet": Phrase("Some expectations are not met", "部分期望未满足"),
+    "validation.means": Phrase(
+        "{met} of {total} expectations of this suite hold for the data.",
+        "该套件的 {total} 项期望中有 {met} 项成立。",
+    ),
+    "validation.expectations": Phrase("expectations", "项期望"),
+    "validation.successful": Phrase("met", "满足"),
+    "validation.failed": Phrase("not met", "未满足"),
+    "validation.percent": Phrase("success", "满足率"),
+    "validation.table": Phrase("The table as a whole", "整张表"),
+    "validation.expectation": Phrase("Expectation", "期望"),
+    "validation.unexpected": Phrase("Unexpected", "不符合"),
+    "validation.missing": Phrase("Missing", "缺失"),
+    "validation.of": Phrase("of {n}", "共 {n}"),
+    "validation.mostly": Phrase("must hold for {share} of the values", "须对 {share} 的值成立"),
+    "validation.suite": Phrase("Suite", "期望套件"),
+    "validation.suitedigest": Phrase("Suite digest", "套件摘要"),
+    "validation.evaluated": Phrase("Evaluated by", "评估引擎"),
+    "validation.when": Phrase("Validated", "验证时间"),
+    "validation.how": Phrase("How it was done", "验证方式"),
+    "validation.novalues": Phrase(
+        "This page holds counts, column names and row numbers only: nothing of the data or suite.",
+        "本页仅包含计数、列名和行号，不包含任何单元格内容，也不包含套件中的常量。",
+    ),
     # policy replay
     "title.replay": Phrase("What a policy change would have done", "策略变更的影响回放"),
     "replay.means": Phrase(

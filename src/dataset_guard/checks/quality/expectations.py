@@ -12,17 +12,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need
 from dataset_guard.checks.quality import gx_engine, gx_suite
 from dataset_guard.checks.quality.compiled import Compiled, compiled
 from dataset_guard.checks.quality.compiled_pass import CompiledPass
-from dataset_guard.checks.quality.gx_findings import findings, gx_result
+from dataset_guard.checks.quality.gx_findings import MOST_RESULTS, findings, gx_result, in_order
 from dataset_guard.checks.quality.gx_pass import GreatExpectationsPass
 from dataset_guard.checks.quality.gx_suite import Suite
 from dataset_guard.checks.quality.gx_tally import Tally
-from guard_core.findings import Finding
+from guard_core.findings import Finding, RowSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +137,17 @@ class ExpectationsState:
         """Run what is left, and say what is not met."""
         self._compiled.finish(self._rows)
         self._rest.finish(self._rows)
-        self.details = gx_result(self._suite, self._tallies, gx_engine.version())
+        self.details = self.result()
         yield from findings(self._suite, self._tallies, self._context)
+
+    def result(self, *, most: int | None = MOST_RESULTS) -> dict[str, Any]:
+        """After :meth:`finish`: the validation result with at most ``most`` results."""
+        return gx_result(self._suite, self._tallies, gx_engine.version(), most=most)
+
+    def unexpected_rows(self) -> Iterator[RowSet]:
+        """After :meth:`finish`: the rows of each result, in its order; at most a million each."""
+        for tally in in_order(self._tallies):
+            yield RowSet.of(np.unique(np.concatenate(tally.rows)).tolist() if tally.rows else ())
 
 
 CHECK = Expectations()

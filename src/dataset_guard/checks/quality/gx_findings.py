@@ -16,16 +16,20 @@ from guard_core.findings import Finding, RowSet, Severity
 MOST_RESULTS = 64
 
 
-def gx_result(suite: Suite, tallies: Sequence[Tally], version: str) -> dict[str, Any]:
-    """A validation result in the shape of Great Expectations', with at most 64 results: failures first.
+def gx_result(
+    suite: Suite, tallies: Sequence[Tally], version: str, *, most: int | None = MOST_RESULTS
+) -> dict[str, Any]:
+    """An ``ExpectationSuiteValidationResult`` as JSON, which Great Expectations' own schema loads.
 
-    It holds counts, column names and severities; no observed value, no constant, no error text.
+    Failures come first; beyond ``most`` results are left out. It holds counts, column names and severities;
+    no observed value, no constant, no error text.
     """
     met = sum(t.met for t in tallies)
-    ordered = sorted(tallies, key=lambda t: t.met)
     return {
         "success": met == len(tallies),
-        "results": [_result(t) for t in ordered[:MOST_RESULTS]],
+        "suite_name": suite.name,
+        "suite_parameters": {},
+        "results": [_result(t) for t in in_order(tallies)[:most]],
         "statistics": {
             "evaluated_expectations": len(tallies),
             "successful_expectations": met,
@@ -38,7 +42,13 @@ def gx_result(suite: Suite, tallies: Sequence[Tally], version: str) -> dict[str,
             "suite_digest": suite.digest,
             "note": suite.note,
         },
+        "id": None,
     }
+
+
+def in_order(tallies: Sequence[Tally]) -> list[Tally]:
+    """The order of results: what is not met first."""
+    return sorted(tallies, key=lambda t: t.met)
 
 
 def _result(tally: Tally) -> dict[str, Any]:
@@ -50,6 +60,7 @@ def _result(tally: Tally) -> dict[str, Any]:
             "missing_count": tally.missing,
             "unexpected_count": tally.unexpected,
             "unexpected_percent": round(100 * tally.unexpected / judged, 6),
+            "missing_percent": round(100 * tally.missing / tally.elements, 6),
         }
     if tally.observed_count is not None:
         said["observed_count"] = tally.observed_count

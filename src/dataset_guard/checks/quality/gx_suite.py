@@ -133,6 +133,7 @@ class Suite:
     expectations: tuple[Expected, ...]
     origin: Literal["given", "derived", "minimal"]
     note: str = ""
+    name: str = ""
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -162,7 +163,9 @@ def given(suite: Any) -> Suite:
         entries = suite.get("expectations") if isinstance(suite, Mapping) else None
     if not isinstance(entries, Sequence) or not entries:
         raise UserError(f'{where} has no "expectations"; give a Great Expectations suite with at least one')
-    return Suite(tuple(_expected(e, i, where) for i, e in enumerate(entries)), "given")
+    name = suite.get("name") if isinstance(suite, Mapping) else suite.name
+    found = tuple(_expected(e, i, where) for i, e in enumerate(entries))
+    return Suite(found, "given", name=name if isinstance(name, str) else "")
 
 
 def _entry(expectation: Any) -> dict[str, Any]:
