@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dataset_guard.checks.leakage.shingles import BANDS, ROWS_PER_BAND
+from dataset_guard.checks.leakage.shingles import BANDS, BINS, ROWS_PER_BAND
 from dataset_guard.jit import kernel
 
 _U64 = np.uint64
@@ -56,6 +56,15 @@ def _jaccard(a: Any, b: Any) -> float:
 
 
 @kernel
+def _agreement(a: Any, b: Any) -> int:
+    """In how many bins two signatures agree: an estimate of their similarity that costs no sorting."""
+    n = 0
+    for k in range(BINS):
+        n += a[k] == b[k]
+    return n
+
+
+@kernel
 def _root(parent: Any, i: int) -> int:
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -74,6 +83,8 @@ def _join_band(
     sizes: Any,
     parent: Any,
     limit: float,
+    signatures: Any,
+    least: int,
 ) -> None:
     """Compare each text with the first and the latest text of its bucket; join those that are similar."""
     mask = _U64(len(heads) - 1)
@@ -93,7 +104,7 @@ def _join_band(
             if turn == 1 and other == head:
                 break
             mine, theirs = _root(parent, i), _root(parent, other)
-            if mine == theirs:
+            if mine == theirs or _agreement(signatures[i], signatures[other]) < least:
                 continue
             for x in (i, other):
                 if sizes[x] < 0:
@@ -110,7 +121,7 @@ def _match_band(
     keys: Any, other_keys: Any, heads: Any, following: Any,
     starts: Any, ends: Any, shingles: Any, sizes: Any,
     other_starts: Any, other_ends: Any, other_shingles: Any, other_sizes: Any,
-    limit: float, depth: int, partner: Any,
+    limit: float, depth: int, partner: Any, signatures: Any, other_signatures: Any, least: int,
 ) -> None:  # fmt: skip
     """For each text, the first of at most ``depth`` others of its bucket that is similar."""
     mask = _U64(len(heads) - 1)
@@ -131,6 +142,9 @@ def _match_band(
         j = heads[slot]
         tries = 0
         while j >= 0 and tries < depth:
+            if _agreement(signatures[i], other_signatures[j]) < least:
+                j = following[j]
+                continue
             if sizes[i] < 0:
                 _sort_one(i, starts, ends, shingles, sizes)
             if other_sizes[j] < 0:
@@ -163,6 +177,14 @@ def _slots(texts: int) -> int:
     return 1 << max(4, (2 * texts - 1).bit_length())
 
 
+def _least_agreement(similarity: float) -> int:
+    """Bins in which signatures of a similar pair agree, less five standard deviations of a short text's
+    (about 45 bins hold shingles of their own).
+    """
+    deviation = (max(similarity * (1 - similarity), 0.05) / 45) ** 0.5
+    return max(0, int(BINS * (similarity - 5 * deviation)))
+
+
 def clusters(texts: Texts, similarity: float) -> Ints:
     """For each text, the first text of its cluster (itself when it is alone).
 
@@ -183,6 +205,8 @@ def clusters(texts: Texts, similarity: float) -> Ints:
             texts.sizes,
             parent,
             similarity,
+            texts.signatures,
+            _least_agreement(similarity),
         )
     while not np.array_equal(parent, parent[parent]):
         parent = parent[parent]
@@ -202,6 +226,6 @@ def matches(texts: Texts, others: Texts, similarity: float, *, depth: int = 16) 
             keys, other_keys, heads, following,
             texts.starts, texts.ends, texts.shingles, texts.sizes,
             others.starts, others.ends, others.shingles, others.sizes,
-            similarity, depth, partner,
+            similarity, depth, partner, texts.signatures, others.signatures, _least_agreement(similarity),
         )  # fmt: skip
     return partner

@@ -135,14 +135,22 @@ def _plain(data: Any, start: int, stop: int, plain: Any) -> int:
     return m - 1 if m > 0 and plain[m - 1] == 0x20 else m
 
 
+def _lenders() -> npt.NDArray[np.uint8]:
+    """For each empty bin the bins that it asks, in order: a fixed hash of (bin, attempt)."""
+    with np.errstate(over="ignore"):
+        asked = (np.arange(BINS, dtype=_U64)[:, None] << _U64(32)) + np.arange(1, 1 + 4 * BINS, dtype=_U64)
+        return (_mixed(asked * _U64(0x9E3779B97F4A7C15)) >> _U64(57)).astype(np.uint8)
+
+
+_LENDERS = _lenders()
+
+
 @kernel
 def _densify(signature: Any) -> None:
     for j in range(BINS):
         if signature[j] == _EMPTY:
-            attempt = _U64(j) << _U64(32)
-            while True:
-                attempt += _U64(1)
-                source = _mixed(attempt * _U64(0x9E3779B97F4A7C15)) >> _U64(57)
+            for attempt in range(4 * BINS):
+                source = _LENDERS[j, attempt]
                 # Only bins that were filled by a shingle may lend; they are marked by an even value.
                 if signature[source] != _EMPTY and signature[source] & _U32(1) == _U32(0):
                     signature[j] = signature[source] | _U32(1)
@@ -164,7 +172,7 @@ def _sign(hashes: Any, n: int, shingles: Any, at: int, signature: Any) -> None:
 
 @kernel
 def _hashes(data: Any, start: int, stop: int, tokens: Any, plain: Any, out: Any) -> int:
-    """Write the 64-bit hash of each shingle of one text; returns how many. Windows roll."""
+    """Write a 64-bit number for each shingle of one text, to be mixed; returns how many. Windows roll."""
     n = tokens_of(data, start, stop, tokens)
     if n >= SHORT:
         factor = _U64(0x9E3779B97F4A7C15)
@@ -174,7 +182,7 @@ def _hashes(data: Any, start: int, stop: int, tokens: Any, plain: Any, out: Any)
             h = h * factor + tokens[t]
         for t in range(n - TOKENS + 1):
             h = h * factor + tokens[t + TOKENS - 1]
-            out[t] = _mixed(h)
+            out[t] = h
             h -= tokens[t] * oldest
         return n - TOKENS + 1
     m = _plain(data, start, stop, plain)
@@ -186,9 +194,20 @@ def _hashes(data: Any, start: int, stop: int, tokens: Any, plain: Any, out: Any)
             window = (window << _U64(8)) | _U64(plain[t])
         for t in range(m - BYTES + 1):
             window = ((window << _U64(8)) | _U64(plain[t + BYTES - 1])) & mask
-            out[t] = _mixed((head | window) * _U64(0x9E3779B97F4A7C15))
+            out[t] = (head | window) * _U64(0x9E3779B97F4A7C15)
         return m - BYTES + 1
     return 0
+
+
+@kernel
+def _mix_all(hashes: Any) -> Any:
+    """Mix each hash in place and return the least. Loops without a dependency, which compile to SIMD."""
+    for t in range(len(hashes)):
+        hashes[t] = _mixed(hashes[t])
+    least = _U64(0xFFFFFFFFFFFFFFFF)
+    for t in range(len(hashes)):
+        least = min(least, hashes[t])
+    return least
 
 
 @kernel
@@ -214,9 +233,7 @@ def shingle(
     at = 0
     for i in range(len(offsets) - 1):
         n = _hashes(data, offsets[i], offsets[i + 1], tokens, plain, hashes)
-        least = _U64(0xFFFFFFFFFFFFFFFF)
-        for t in range(n):
-            least = min(least, hashes[t])
+        least = _mix_all(hashes[:n])
         rank[i] = _mixed(least + _U64(0x9E3779B97F4A7C15))
         if n > 0 and rank[i] <= limit:
             _sign(hashes, n, shingles, at, signatures[i])
