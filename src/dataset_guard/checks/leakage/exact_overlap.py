@@ -1,6 +1,6 @@
 """Rows that occur twice, rows that are also in another set, and equal rows with unequal labels.
 
-All by 128-bit row hashes, sorted once. Whether rows shared with a test set are an accident is a question of
+All by 128-bit row hashes. Whether rows shared with a test set are an accident is a question of
 numbers: see :func:`chance_of` and docs/rules/LEAK002.md.
 """
 
@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, Rows, counted, set_name
-from dataset_guard.checks.hash_index import HashIndex, equal_to_previous
+from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, counted, set_name
+from dataset_guard.checks.hash_index import HashIndex
 from dataset_guard.hash_store import joined
-from dataset_guard.rowset import sort_hashes
 from guard_core.findings import Finding, RowSet, Severity
+
+FirstRows = npt.NDArray[np.int32]
+"""For each row the first row that equals it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +50,8 @@ class ExactOverlap:
         return OverlapState(self, context)
 
 
-@dataclass(frozen=True, slots=True)
-class _Groups:
-    """Rows sorted by hash; ``group`` numbers the runs of equal hashes."""
-
-    order: Rows
-    group: npt.NDArray[np.int64]
-    repeated: npt.NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, hashes: Hashes) -> _Groups:
-        order = sort_hashes(hashes)
-        again = equal_to_previous(hashes[order])
-        return cls(order, np.cumsum(~again) - 1, again)
-
-
 class OverlapState:
-    """Memory: keeps the driver's hash arrays (in memory or mapped); at the end 24 more bytes per row."""
+    """Memory: keeps the driver's hash arrays (in memory or mapped); at the end 12 more bytes per row."""
 
     def __init__(self, check: ExactOverlap, context: CheckContext) -> None:
         self._check = check
@@ -84,6 +71,8 @@ class OverlapState:
 
     def finish(self) -> Iterator[Finding]:
         """Within the set first, then each set to compare with."""
+        from dataset_guard.checks.leakage.repeats import first_of
+
         self._parts.sort(key=lambda p: p[0])
         if not self._parts:
             return
@@ -93,41 +82,39 @@ class OverlapState:
         self._parts = []
         own = f"{self._context.tenant}/{self._context.name}"
         against = [r for r in self._context.against if set_name(r) != own]
-        found = _Groups.of(hashes)
-        yield from self._within(found, len(hashes))
-        groups = found if against else None  # 24 bytes a row that nobody may ask for again
-        del found
+        first, repeats = first_of(hashes)
+        if repeats:
+            yield self._within(first, repeats)
         if features is not None:
             yield from self._conflicts(hashes, features)
         for reference in against:
-            assert groups is not None
-            yield from self._shared(reference, hashes, features, groups)
+            yield from self._shared(reference, hashes, features, first)
 
-    def _within(self, groups: _Groups, rows: int) -> Iterator[Finding]:
-        again = groups.order[groups.repeated]
-        if not len(again):
-            return
-        share = len(again) / rows
-        largest = int(np.bincount(groups.group).max())
-        yield Finding(
+    def _within(self, first: FirstRows, repeats: int) -> Finding:
+        again = np.flatnonzero(first != np.arange(len(first)))
+        share = repeats / len(first)
+        _, copies = np.unique(first[again], return_counts=True)
+        return Finding(
             rule_id="LEAK001",
             severity=Severity.WARNING if share >= self._check.duplicates_warning else Severity.INFO,
-            message=f"{counted(len(again), 'row')} of {rows:,} repeat an earlier row exactly.",
+            message=f"{counted(repeats, 'row')} of {len(first):,} repeat an earlier row exactly.",
             rows=RowSet.of(again.tolist()),
             score=share,
             action="Remove the repeats, or split the set so that equal rows stay on one side.",
-            evidence={"groups": int(np.unique(groups.group[groups.repeated]).size), "largest_group": largest},
+            evidence={"groups": len(copies), "largest_group": int(copies.max()) + 1},
         )
 
     def _conflicts(self, hashes: Hashes, features: Hashes) -> Iterator[Finding]:
         """Rows whose features occur with more than one label."""
-        groups = _Groups.of(features)
-        ordered = hashes[groups.order]
-        first = np.flatnonzero(~groups.repeated)[groups.group]
-        differs = (ordered != ordered[first]).any(axis=1)
-        mixed = np.zeros(int(groups.group[-1]) + 1, bool)
-        mixed[groups.group[differs]] = True
-        rows = groups.order[mixed[groups.group]]
+        from dataset_guard.checks.leakage.repeats import first_of
+
+        first, repeats = first_of(features)
+        if not repeats:
+            return
+        differs = (hashes != hashes[first]).any(axis=1)
+        mixed = np.zeros(len(first), bool)
+        mixed[first[differs]] = True
+        rows = np.flatnonzero(mixed[first])
         if not len(rows):
             return
         share = len(rows) / len(hashes)
@@ -143,7 +130,7 @@ class OverlapState:
         )
 
     def _shared(
-        self, reference: Reference, hashes: Hashes, features: Hashes | None, groups: _Groups
+        self, reference: Reference, hashes: Hashes, features: Hashes | None, first: FirstRows
     ) -> Iterator[Finding]:
         context = self._context
         whole = context.rows_of(reference)
@@ -154,7 +141,7 @@ class OverlapState:
         shared = equal | other_label
         if not shared.any():
             return
-        chance = chance_of(shared, groups, whole)
+        chance = chance_of(shared, first, whole)
         same_split = context.split is not None and context.split == reference.split
         critical = chance < self._check.chance_critical and not same_split
         copies = int(equal.sum())
@@ -179,19 +166,19 @@ class OverlapState:
         )
 
 
-def chance_of(shared: npt.NDArray[np.bool_], groups: _Groups, reference: HashIndex) -> float:
+def chance_of(shared: npt.NDArray[np.bool_], first: FirstRows, reference: HashIndex) -> float:
     """Probability of at least so many shared rows if they repeat as often as rows of the set itself do.
 
     The rows that are *not* shared tell how often two independent rows of this kind are equal: ``p`` pairs
     among ``m`` rows. With one pair added (so that "never seen" is not "impossible"), the expected number of
     shared rows is ``(p + 1) / (m (m - 1) / 2) * rows * reference rows``; the tail is Poisson's.
     """
-    own = ~shared[groups.order]
-    sizes = np.bincount(groups.group[own])
+    own = ~shared
     m = int(own.sum())
     if m < 2:
         return 0.0 if reference.total > 1 else 1.0
-    pairs = float((sizes.astype(np.float64) * (sizes - 1) / 2).sum()) + 1.0
+    _, copies = np.unique(first[own & (first != np.arange(len(first)))], return_counts=True)
+    pairs = float((copies.astype(np.float64) * (copies + 1) / 2).sum()) + 1.0
     expected = pairs / (m * (m - 1) / 2) * len(shared) * reference.total
     return poisson_tail(int(shared.sum()), expected)
 

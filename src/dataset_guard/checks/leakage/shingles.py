@@ -139,7 +139,8 @@ def _lenders() -> npt.NDArray[np.uint8]:
     """For each empty bin the bins that it asks, in order: a fixed hash of (bin, attempt)."""
     with np.errstate(over="ignore"):
         asked = (np.arange(BINS, dtype=_U64)[:, None] << _U64(32)) + np.arange(1, 1 + 4 * BINS, dtype=_U64)
-        return (_mixed(asked * _U64(0x9E3779B97F4A7C15)) >> _U64(57)).astype(np.uint8)
+        asked = _mixed(asked * _U64(0x9E3779B97F4A7C15)) >> _U64(57)
+    return np.asarray(asked, np.uint8)
 
 
 _LENDERS = _lenders()

@@ -1,8 +1,9 @@
-"""Numbers of persons that carry check digits: Chinese resident ids, payment cards, bank accounts."""
+"""Numbers of persons that carry check digits: resident ids, payment cards, bank accounts, wallets."""
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import re
 
 # GB 11643-1999: weights and check symbols; GB/T 2260: the provinces' codes.
@@ -92,3 +93,37 @@ def bank_account(text: str) -> bool | None:
 def iban_length(country: str) -> int:
     """How long an IBAN of ``country`` is; 0 for a country that has none."""
     return _IBAN_LENGTHS.get(country, 0)
+
+
+# ITU-T E.164: the country codes of one and two digits; every other begins a code of three.
+_SHORT_CODES = frozenset(
+    re.findall(
+        r"\d+",
+        "1 7 20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 65"
+        " 66 81 82 84 86 90 91 92 93 94 95 98",
+    )
+)
+_LONG_CODES = frozenset(
+    re.findall(r"\d+", "21 22 23 24 25 26 29 35 37 38 42 50 59 67 68 69 80 85 87 88 96 97 99")
+)
+_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+
+
+def phone_number(digits: str) -> bool:
+    """ITU-T E.164: a country code, and 8 to 15 digits in all of which not nearly all are alike."""
+    known = digits[:1] in _SHORT_CODES or digits[:2] in _SHORT_CODES or digits[:2] in _LONG_CODES
+    length = 11 if digits[:1] == "1" else None  # North America's plan has one length
+    if not known or digits.startswith("999") or not 8 <= len(digits) <= 15:
+        return False
+    return length in (None, len(digits)) and len(set(digits)) > 3
+
+
+def wallet_address(text: str) -> bool:
+    """A Base58Check address (Bitcoin and its kin): 25 bytes of which the last four check the others."""
+    number = 0
+    for char in text:
+        number = number * 58 + _BASE58.index(char)
+    if number >= 1 << 200:
+        return False
+    raw = number.to_bytes(25, "big")
+    return hashlib.sha256(hashlib.sha256(raw[:21]).digest()).digest()[:4] == raw[21:]

@@ -17,15 +17,19 @@ import numpy as np
 import pyarrow as pa
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, counted
-from dataset_guard.checks.privacy.numbers import bank_account, iban_length, payment_card, resident_id
+from dataset_guard.checks.privacy.numbers import (
+    bank_account,
+    iban_length,
+    payment_card,
+    phone_number,
+    resident_id,
+    wallet_address,
+)
 from dataset_guard.checks.privacy.tally import Tally
 from dataset_guard.checks.privacy.text_buffers import TextBuffer, holds_text, text_buffers
 from guard_core.findings import Finding, Severity
 
 _DIGITS = rb"[0-9](?:[ -]?[0-9]){10,18}[Xx]?"
-_MAIL = rb"@[A-Za-z0-9-]{1,63}\.[A-Za-z]{2}"
-_IBAN = rb"[A-Z]{2}[0-9]{2} ?[A-Z0-9]{4} ?[A-Z0-9]{4} ?[A-Z0-9]{3}"
-
 _RUN = re.compile(rb"(?<![0-9A-Za-z_.])(?<![0-9][ -])(?:" + _DIGITS + rb")(?![0-9A-Za-z_]|\.[0-9]|[ -][0-9])")
 _GROUPS = re.compile(r"\d+|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{1,3})?|\d{4}([ -])\d{6}\2\d{4,5}")
 _PHONE_GROUPS = re.compile(r"(?:86[ -]?)?(1[3-9]\d{9}|1[3-9]\d[ -]\d{4}[ -]\d{4})")
@@ -37,13 +41,28 @@ _RESERVED = re.compile(
 )  # RFC 2606
 _ACCOUNT = re.compile(rb"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}")
 
+_INTERNATIONAL = re.compile(
+    rb"(?<![0-9A-Za-z])\+([1-9][0-9]{0,2})((?:[ .-]?\(?[0-9]{2,}\)?){2,8})(?![0-9A-Za-z_]|[ .-]?[0-9])"
+)
+_SOCIAL = re.compile(
+    rb"(?<![0-9A-Za-z_.-])(?!000|666|9)([0-9]{3})-(?!00)([0-9]{2})-(?!0000)([0-9]{4})(?![0-9A-Za-z_-])"
+)
+_PASSPORT = re.compile(rb"[A-Z]{1,2}[0-9]{6,9}(?![0-9A-Za-z_])")
+_PASSPORT_SAID = re.compile("passport|护照|passeport|reisepass|pasaporte".encode(), re.IGNORECASE)
+_WALLET = re.compile(rb"[13][1-9A-HJ-NP-Za-km-z]{25,34}(?![0-9A-Za-z_])")
+_STREET = re.compile(
+    rb"[1-9][0-9]{0,4} (?:[A-Z][a-z]+\.? ){1,3}(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln"
+    rb"|Drive|Dr|Court|Ct|Square|Terrace|Parkway|Pkwy|Highway|Hwy)\b"
+)
+_HOUSE = re.compile("(?:路|街|巷|弄|大道|胡同)[0-9]{1,5}号".encode())
+
 CHANCE = {"resident_id": 1 / 11, "payment_card": 1 / 10, "bank_account": 1 / 97, "mobile_number": 7 / 100}
 """How often a candidate of a kind that is something else looks right."""
 
 
 @dataclass(frozen=True, slots=True)
 class PersonalData:
-    """PRIV010: resident ids, payment cards, IBANs, mobile numbers (mainland China) and e-mail addresses.
+    """PRIV010: resident ids, payment cards, IBANs, phone numbers, e-mail and postal addresses, passports, ...
 
     ``columns``: the columns to look at; none named means all. ``chance_limit``: the largest share of chance
     hits among those of a column and kind with which they are still reported.
@@ -53,7 +72,7 @@ class PersonalData:
     chance_limit: float = 0.2
 
     name: ClassVar[str] = "personal_data"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     rule_ids: ClassVar[tuple[str, ...]] = ("PRIV010",)
     needs: ClassVar[frozenset[Need]] = frozenset()
 
@@ -77,30 +96,91 @@ Candidate = tuple[int, str, bool, bytes]
 
 def find(buffer: TextBuffer) -> Iterator[Candidate]:
     """All candidates in ``buffer``."""
-    for hit in buffer.hits(_DIGITS, overlapping=False):
-        window, at = buffer.around(hit, 2, 64)
-        run = _RUN.match(window, at)
-        if run is not None:
-            told = _number(run[0].decode())
+    from dataset_guard.checks.privacy import first_look as look
+
+    judges = {
+        look.NUMBER: _a_number, look.MAIL: _a_mail, look.ACCOUNT: _an_account, look.PHONE: _a_phone,
+        look.SOCIAL: _a_social, look.PASSPORT: _a_passport, look.WALLET: _a_wallet,
+        look.STREET: _a_street, look.HOUSE: _a_house,
+    }  # fmt: skip
+    for places in look.look(buffer.offsets, buffer.data):
+        if buffer.present is not None:
+            places = places[buffer.present[places[:, 0]]]  # a null's bytes are undefined
+        for item, start, kind in places.tolist():
+            window, at = buffer.window(item, start, 65, 256)
+            told = judges[kind](window, at)
             if told is not None:
-                yield hit.item, *told
-    for hit in buffer.hits(_MAIL, overlapping=False):
-        window, at = buffer.around(hit, 65, 256)
-        start = at
-        while start and window[start - 1 : start] in _LOCAL:
-            start -= 1
-        address = _ADDRESS.search(window, start, at + 256)
-        if address is not None and address.start(1) == at + 1 and not _RESERVED.search(address[1]):
-            yield hit.item, "email_address", True, address[0].lower()
-    for hit in buffer.hits(_IBAN, overlapping=False):
-        window, at = buffer.around(hit, 1, 48)
-        account = _ACCOUNT.match(window, at)
-        if account is not None:
-            size = iban_length(account[0][:2].decode())
-            plain = account[0].replace(b" ", b"").decode()[:size]
-            right = bank_account(plain)
-            if right is not None:
-                yield hit.item, "bank_account", right, plain.encode()
+                yield item, *told
+
+
+Told = tuple[str, bool, bytes] | None
+"""Kind, whether its check digits are right, and the value."""
+
+
+def _a_number(window: bytes, at: int) -> Told:
+    run = _RUN.match(window, at)
+    return None if run is None else _number(run[0].decode())
+
+
+def _a_mail(window: bytes, at: int) -> Told:
+    start = at
+    while start and window[start - 1 : start] in _LOCAL:
+        start -= 1
+    address = _ADDRESS.search(window, start)
+    if address is None or address.start(1) != at + 1 or _RESERVED.search(address[1]):
+        return None
+    return "email_address", True, address[0].lower()
+
+
+def _an_account(window: bytes, at: int) -> Told:
+    account = _ACCOUNT.match(window, at)
+    if account is None:
+        return None
+    size = iban_length(account[0][:2].decode())
+    plain = account[0].replace(b" ", b"").decode()[:size]
+    right = bank_account(plain)
+    return None if right is None else ("bank_account", right, plain.encode())
+
+
+def _a_phone(window: bytes, at: int) -> Told:
+    found = _INTERNATIONAL.match(window, at)
+    if found is None:
+        return None
+    digits = re.sub(rb"[^0-9]", b"", found[0])
+    if digits.startswith(b"86") and len(digits) == 13 and digits[2:3] == b"1":
+        return None  # a mainland mobile number: the run of digits says so
+    if len(found[0]) == len(digits) + 1 and len(digits) < 10:
+        return None  # a number with a sign
+    return ("phone_number", True, digits) if phone_number(digits.decode()) else None
+
+
+def _a_social(window: bytes, at: int) -> Told:
+    found = _SOCIAL.match(window, at)
+    return None if found is None else ("us_social_security_number", True, found[0])
+
+
+def _a_passport(window: bytes, at: int) -> Told:
+    found = _PASSPORT.match(window, at)
+    if found is None or not _PASSPORT_SAID.search(window, max(0, at - 48), found.end() + 32):
+        return None
+    return "passport_number", True, found[0]
+
+
+def _a_wallet(window: bytes, at: int) -> Told:
+    found = _WALLET.match(window, at)
+    return ("wallet_address", True, found[0]) if found and wallet_address(found[0].decode()) else None
+
+
+def _a_street(window: bytes, at: int) -> Told:
+    found = _STREET.match(window, at)
+    return None if found is None else ("postal_address", True, found[0])
+
+
+def _a_house(window: bytes, at: int) -> Told:
+    found = _HOUSE.search(window, max(0, at - 24))
+    return (
+        None if found is None or not found.start() < at < found.end() else ("postal_address", True, found[0])
+    )
 
 
 _LOCAL = frozenset(bytes([c]) for c in b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._%+-")
@@ -188,6 +268,11 @@ _NAMES = {
     "payment_card": "payment card numbers",
     "bank_account": "bank account numbers (IBAN)",
     "mobile_number": "mobile phone numbers",
+    "phone_number": "international phone numbers",
+    "passport_number": "passport numbers",
+    "us_social_security_number": "US social security numbers",
+    "wallet_address": "cryptocurrency addresses",
+    "postal_address": "postal addresses",
     "email_address": "e-mail addresses",
 }
 

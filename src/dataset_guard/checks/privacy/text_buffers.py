@@ -106,6 +106,12 @@ class TextBuffer:
         for item, (start, end), low, high in bounds:
             yield Hit(int(item), int(start), int(end), int(low), int(high))
 
+    def window(self, item: int, start: int, before: int, after: int) -> tuple[bytes, int]:
+        """The bytes of ``item`` around ``start``, and where in them ``start`` is."""
+        low, high = int(self.offsets[item]), int(self.offsets[item + 1])
+        first = max(low, start - before)
+        return bytes(self.data[first : min(high, start + after)]), start - first
+
     def around(self, hit: Hit, before: int, after: int) -> tuple[bytes, int]:
         """The bytes of the hit's own item around its start, and where in them the hit starts."""
         low = max(hit.low, hit.start - before)

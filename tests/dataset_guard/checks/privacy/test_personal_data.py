@@ -181,3 +181,38 @@ def test_no_part_of_a_number_is_in_the_finding():
     told = json.dumps([f.to_json() for f in scan(texts(made), CHECK).findings])
     assert told.count("PRIV010") == len(MAKERS)
     assert not any(value[i : i + 5] in told for value in made for i in range(len(value) - 4))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("call +44 20 7946 0958 today", "phone_number"),
+        ("tel: +1 (415) 555-2671.", "phone_number"),
+        ("+4915123456789", "phone_number"),
+        ("护照号码：E12345678。", "passport_number"),
+        ("Passport No. GB1234567 expires", "passport_number"),
+        ("ssn 536-90-4399", "us_social_security_number"),
+        ("pay 1BoatSLRHtKNngkdXEeobR76b53LETtpyT now", "wallet_address"),
+        ("lives at 221 Baker Street, London", "postal_address"),
+        ("地址：上海市黄浦区南京东路299号", "postal_address"),
+    ],
+)
+def test_international_kinds_are_told(text, kind):
+    assert kind in only(scan(texts([text]), CHECK), "PRIV010").evidence["kinds"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = a +352364506 - 1",
+        "+999 12 345 678",
+        "+1 415 555",
+        "invoice E12345678",
+        "666-12-1234 and 123-00-4567",
+        "1BoatSLRHtKNngkdXEeobR76b53LETtpyX",
+        "on 10 May street vendors",
+        "第299号文件",
+    ],
+)
+def test_what_only_resembles_them_is_not(text):
+    assert rules(scan(texts([text]), CHECK)) == []
