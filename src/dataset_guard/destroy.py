@@ -146,7 +146,7 @@ def load_destruction(folder: Path, verifier: Verifier | Signer, *, ref: str) -> 
         raise UserError(f"{ref} has no destruction record") from None
     except ValueError:
         raise Tampered(f"the destruction record of {ref} is not JSON; restore it from a backup") from None
-    statement = verifier.verify(envelope)
+    statement, _ = verifier.verify_dated(envelope, "destroyed_at")
     said: dict[str, Any] = statement.get("predicate", {})
     if statement.get("predicateType") != PREDICATE_TYPE or said.get("ref") != ref:
         raise Tampered(f"{folder / RECORD} is not the destruction record of {ref}")

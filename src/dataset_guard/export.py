@@ -1,4 +1,4 @@
-"""Descriptions of a version for other tools: Croissant metadata, an OpenLineage event.
+"""Descriptions of a version for other tools: Croissant, OpenLineage, a model-signing bundle.
 
 This is no export of data. guard/dataset/export rules on data that leaves the cluster, with other people's
 approval; a description holds file and column names, types, counts and digests, which the version's own page
@@ -16,7 +16,7 @@ from guard_core.findings import Enforcement
 if TYPE_CHECKING:
     from guard_core.home import Home
 
-FORMATS = ("croissant", "openlineage")
+FORMATS = ("croissant", "openlineage", "model-signing")
 
 
 def describe(ref: str, form: str, *, tenant: str | None = None, home: Home | None = None) -> dict[str, Any]:
@@ -35,10 +35,17 @@ def describe(ref: str, form: str, *, tenant: str | None = None, home: Home | Non
 
     with open_access(ref, purpose="inspect", tenant=tenant, home=home) as access:
         if form == "croissant":
-            from dataset_guard.integrations.croissant import croissant as write
+            from dataset_guard.integrations.croissant import croissant
+
+            document = croissant(access.reference)
+        elif form == "openlineage":
+            from dataset_guard.integrations.openlineage import openlineage
+
+            document = openlineage(access.reference)
         else:
-            from dataset_guard.integrations.openlineage import openlineage as write
-        document = write(access.reference)
+            from dataset_guard.integrations.model_signing import model_signing
+
+            document = model_signing(access.reference, home.signer)
     home.audit.event(
         "dataset.described",
         subject=access.ref,

@@ -45,6 +45,7 @@ def _unknown(ref: str, tenant: str | None, name: str | None) -> dict[str, Any]:
         "verdict": "unknown",
         "fingerprint": None,
         "signed": False,
+        "signer": None,
         "record_ok": False,
         "shared_with": [],
         "findings": {"critical": 0, "warning": 0, "info": 0},
@@ -61,13 +62,14 @@ def version_fact(home: Home, version: Version) -> dict[str, Any]:
         "fingerprint": version.fingerprint,
     }
     try:
-        record = Registry(home).record(version)
+        record, signer = Registry(home).signed(version)
     except Tampered:
         return {**fact, "tampered": True}
     return {
         **fact,
         "verdict": record["verdict"],
         "signed": True,
+        "signer": signer,
         "record_ok": True,
         "findings": dict(record["findings"]),
         "waivers": len(record["waivers"]),

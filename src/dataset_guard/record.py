@@ -50,14 +50,19 @@ def sign(record: Mapping[str, Any], signer: Signer) -> dict[str, Any]:
 
 
 def load_signed(folder: Path, verifier: Verifier | Signer, *, ref: str) -> dict[str, Any]:
-    """The record in ``folder``, proved by its signature and by agreement of its copies.
+    """As :func:`load_with_signer`, the record alone."""
+    return load_with_signer(folder, verifier, ref=ref)[0]
 
-    Raises Tampered when the envelope is missing, is not signed by a trusted key, is for another version,
-    or when ``record.json`` says something else.
+
+def load_with_signer(folder: Path, verifier: Verifier | Signer, *, ref: str) -> tuple[dict[str, Any], str]:
+    """(record in ``folder``, id of the key that signed it), proved by signature and agreement of its copies.
+
+    Raises Tampered when the envelope is missing, is not signed by a trusted key in its time, is for another
+    version, or when ``record.json`` says something else.
     """
     envelope = _read_json(folder / ENVELOPE, ref)
     try:
-        statement = verifier.verify(envelope)
+        statement, key_id = verifier.verify_dated(envelope, "created_at")
     except Tampered as error:
         raise Tampered(f"the record of {ref} is not to be trusted: {error}") from error
     record = statement.get("predicate")
@@ -68,7 +73,7 @@ def load_signed(folder: Path, verifier: Verifier | Signer, *, ref: str) -> dict[
         raise Tampered(f"{folder / ENVELOPE} is the record of {record.get('ref')}, not of {ref}")
     if _read_json(folder / RECORD, ref) != record:
         raise Tampered(f"{folder / RECORD} is not what was signed; restore it from {ENVELOPE}")
-    return record
+    return record, key_id
 
 
 def _read_json(path: Path, ref: str) -> Any:

@@ -190,7 +190,11 @@ class Registry:
 
     def record(self, version: Version) -> dict[str, Any]:
         """The signed record of ``version``, agreeing with the database. Raises Tampered."""
-        found = records.load_signed(version.folder, self.home.signer, ref=version.ref)
+        return self.signed(version)[0]
+
+    def signed(self, version: Version) -> tuple[dict[str, Any], str]:
+        """As :meth:`record`, with the id of the key that signed it."""
+        found, key_id = records.load_with_signer(version.folder, self.home.signer, ref=version.ref)
         content = found["content"]
         claims = {
             "fingerprint": (version.fingerprint, content["fingerprint"]),
@@ -206,7 +210,7 @@ class Registry:
                     f"the database gives {version.ref} another {what} than its signed record; "
                     "restore the database from a backup"
                 )
-        return found
+        return found, key_id
 
     def reference(self, text: str, *, tenant: str) -> Reference:
         """A version as checks see it. Raises UserError when there is none, Tampered."""

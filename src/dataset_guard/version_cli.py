@@ -1,5 +1,4 @@
-"""``trainguard dataset``, about one version: prove, check-proof, export, clean, waive, approve, delete,
-destroy."""
+"""``trainguard dataset``, about one version: proofs, export, waivers, clean copies, its end."""
 
 from __future__ import annotations
 
@@ -78,12 +77,19 @@ def check_proof(
 @click.command()
 @click.argument("ref", metavar="N@V")
 @click.option(
-    "--format", "form", required=True, type=click.Choice(["croissant", "openlineage"]), help="What to write."
+    "--format",
+    "form",
+    required=True,
+    type=click.Choice(["croissant", "openlineage", "model-signing"]),
+    help="What to write.",
 )
 @_tenant
 @click.pass_context
 def export(ctx: click.Context, ref: str, form: str, tenant: str | None) -> None:
-    """Describe N@V for other tools: file and column names, types and digests, never its data."""
+    """Describe N@V for other tools: names, types and digests, never data.
+
+    model-signing is a signature over the files for `model_signing verify key` (ECDSA keys only).
+    """
     from dataset_guard.export import describe
 
     _echo_json(describe(ref, form, tenant=tenant, home=ctx.obj.home()))
@@ -142,6 +148,17 @@ def approve(
     )
     give(home, version.ref, str(operation), principal=principal)
     click.echo(f"{principal.user} approved {operation} of {version.ref}", err=True)
+
+
+@click.command()
+@click.argument("ref", metavar="N@V")
+@_tenant
+@click.pass_context
+def endorse(ctx: click.Context, ref: str, tenant: str | None) -> None:
+    """Sign N@V again with the key in use, after its own was revoked; audit log and data must vouch for it."""
+    from dataset_guard.endorse import endorse as run
+
+    click.echo(f"{run(ctx.obj.home(), ref, tenant=tenant).ref} is endorsed", err=True)
 
 
 @click.command()
@@ -231,4 +248,4 @@ def _echo_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-COMMANDS = (prove, check_proof, export, clean, waive, approve, delete, destroy)
+COMMANDS = (prove, check_proof, export, clean, waive, approve, endorse, delete, destroy)

@@ -163,7 +163,7 @@ def waived_fact(home: Home, version: Version, record: Mapping[str, Any]) -> dict
     waived = []
     for file in sorted((version.folder / FOLDER).glob("*.dsse.json")):
         try:
-            statement = home.signer.verify(json.loads(file.read_bytes()))
+            statement, _ = home.signer.verify_dated(json.loads(file.read_bytes()), "approved_at")
         except (OSError, ValueError, Tampered):
             continue
         said = statement.get("predicate", {})

@@ -53,10 +53,13 @@ class Settings(_Section):
     policy: PolicySettings = PolicySettings()
     storage_url: str | None = Field(default=None, description="database URL; empty = SQLite in the home")
     token: SecretStr | None = Field(default=None, description="credential; empty = the home's local token")
-    signing_key: Path | None = Field(default=None, description="Ed25519 key (PEM); empty = made in the home")
+    signing_key: Path | None = Field(
+        default=None, description="Ed25519, P-256 or P-384 key (PEM); empty = made in the home"
+    )
+    signing_key_pem: SecretStr | None = Field(default=None, description="the key itself instead of its file")
 
 
-SECRET_KEYS = frozenset({"token"})
+SECRET_KEYS = frozenset({"token", "signing_key_pem"})
 """Settings that ``config show`` masks (of a database URL, the password)."""
 
 

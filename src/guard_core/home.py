@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from guard_core.attestation import Signer
+from guard_core.attestation import PRIVATE_KEY, Signer
 from guard_core.audit.head import ANCHOR_FILE
 from guard_core.audit.log import AuditLog
 from guard_core.clock import Clock, new_id, system_clock, to_ns
@@ -45,6 +45,8 @@ class Home:
         self.clock = clock
         self.storage = Storage.in_home(settings.home, settings.storage_url)
         self.credentials = Credentials(self.storage, clock)
+        self._signer: Signer | None = None
+        self._signer_stamp: tuple[int, int] | None = None
         self.audit = AuditLog(
             settings.home / "audit",
             signer=lambda: self.signer,
@@ -94,10 +96,22 @@ class Home:
         """A path below the home directory."""
         return self.settings.home.joinpath(*parts)
 
-    @cached_property
+    @property
     def signer(self) -> Signer:
-        """The home's signing key, made at first use. Raises UserError when it cannot be used."""
-        return Signer.open(self.path("keys"), self.settings.signing_key)
+        """The home's signing key, made at first use, opened again after a rotation. Raises UserError."""
+        stamp = self._key_stamp()
+        if self._signer is None or stamp != self._signer_stamp:
+            given = self.settings.signing_key_pem or self.settings.signing_key
+            self._signer = Signer.open(self.path("keys"), given)
+            self._signer_stamp = self._key_stamp()
+        return self._signer
+
+    def _key_stamp(self) -> tuple[int, int] | None:
+        try:
+            found = (self.settings.signing_key or self.path("keys", PRIVATE_KEY)).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     @cached_property
     def policy(self) -> PolicyEngine:

@@ -10,6 +10,7 @@
 #     dataset-foreign: use a dataset of your own tenant, or ask its owner to share it
 #     dataset-tampered: restore the registered data, or register it anew as a new version
 #     dataset-unsigned: register it again, so that its record is signed
+#     dataset-signer: have it signed by a key of its tenant, or name its key in signers.yaml
 #     dataset-denied: correct the data and register a new version
 #     dataset-quarantined: correct what its findings name and register a new version, or have a waiver approved
 #     dataset-unchecked: register it again, so that its checks run
@@ -28,6 +29,7 @@ sound(fact, tenant) if {
 	shared(fact, tenant)
 	intact(fact)
 	signed(fact)
+	entitled(fact)
 	fact.verdict == "allow"
 }
 
@@ -37,6 +39,7 @@ problems(fact, tenant, purpose, tier) := {reason |
 		"dataset-foreign",
 		"dataset-tampered",
 		"dataset-unsigned",
+		"dataset-signer",
 		"dataset-denied",
 		"dataset-quarantined",
 		"dataset-unchecked",
@@ -83,6 +86,13 @@ problem("dataset-unsigned", fact, _, _, tier) := msg if {
 	not signed(fact)
 	not tier.use.unsigned == "warn"
 	msg := sprintf("dataset %v has no valid signature", [name(fact)])
+}
+
+problem("dataset-signer", fact, _, _, _) := msg if {
+	present(fact)
+	signed(fact)
+	not entitled(fact)
+	msg := sprintf("dataset %v is signed by a key that may not sign for its tenant", [name(fact)])
 }
 
 problem("dataset-denied", fact, _, _, _) := msg if {
@@ -163,6 +173,24 @@ present(fact) if {
 }
 
 signed(fact) if fact.signed == true
+
+# Who may sign for whom: signers.yaml. Without an entry, every key that the home trusts.
+default signers := []
+
+signers := data.guard.config.signers.signers
+
+entitled(_) if signers == []
+
+entitled(fact) if {
+	is_string(fact.signer)
+	some entry in signers
+	startswith(fact.signer, entry.key)
+	may_sign(entry, fact)
+}
+
+may_sign(entry, fact) if fact.tenant in entry.tenants
+
+may_sign(entry, _) if "*" in entry.tenants
 
 intact(fact) if {
 	fact.record_ok == true

@@ -58,3 +58,24 @@ test_a_fact_without_a_reference_is_named_so if {
 	some reason in facts.denials({}, "acme", "train", fixture.tier)
 	reason.dataset == "(a dataset without a reference)"
 }
+
+# Who may sign for whom.
+signed_by(key, entries) := rules if {
+	rules := denied({"signer": key}, fixture.tier) with data.guard.config as {"signers": {"signers": entries}}
+}
+
+test_without_entries_every_trusted_key_signs if {
+	signed_by("aa", []) == set()
+	facts.denials(fixture.fact, "acme", "train", fixture.tier) == set() with data.guard.config as {}
+}
+
+test_a_key_signs_for_its_tenants_only if {
+	entries := [
+		{"key": "0123", "tenants": ["acme"]},
+		{"key": "4567", "tenants": ["beta"]},
+		{"key": "89", "tenants": ["*"]},
+	]
+	signed_by("0123ab", entries) == set()
+	signed_by("89ab", entries) == set()
+	every key in ["4567ab", "ffff", null, 7] { signed_by(key, entries) == {"dataset-signer"} }
+}

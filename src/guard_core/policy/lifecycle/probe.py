@@ -23,7 +23,7 @@ def policy_store(settings: Settings, clock: Clock = system_clock) -> Iterator[Pr
     store = PolicyStore(
         home / "policy",
         keys=home / "keys" / "policy",
-        signer=lambda: Signer.open(home / "keys", settings.signing_key),
+        signer=lambda: Signer.open(home / "keys", settings.signing_key_pem or settings.signing_key),
     )
     # Without a state file and without `generation` there never was a store: then no key is made by looking.
     if store.stamp() is None and not (store.keys / "generation").exists():

@@ -131,6 +131,15 @@ class PolicyStore:
                 "what was in force stays"
             ) from error
 
+    def sign_again(self) -> None:
+        """Sign the state in force with the key in use now, if there is one. Raises OSError, Tampered."""
+        if self.stamp() is None:
+            return
+        with locked(self.directory / ".lock"):
+            state = self.state()
+            if state is not None:
+                self._replace(state)
+
     def _sign(self, bundle: Bundle, sequence: int) -> Held:
         content = build_archive(bundle, sequence=sequence, key=self.signing_key())
         return self._keep(content, sequence, bundle)
