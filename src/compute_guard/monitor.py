@@ -323,9 +323,10 @@ class Monitor:
 
     def _account(self, frame: Frame, book: LeaseBook) -> None:
         """Attribute the time since each device's previous sample. A gap is attributed by its leases too."""
-        for index in np.unique(frame.device).tolist():
-            key = frame.devices[index].key
-            now = int(frame.ts_ns[frame.device == index].max())
+        newest = np.full(len(frame.devices), -1, dtype=np.int64)
+        np.maximum.at(newest, frame.device, frame.ts_ns)
+        for index in np.flatnonzero(newest >= 0).tolist():
+            key, now = frame.devices[index].key, int(newest[index])
             before = self._last_ns.get(key)
             if before is not None and now > before:
                 shares = attribute(key, before, now, book, self._uses.get(key, ()))

@@ -54,6 +54,9 @@ class Owner:
         return (self.bucket, self.tenant, self.job)
 
 
+IDLE: Final = Owner("system", reason="idle")
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """A job's right to ``gpu_milli`` thousandths of a device from ``start_ns`` to ``end_ns`` (None: still).
@@ -125,6 +128,16 @@ class LeaseBook:
         """The leases that hold on ``device`` at ``at_ns``."""
         return tuple(lease for lease in self._by_device.get(device, ()) if lease.active(at_ns))
 
+    def sole_owner(self, device: str, start_ns: int, end_ns: int) -> Owner | None:
+        """Who had the device to itself from ``start_ns`` to ``end_ns``, None when it takes a closer look."""
+        leases = self._by_device.get(device, ())
+        if not leases:
+            return IDLE
+        (lease, *others) = leases
+        if others or lease.start_ns > start_ns or (lease.end_ns is not None and lease.end_ns < end_ns):
+            return None
+        return _owner(lease)
+
     def changes(self, device: str, start_ns: int, end_ns: int) -> tuple[int, ...]:
         """Times within ``(start, end)`` at which a lease on ``device`` begins or ends, sorted."""
         times = {
@@ -149,6 +162,8 @@ def attribute(
     """
     if end_ns < start_ns:
         raise ValueError(f"the interval of {device} ends before it starts")
+    if not uses and (owner := book.sole_owner(device, start_ns, end_ns)) is not None:
+        return [Share(device, owner, end_ns - start_ns)] if end_ns > start_ns else []
     shares: list[Share] = []
     edges = [start_ns, *book.changes(device, start_ns, end_ns), end_ns]
     for first, last in pairwise(edges):

@@ -48,7 +48,8 @@ class Window:
     ``sample_ns`` (T, S) is the time of each held sample, or the smallest int64 where there is none.
     ``values[metric]`` is (T, S), NaN where missing. ``scores[metric]`` are the running statistics
     after the newest sample. ``idle_since_ns`` (S,): since when a device has held memory without computing,
-    the smallest int64 where it does not.
+    the smallest int64 where it does not. ``columns``: device key -> its column. ``twins``: pairs of columns
+    that are one device as two exporters name it (same node and index).
     """
 
     devices: tuple[Device, ...]
@@ -58,6 +59,9 @@ class Window:
     values: Mapping[str, npt.NDArray[np.floating]]
     scores: Mapping[str, Scores]
     idle_since_ns: Ints
+    columns: Mapping[str, int] = field(default_factory=dict)
+    twins: tuple[tuple[int, int], ...] = ()
+    _medians: dict[tuple[str, int | None, int | None], npt.NDArray[np.floating]] = field(default_factory=dict)
 
     @property
     def cells(self) -> int:
@@ -89,6 +93,13 @@ class Window:
         with np.errstate(invalid="ignore"):
             width: Floats = (part.max(axis=0) - part.min(axis=0)).astype(np.float32)
         return width
+
+    def median(self, metric: str, first: int | None, last: int | None) -> npt.NDArray[np.floating]:
+        """Median of the cells ``[first:last]`` over what was seen, shape (S,); kept, as several ask."""
+        key = (metric, first, last)
+        if key not in self._medians:
+            self._medians[key] = median(self.values[metric][first:last])
+        return self._medians[key]
 
     def rate(self, counter: str) -> Doubles:
         """Increase per second of a counter between consecutive samples, shape (T-1, S).
@@ -127,6 +138,10 @@ class Rolling:
     _at: Ints = field(init=False)
     _values: dict[str, npt.NDArray[np.floating]] = field(init=False)
     _series: dict[str, Series] = field(init=False)
+    _known: tuple[Device, ...] = ()
+    _index: npt.NDArray[np.int64] = field(init=False)
+    _by_key: dict[str, int] = field(default_factory=dict)
+    _places: dict[tuple[str, int], list[int]] = field(default_factory=dict)
     _last_cell: Ints = field(init=False)
     _idle_since: Ints = field(init=False)
 
@@ -173,8 +188,16 @@ class Rolling:
             self._take(frame, order[start:stop], columns, int(cells[start]))
 
     def _columns(self, devices: tuple[Device, ...]) -> npt.NDArray[np.int64]:
+        if devices == self._known:  # scrape after scrape names the same objects: a comparison of pointers
+            return self._index
         known = self._devices
+        before = len(known)
         index = np.asarray([known.setdefault(device, len(known)) for device in devices], dtype=np.int64)
+        self._known, self._index = devices, index
+        for number, device in enumerate(known):
+            if number >= before:
+                self._by_key[device.key] = number
+                self._places.setdefault((device.node, device.index), []).append(number)
         extra = len(known) - self._at.shape[1]
         if extra > 0:
             self._at = np.hstack([self._at, np.full((self.cells, extra), NEVER, dtype=np.int64)])
@@ -293,7 +316,31 @@ class Rolling:
             values={name: _frozen(array[slots]) for name, array in self._values.items()},
             scores={name: series.scores() for name, series in self._series.items()},
             idle_since_ns=_frozen(self._idle_since.copy()),
+            columns=self._by_key,
+            twins=self._twins(),
         )
+
+    def _twins(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of columns at one place; slices of one device (``uuid/slice``) are devices of their own."""
+        if len(self._places) == len(self._devices):
+            return ()
+        devices = self.devices
+        pairs = [(m[0], m[1]) for m in self._places.values() if len(m) == 2]
+        return tuple((a, b) for a, b in pairs if "/" not in devices[a].uuid + devices[b].uuid)
+
+
+def median(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Median of each column over what was seen; NaN where nothing was."""
+    ordered = np.sort(np.ascontiguousarray(values.T), axis=1)  # rows sort fastest; NaN last
+    length = values.shape[0]
+    if not np.isnan(ordered[:, -1]).any():
+        middle: npt.NDArray[np.floating] = (ordered[:, (length - 1) // 2] + ordered[:, length // 2]) / 2
+        return middle
+    count = np.isfinite(ordered).sum(axis=1)
+    low, high = np.maximum(count - 1, 0) // 2, np.minimum(np.maximum(count, 1) // 2, length - 1)
+    rows = np.arange(len(ordered))
+    known: npt.NDArray[np.floating] = (ordered[rows, low] + ordered[rows, high]) / 2
+    return known
 
 
 def _one_stream(frame: Frame) -> bool:

@@ -205,6 +205,7 @@ def concat(frames: Iterable[Frame]) -> Frame:
 _PROCESS = pa.struct(
     [("pid", pa.int64()), ("memory_bytes", pa.int64()), ("sm_percent", pa.float32()), ("name", pa.string())]
 )
+_PROCESSES = pa.list_(_PROCESS)
 SCHEMA = pa.schema(
     [
         ("ts_ns", pa.int64()),
@@ -214,7 +215,7 @@ SCHEMA = pa.schema(
         ("gpu_model", pa.string()),
         ("synthetic", pa.bool_()),
         *[(name, pa.float64() if name in COUNTERS else pa.float32()) for name in METRICS],
-        ("processes", pa.list_(_PROCESS)),
+        ("processes", _PROCESSES),
     ]
 )
 """Arrow schema of stored telemetry: one row per (device, time), NaN written as null."""
@@ -229,16 +230,22 @@ def to_table(frame: Frame) -> pa.Table:
         ]
         for place, rows in frame.processes_by_sample().items()
     }
-    picked = [frame.devices[i] for i in frame.device.tolist()]
+    which = pa.array(frame.device, pa.int32())
+
+    def of_devices(name: str, kind: pa.DataType) -> pa.Array:
+        return pa.array([getattr(device, name) for device in frame.devices], kind).take(which)
+
     at = zip(frame.ts_ns.tolist(), frame.device.tolist(), strict=True)
     columns: dict[str, Any] = {
         "ts_ns": pa.array(frame.ts_ns, pa.int64()),
-        "node": pa.array([d.node for d in picked], pa.string()),
-        "gpu_uuid": pa.array([d.uuid for d in picked], pa.string()),
-        "gpu_index": pa.array([d.index for d in picked], pa.int32()),
-        "gpu_model": pa.array([d.model for d in picked], pa.string()),
-        "synthetic": pa.array([d.synthetic for d in picked], pa.bool_()),
-        "processes": pa.array([owned.get(place, []) for place in at], pa.list_(_PROCESS)),
+        "node": of_devices("node", pa.string()),
+        "gpu_uuid": of_devices("uuid", pa.string()),
+        "gpu_index": of_devices("index", pa.int32()),
+        "gpu_model": of_devices("model", pa.string()),
+        "synthetic": of_devices("synthetic", pa.bool_()),
+        "processes": pa.array(
+            [owned.get(place, []) for place in at] if owned else [[]] * len(frame), _PROCESSES
+        ),
     }
     for name in METRICS:
         columns[name] = pa.array(frame.metric(name), SCHEMA.field(name).type, from_pandas=True)

@@ -44,10 +44,9 @@ class AbnormalExport:
         util = view.window.mean("util_percent", self.samples)
         held: dict[tuple[str, str], list[tuple[int, Lease]]] = {}
         tenants: dict[str, set[str]] = {}
-        for index, device in enumerate(view.window.devices):
-            for lease in view.book.on(device.key, view.at_ns):
-                held.setdefault((lease.tenant, lease.job), []).append((index, lease))
-                tenants.setdefault(device.node, set()).add(lease.tenant)
+        for index, lease in view.held:
+            held.setdefault((lease.tenant, lease.job), []).append((index, lease))
+            tenants.setdefault(view.window.devices[index].node, set()).add(lease.tenant)
         for (tenant, job), found in sorted(reads.items()):
             members = held.get((tenant, job), [])
             busy = [float(util[i]) for i, _ in members]

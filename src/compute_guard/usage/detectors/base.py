@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from compute_guard.usage.activity import NOTHING, Activity, Flows
-from compute_guard.usage.attribution import LeaseBook, Use
+from compute_guard.usage.attribution import Lease, LeaseBook, Use
 from compute_guard.usage.rolling import Window
 from compute_guard.usage.samples import Floats
 
@@ -48,7 +48,8 @@ class View:
 
     ``uses``: which processes were seen, by device. ``entitlements``: what tenants may use, by tenant.
     ``activity``: submissions, reads, refusals, shells. ``flows``: what left each node. ``typical``: how loads
-    compare with the calibrated fleet, None before it is calibrated.
+    compare with the calibrated fleet, None before it is calibrated. ``held``: the leases that hold now, with
+    their device's column.
     """
 
     window: Window
@@ -58,6 +59,16 @@ class View:
     activity: Activity = NOTHING
     flows: Flows = field(default_factory=Flows)
     typical: Typical | None = None
+    held: tuple[tuple[int, Lease], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        columns, at_ns = self.window.columns, self.at_ns
+        found = [
+            (column, lease)
+            for lease in self.book.leases
+            if lease.active(at_ns) and (column := columns.get(lease.device)) is not None
+        ]
+        object.__setattr__(self, "held", tuple(found))
 
     @property
     def at_ns(self) -> int:

@@ -28,29 +28,33 @@ class CrossTenant:
         """One signal per device and foreign job on it now."""
         owners: dict[tuple[str, int], Lease] = {}
         for lease in view.book.leases:
-            if lease.tenant and lease.active(view.at_ns):
+            if lease.pids and lease.tenant and lease.active(view.at_ns):
                 node = lease.device.split("/", 1)[0]
                 owners.update({(node, pid): lease for pid in lease.pids})
         reserved = view.activity.reserved
         if not owners and not reserved:
             return
-        for device in view.window.devices:
-            here = view.book.on(device.key, view.at_ns)
-            for lease in here:
-                allowed = reserved.get(device.node)
-                if lease.tenant and allowed is not None and lease.tenant not in allowed:
-                    yield self._signal(
-                        device.key,
-                        lease,
-                        "pool",
-                        "holds a device of a node that is reserved for other tenants",
-                        {"node": device.node, "reserved_for": sorted(allowed)},
-                        synthetic=device.synthetic,
-                    )
-            holders = {lease.tenant for lease in here if lease.tenant}
+        for column, lease in view.held if reserved else ():
+            device = view.window.devices[column]
+            allowed = reserved.get(device.node)
+            if lease.tenant and allowed is not None and lease.tenant not in allowed:
+                yield self._signal(
+                    device.key,
+                    lease,
+                    "pool",
+                    "holds a device of a node that is reserved for other tenants",
+                    {"node": device.node, "reserved_for": sorted(allowed)},
+                    synthetic=device.synthetic,
+                )
+        for key, uses in view.uses.items() if owners else ():
+            known = view.window.columns.get(key)
+            if not uses or known is None:
+                continue
+            device = view.window.devices[known]
+            holders = {lease.tenant for lease in view.book.on(key, view.at_ns) if lease.tenant}
             if not holders:
                 continue  # a stranger on a free device is USAG003's
-            for use in view.uses.get(device.key, ()):
+            for use in uses:
                 owner = owners.get((device.node, use.pid))
                 if owner is None or owner.tenant in holders or use.memory_bytes < self.memory_bytes:
                     continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 from compute_guard.usage.detectors.base import Signal, View
@@ -41,23 +42,30 @@ class MiningIndicator:
 
     def detect(self, view: View) -> Iterator[Signal]:
         """One signal per device on which a miner's name, command or pool is seen now."""
-        for device in view.window.devices:
-            names = [self._miner(use.name) for use in view.uses.get(device.key, ())]
-            found = [f"process:{name}" for name in names if name]
-            for lease in view.book.on(device.key, view.at_ns):
-                found += [f"entrypoint:{name}" for name in self.indicators(lease.entrypoint)]
-            if found:
-                unique = sorted(set(found))
-                yield Signal(
-                    rule_id=self.rule_id,
-                    kind=self.kind,
-                    channel="indicator",
-                    device=device.key,
-                    score=900,
-                    message=f"known mining indicators: {', '.join(unique)}",
-                    evidence={"indicators": unique},
-                    synthetic=device.synthetic,
-                )
+        seen: dict[int, set[str]] = {}
+        for key, uses in view.uses.items():
+            column = view.window.columns.get(key)
+            names = {f"process:{name}" for use in uses if (name := self._miner(use.name))}
+            if names and column is not None:
+                seen.setdefault(column, set()).update(names)
+        for column, lease in view.held:
+            if found := self._of_command(lease.entrypoint):
+                seen.setdefault(column, set()).update(found)
+        for column, words in sorted(seen.items()):
+            device, unique = view.window.devices[column], sorted(words)
+            yield Signal(
+                rule_id=self.rule_id,
+                kind=self.kind,
+                channel="indicator",
+                device=device.key,
+                score=900,
+                message=f"known mining indicators: {', '.join(unique)}",
+                evidence={"indicators": unique},
+                synthetic=device.synthetic,
+            )
+
+    def _of_command(self, command: str) -> frozenset[str]:
+        return _remembered(self, command) if command else frozenset()
 
     def indicators(self, command: str) -> list[str]:
         """What marks ``command`` as a miner's: executables, ``pool`` for a protocol, option or address."""
@@ -68,6 +76,12 @@ class MiningIndicator:
     def _miner(self, word: str) -> str:
         name = word.rsplit("/", 1)[-1].lower().removesuffix(".exe").removesuffix(".py")
         return name if name in MINERS or name in self.names else ""
+
+
+@lru_cache(maxsize=65_536)
+def _remembered(detector: MiningIndicator, command: str) -> frozenset[str]:
+    """The same command is asked about at every scrape."""
+    return frozenset(f"entrypoint:{name}" for name in detector.indicators(command))
 
 
 DETECTOR = MiningIndicator

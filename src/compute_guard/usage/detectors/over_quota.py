@@ -32,11 +32,11 @@ class OverQuota:
         """Signals about jobs and tenants that use more than they may, or soon will have."""
         held: dict[str, dict[str, list[Lease]]] = {}
         made_up = set()
-        for device in view.window.devices:
-            for lease in view.book.on(device.key, view.at_ns):
-                if lease.tenant:
-                    held.setdefault(lease.tenant, {}).setdefault(lease.job, []).append(lease)
-                    made_up |= {lease.tenant} if device.synthetic else set()
+        for column, lease in view.held:
+            if lease.tenant:
+                held.setdefault(lease.tenant, {}).setdefault(lease.job, []).append(lease)
+                if view.window.devices[column].synthetic:
+                    made_up.add(lease.tenant)
         for tenant, jobs in sorted(held.items()):
             for job, leases in sorted(jobs.items()):
                 milli, granted = sum(lease.gpu_milli for lease in leases), leases[0].granted_milli

@@ -45,11 +45,12 @@ class RegimeChange:
         window = view.window
         if window.cells < self.reference + self.lasting:
             return
-        changed = {metric: self._changed(window, metric) for metric in METRICS}
+        columns = self._candidates(window)
+        changed = {metric: self._changed(window, metric, columns) for metric in METRICS}
         count = sum(found.astype(np.int64) for found, _, _ in changed.values())
         began = window.end_ns - window.cells * window.step_ns
         for index in np.flatnonzero(count >= self.agreeing).tolist():
-            device = window.devices[index]
+            device = window.devices[int(columns[index])]
             leases = view.book.on(device.key, view.at_ns)
             if not leases or any(lease.start_ns > began for lease in leases):
                 continue  # nobody's, or a new job: that it differs from the one before is no news
@@ -66,15 +67,28 @@ class RegimeChange:
                 synthetic=device.synthetic,
             )
 
-    def _changed(self, window: Window, metric: str) -> tuple[Bools, _Matrix, _Matrix]:
-        """Where ``metric`` changed, with its level before and after; each (S,)."""
-        values = window.values[metric].astype(np.float64)
+    def _candidates(self, window: Window) -> npt.NDArray[np.int64]:
+        """Columns where enough medians moved by more than the floors: few, so the rest is cheap."""
+        moved = np.zeros(len(window.devices), dtype=np.int64)
+        for metric in METRICS:
+            before = window.median(metric, None, self.reference)
+            with np.errstate(invalid="ignore"):
+                away = np.abs(window.median(metric, -self.lasting, None) - before)
+                moved += away >= np.float32(self.shift * FLOORS[metric])
+        return np.flatnonzero(moved >= self.agreeing)
+
+    def _changed(
+        self, window: Window, metric: str, columns: npt.NDArray[np.int64]
+    ) -> tuple[Bools, _Matrix, _Matrix]:
+        """Where ``metric`` changed among ``columns``, with its level before and after."""
+        values = window.values[metric][:, columns].astype(np.float64)
         old, recent, last = (
             values[: self.reference],
             values[self.reference :],
             values[-self.lasting :],
         )
-        before, after = median(old), median(last)
+        before = window.median(metric, None, self.reference)[columns].astype(np.float64)
+        after = window.median(metric, -self.lasting, None)[columns].astype(np.float64)
         seen = np.isfinite(old).mean(axis=0) >= 0.8
         seen &= np.isfinite(last).mean(axis=0) >= 0.8
         with np.errstate(invalid="ignore"):
@@ -96,16 +110,6 @@ def _cusum(z: _Matrix, slack: float) -> _Matrix:
     total = np.cumsum(z - slack, axis=0)
     final: _Matrix = total[-1] - np.minimum(total.min(axis=0), 0.0)
     return final
-
-
-def median(values: _Matrix) -> _Matrix:
-    """Median of each column over what was seen; NaN where nothing was."""
-    ordered = np.sort(values, axis=0)  # NaN last
-    count = np.isfinite(values).sum(axis=0)
-    low, high = np.maximum(count - 1, 0) // 2, np.maximum(count, 1) // 2
-    columns = np.arange(values.shape[1])
-    middle: _Matrix = (ordered[low, columns] + ordered[np.minimum(high, len(values) - 1), columns]) / 2
-    return middle
 
 
 DETECTOR = RegimeChange

@@ -89,16 +89,8 @@ class SensorIntegrity:
 
     def _sources(self, view: View) -> Iterator[Signal]:
         window, n = view.window, self.samples
-        places: dict[tuple[str, int], list[int]] = {}
-        for index, device in enumerate(window.devices):
-            places.setdefault((device.node, device.index), []).append(index)
-        twice = [members for members in places.values() if len(members) == 2]
-        if not twice:
-            return
         util = window.values["util_percent"][-n:]
-        for one, other in twice:
-            if "/" in window.devices[one].uuid + window.devices[other].uuid:
-                continue  # slices of one device are two devices
+        for one, other in window.twins:
             with np.errstate(invalid="ignore"):
                 apart = np.abs(util[:, one] - util[:, other])
             both = np.isfinite(apart)

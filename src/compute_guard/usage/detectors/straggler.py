@@ -16,8 +16,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from compute_guard.usage.attribution import Lease
 from compute_guard.usage.detectors.base import Signal, View, rounded
-from compute_guard.usage.detectors.regime_change import median
+from compute_guard.usage.rolling import median
 
 _Matrix = npt.NDArray[np.float64]
 
@@ -44,30 +45,66 @@ class Straggler:
         window = view.window
         if window.cells < self.before + self.lasting:
             return
-        power = window.values["power_w"][: self.before].astype(np.float64)
+        power = window.values["power_w"][: self.before]
         with np.errstate(invalid="ignore", divide="ignore"):
-            level = median(power)
+            level = window.median("power_w", None, self.before)
             in_step = median(np.abs(power - level)) <= self.steady_share * level
         medians = {}
         for metric in ("power_w", "tensor_active", "util_percent"):
-            values = window.values[metric].astype(np.float64)
-            enough = np.isfinite(values[-self.lasting :]).mean(axis=0) >= 0.8
-            enough &= np.isfinite(values[: self.before]).mean(axis=0) >= 0.8
-            first, last = median(values[: self.before]), median(values[-self.lasting :])
+            enough = window.coverage(metric, self.lasting) >= 0.8
+            enough &= np.isfinite(window.values[metric][: self.before]).mean(axis=0) >= 0.8
+            first = window.median(metric, None, self.before)
+            last = window.median(metric, -self.lasting, None)
             medians[metric] = (np.where(enough, first, np.nan), np.where(enough, last, np.nan))
         began = window.end_ns - window.cells * window.step_ns
-        for (tenant, job), members in self._gangs(view, began).items():
-            columns = np.asarray(members)
-            yield from self._judge(view, tenant, job, columns, medians, bool(in_step[columns].all()))
+        columns, gang, names = self._gangs(view, began)
+        if not len(columns):
+            return
+        for number in self._odd(columns, gang, medians).tolist():
+            members = columns[gang == number]
+            tenant, job = names[number]
+            yield from self._judge(view, tenant, job, members, medians, bool(in_step[members].all()))
 
-    def _gangs(self, view: View, began: int) -> dict[tuple[str, str], list[int]]:
-        """Column numbers by job, of devices that one job alone has held for the whole window."""
-        gangs: dict[tuple[str, str], list[int]] = {}
-        for index, device in enumerate(view.window.devices):
-            leases = view.book.on(device.key, view.at_ns)
-            if len(leases) == 1 and leases[0].tenant and leases[0].start_ns <= began:
-                gangs.setdefault((leases[0].tenant, leases[0].job), []).append(index)
-        return {key: members for key, members in gangs.items() if len(members) >= 2}
+    def _gangs(
+        self, view: View, began: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[tuple[str, str]]]:
+        """Columns of devices that one job of several has held alone for the whole window, their job's number
+
+        (sorted by it), and the jobs.
+        """
+        holders: dict[int, Lease | None] = {}
+        for column, lease in view.held:
+            holders[column] = None if column in holders else lease
+        numbers: dict[tuple[str, str], int] = {}
+        found = [
+            (numbers.setdefault((lease.tenant, lease.job), len(numbers)), column)
+            for column, lease in holders.items()
+            if lease is not None and lease.tenant and lease.start_ns <= began
+        ]
+        pairs = np.asarray(sorted(found), dtype=np.int64).reshape(-1, 2)
+        several = np.bincount(pairs[:, 0], minlength=1)[pairs[:, 0]] >= 2 if len(pairs) else np.zeros(0, bool)
+        return pairs[several, 1], pairs[several, 0], list(numbers)
+
+    def _odd(
+        self,
+        columns: npt.NDArray[np.int64],
+        gang: npt.NDArray[np.int64],
+        medians: dict[str, tuple[_Matrix, _Matrix]],
+    ) -> npt.NDArray[np.int64]:
+        """Numbers of the jobs worth a closer look: all at once, so healthy fleets cost next to nothing."""
+        starts = np.flatnonzero(np.r_[True, gang[1:] != gang[:-1]])
+        sizes = np.diff(np.r_[starts, len(gang)])
+        (power_0, power_1), (tensor_0, tensor_1) = (
+            (first[columns], last[columns]) for first, last in (medians["power_w"], medians["tensor_active"])
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            still = np.logical_and.reduceat((tensor_0 >= self.working_tensor), starts)
+            still &= np.logical_and.reduceat((tensor_1 <= self.still_tensor), starts)
+            middles = [np.repeat(_middles(p, gang, starts, sizes), sizes) for p in (power_1, power_0)]
+            fell = (power_1 / middles[0]) / (power_0 / middles[1]) < self.power_share
+            behind = np.logical_or.reduceat(fell, starts) & (sizes >= self.peers)
+        odd: npt.NDArray[np.int64] = gang[starts][still | behind]
+        return odd
 
     def _judge(
         self,
@@ -132,6 +169,19 @@ class Straggler:
                 tenant=tenant,
                 job=job,
             )
+
+
+def _middles(
+    values: _Matrix,
+    gang: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.int64],
+    sizes: npt.NDArray[np.int64],
+) -> _Matrix:
+    """The median of each gang; NaN where any of its values is (as ``np.median`` has it)."""
+    ordered = values[np.lexsort((values, gang))]
+    middle: _Matrix = (ordered[starts + (sizes - 1) // 2] + ordered[starts + sizes // 2]) / 2
+    middle[np.isnan(ordered[starts + sizes - 1])] = np.nan  # NaN sorts last
+    return middle
 
 
 DETECTOR = Straggler

@@ -29,10 +29,11 @@ class UnattributedProcess:
 
     def detect(self, view: View) -> Iterator[Signal]:
         """One signal per device with a stranger on it now."""
-        for device in view.window.devices:
-            uses = view.uses.get(device.key, ())
-            if not uses:
+        for key, uses in view.uses.items():
+            column = view.window.columns.get(key)
+            if not uses or column is None:
                 continue
+            device = view.window.devices[column]
             found = [
                 use
                 for use in strangers(view.book.on(device.key, view.at_ns), uses)

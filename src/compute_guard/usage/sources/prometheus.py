@@ -85,6 +85,7 @@ class PrometheusSource:
     name: str = "prometheus"
     malformed: int = 0
     _devices: dict[Device, int] = field(default_factory=dict)
+    _shown: tuple[Device, ...] = ()
     _links: list[tuple[str, bool]] = field(default_factory=list)
     _counted: dict[int, tuple[int, float]] = field(default_factory=dict)
     _reader: Reader = field(init=False)
@@ -121,7 +122,7 @@ class PrometheusSource:
         seen = np.flatnonzero(np.isfinite(matrix).any(axis=0)).astype(np.int32)
         read = [name for name in METRICS if np.isfinite(matrix[_ROW[name]]).any()]
         return Frame(
-            devices=tuple(self._devices),
+            devices=self._table(),
             ts_ns=np.full(len(seen), ts_ns, dtype=np.int64),
             device=seen,
             values={
@@ -132,6 +133,12 @@ class PrometheusSource:
             if of_devices.all()
             else self._egress(scrape.slots[~of_devices], scrape.values[~of_devices], ts_ns),
         )
+
+    def _table(self) -> tuple[Device, ...]:
+        """The devices; the same tuple as long as none is new, so that readers can tell at a glance."""
+        if len(self._shown) != len(self._devices):
+            self._shown = tuple(self._devices)
+        return self._shown
 
     def _egress(self, slots: Ints, values: Doubles, ts_ns: int) -> dict[str, float]:
         """Bytes per second by node; a counter's from its previous scrape, nothing after a reset."""
