@@ -120,6 +120,43 @@ def opa() -> str:
         pytest.skip(str(exc))
 
 
+POSTGRESQL = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=lambda p: float(p.parent.name))
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real PostgreSQL server, started for these tests where one is installed (Debian's package)."""
+    if POSTGRESQL is None or not (POSTGRESQL / "initdb").exists():
+        pytest.skip("PostgreSQL is not under /usr/lib/postgresql; install it: apt-get install postgresql")
+    user = "postgres" if os.geteuid() == 0 else None  # the server refuses to run as root
+    folder = Path(tmp_path_factory.mktemp("pg"))
+    data = folder / "data"
+    data.mkdir()
+    if user:
+        for path in (folder, *folder.parents):  # the server's user must be able to come here
+            if path.stat().st_uid == 0 and path.stat().st_mode & 0o077 == 0:
+                path.chmod(path.stat().st_mode | 0o011)
+        shutil.chown(data, user)
+    port = free_port()
+    initdb = [str(POSTGRESQL / "initdb"), "-D", str(data), "-U", "guard", "-A", "trust", "--no-sync"]
+    subprocess.run([*initdb, "-E", "UTF8"], check=True, capture_output=True, user=user, cwd="/")
+    options = ["-h", "127.0.0.1", "-p", str(port), "-k", "", "-F"]
+    process = subprocess.Popen(
+        [str(POSTGRESQL / "postgres"), "-D", str(data), *options],
+        user=user,
+        cwd="/",
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "ready to accept connections" in line:
+            break
+    yield f"postgresql://guard@127.0.0.1:{port}/postgres"
+    process.terminate()
+    process.communicate()
+
+
 def free_port() -> int:
     """A TCP port of this machine that nothing listens on just now."""
     with socket.socket() as probe:

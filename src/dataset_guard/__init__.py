@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dataset_guard.clean import clean as clean
     from dataset_guard.diff import diff as diff
     from dataset_guard.identity import fingerprint as fingerprint
+    from dataset_guard.lineage import lineage as lineage
     from dataset_guard.prove import check_proof as check_proof
     from dataset_guard.prove import prove as prove
     from dataset_guard.reading.places import place_of as place_of
@@ -43,6 +44,7 @@ __all__ = [
     "clean",
     "diff",
     "fingerprint",
+    "lineage",
     "place_of",
     "prove",
     "ray_data",
@@ -60,6 +62,7 @@ _HOME_OF = {
     "clean": "clean",
     "diff": "diff",
     "fingerprint": "identity",
+    "lineage": "lineage",
     "place_of": "reading.places",
     "prove": "prove",
     "read": "verified_read",

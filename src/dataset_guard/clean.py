@@ -72,7 +72,7 @@ def clean(
             home=opened,
             checks=checks,
             progress=progress,
-            derived=Derivation(report.ref, _transform(report, parent.record_digest, chosen, rows)),
+            derived=Derivation((report.ref,), _transform(report, parent.record_digest, chosen, rows)),
         )
 
 

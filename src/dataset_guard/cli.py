@@ -82,11 +82,27 @@ def dataset() -> None:
     show_envvar=True,
     help="Also record it as a run there.",
 )
+@click.option("--parent", "parents", multiple=True, metavar="N@V", help="A version it was made from.")
+@click.option(
+    "--transform", type=click.Path(path_type=Path), help="The code that made it; its digest is kept."
+)
+@click.option("--param", "parameters", multiple=True, metavar="K=V", help="A parameter of that code.")
 @_look_options
-def register(ctx: click.Context, path: Path | str, name: str, mlflow_uri: str | None, **options: Any) -> None:
+def register(
+    ctx: click.Context,
+    path: Path | str,
+    name: str,
+    mlflow_uri: str | None,
+    parameters: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Check the data at PATH (or a URL) and keep a signed record of it as the next version of N."""
     from dataset_guard.register import register as run
 
+    pairs = [text.partition("=") for text in parameters]
+    if any(not key or not equals for key, equals, _ in pairs):
+        raise click.UsageError("write --param as NAME=VALUE")
+    options["transform_parameters"] = {key: value for key, _, value in pairs}
     _look(ctx, run, path, name, mlflow_uri=mlflow_uri, **options)
 
 
@@ -255,6 +271,23 @@ def show(ctx: click.Context, ref: str, tenant: str | None, output_format: str) -
     click.echo(render(stored_report(reference).document(), output_format))
 
 
+@dataset.command()
+@click.argument("ref", metavar="N[@V]")
+@_tenant
+@format_option("text", "json")
+@click.pass_context
+def lineage(ctx: click.Context, ref: str, tenant: str | None, output_format: str) -> None:
+    """Show what N@V was made from and what was made from it, with the digests of the transforms."""
+    from dataset_guard.cli_text import lineage_text
+    from dataset_guard.lineage import lineage as run
+
+    found = run(ref, tenant=tenant, home=ctx.obj.home())
+    if output_format == "json":
+        _echo_json(found.to_json())
+    else:
+        click.echo(lineage_text(found))
+
+
 @dataset.command("list")
 @_tenant
 @format_option("text", "json")
@@ -269,7 +302,7 @@ def list_(ctx: click.Context, tenant: str | None, output_format: str) -> None:
     everybody = principal.is_platform_admin and tenant is None
     tenants = sorted({*home.tenants(), principal.tenant}) if everybody else [principal.tenant]
     registry = Registry(home)
-    found = [v for t in tenants for n in registry.names(tenant=t) for v in registry.versions(n, tenant=t)]
+    found = [v for t in tenants for v in registry.all_versions(tenant=t) if v.deleted_at is None]
     if output_format == "json":
         _echo_json([version_json(v) for v in found])
         return

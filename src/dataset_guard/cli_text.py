@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dataset_guard.diff import Difference
+from dataset_guard.lineage import Lineage
 from dataset_guard.registry import Version
 from dataset_guard.report import rows_text
 from dataset_guard.validation import Validation
@@ -54,6 +55,20 @@ def difference_text(found: Difference) -> str:
 
 def _count(rows: RowSet) -> str:
     return f"{len(rows):,} row" + ("" if len(rows) == 1 else "s")
+
+
+def lineage_text(found: Lineage) -> str:
+    """One line per version, parents above their children; the one asked about is marked."""
+    lines = []
+    for node in found.nodes:
+        mark = "*" if node.ref == found.ref else " "
+        state = node.verdict if node.state == "registered" else node.state
+        made = f"  from {', '.join(node.parents)}" if node.parents else ""
+        said = node.transform or {}
+        how = said.get("code") or said.get("operation")
+        by = f"  by {how} ({str(said.get('digest'))[:12]})" if how else ""
+        lines.append(f"{mark} {node.ref}  {state}{made}{by}")
+    return "\n".join(lines)
 
 
 def validation_text(found: Validation) -> str:

@@ -163,9 +163,8 @@ def dependents(home: Home, version: Version) -> Dependents:
     aliases = registry.aliases(version.name, tenant=version.tenant)
     children = [
         other.ref
-        for name in registry.names(tenant=version.tenant)
-        for other in registry.versions(name, tenant=version.tenant)
-        if version.ref in other.parents and other.ref != version.ref
+        for other in registry.all_versions(tenant=version.tenant)
+        if other.deleted_at is None and version.ref in other.parents and other.ref != version.ref
     ]
     with home.storage.reading() as session:
         query = select(WorkloadRow.id, WorkloadRow.tenant, WorkloadRow.datasets)

@@ -53,15 +53,18 @@ SPLITS = ("train", "validation", "test")
 ENFORCEMENT = Enforcement.COOPERATIVE
 """Whoever owns the machine can leave a dataset unregistered; what is registered is recorded."""
 
+_ATTEMPTS = 50
+"""Hosts that register one dataset at once each win in turn, so this many need not be exceeded."""
+
 Step = Callable[[str], None]
 """Told the name of each step when it is done; tests end the process there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Derivation:
-    """What a version was made from: the parent's reference, and how (JSON, signed with the record)."""
+    """What a version was made from: the parents' references, and how (JSON, signed with the record)."""
 
-    parent: str
+    parents: tuple[str, ...]
     transform: Mapping[str, Any]
 
 
@@ -137,6 +140,9 @@ def register(
     ray: str | None = None,
     progress: Callable[[Progress], None] | None = None,
     steps: Step | None = None,
+    parents: Sequence[str] = (),
+    transform: str | Path | Callable[..., Any] | None = None,
+    transform_parameters: Mapping[str, Any] | None = None,
     derived: Derivation | None = None,
 ) -> Report:
     """Register ``data`` as the next version of ``name``.
@@ -147,7 +153,8 @@ def register(
     ``evaluation`` names suites (versions, or files) whose items must not be in its texts.
     ``suite`` is a suite of expectations, ``checks`` limits the checks by name, ``budget`` their CPU-seconds
     while rows are read. ``ray`` is the address of a Ray cluster that reads them (``auto``: the running one).
-    ``derived`` says which version it was made from (:mod:`dataset_guard.clean`).
+    ``parents`` are versions it was made from, ``transform`` the code that made it (a file or a function) with
+    its parameters: their digests are signed (:mod:`dataset_guard.lineage`). ``derived`` gives both as such.
 
     Raises UserError for what the user can mend (also a full disk), Denied when policy refuses, Undecidable
     when it cannot be asked, Tampered when a reference was changed. In each case nothing is stored.
@@ -157,7 +164,9 @@ def register(
         request = _request(
             opened, name, tenant, label, split, against, evaluation, trusted, suite, checks, budget, ray
         )
-        request = replace(request, derived=derived)
+        request = replace(
+            request, derived=derived or _derivation(request, parents, transform, transform_parameters)
+        )
         source, result, entries = _look(request, data, progress)
         step("scanned")
         with _disk_trouble(opened.path("datasets")):
@@ -170,6 +179,30 @@ def register(
                 return commit.run(step)
             finally:
                 staging.release()
+
+
+def _derivation(
+    request: Request,
+    parents: Sequence[str],
+    transform: str | Path | Callable[..., Any] | None,
+    parameters: Mapping[str, Any] | None,
+) -> Derivation | None:
+    """Raises UserError for a transform without parents, and for parents that are not there or another's."""
+    from dataset_guard.lineage import transform_of
+
+    if not parents:
+        if transform is not None or parameters:
+            raise UserError(
+                "a transform is told together with the versions it was run on; name them as parents"
+            )
+        return None
+    found = []
+    for text in parents:
+        if parse_ref(text, tenant=request.tenant).tenant != request.tenant:
+            raise Denied(f"{text} belongs to another tenant, so it cannot be a parent; name one of your own")
+        found.append(Registry(request.home).reference(text, tenant=request.tenant))
+    names = tuple(reference.ref for reference in found)
+    return Derivation(names, transform_of(found, transform, parameters))
 
 
 @contextmanager
@@ -411,8 +444,21 @@ class _Commit:
     staging: Staging
 
     def run(self, step: Step) -> Report:
-        """Make the next version. Raises Denied, Undecidable, OSError; nothing exists then."""
-        from dataset_guard.versions import add_version, known_versions
+        """Make the next version. Raises Denied, Undecidable, OSError; nothing exists then.
+
+        Another host that shares the database may take the number first: then the next one is tried.
+        """
+        from dataset_guard.versions import VersionTaken
+
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return self._try(step)
+            except VersionTaken:
+                continue
+        return self._try(step)
+
+    def _try(self, step: Step) -> Report:
+        from dataset_guard.versions import VersionTaken, add_version, known_versions
 
         home, name, tenant = self.request.home, self.request.name, self.request.tenant
         registry = Registry(home)
@@ -444,7 +490,13 @@ class _Commit:
             )
             step("recorded")
             path = target.relative_to(home.settings.home) / records.RECORD
-            add_version(home, record, record_path=path.as_posix(), created_by=self.request.principal.user)
+            try:
+                add_version(home, record, record_path=path.as_posix(), created_by=self.request.principal.user)
+            except VersionTaken:
+                self.staging.take_back(target)
+                data = {"folders": [report.ref], "reason": "another host took the number first"}
+                home.audit.event("dataset.swept", subject=report.ref, data=data, enforcement=ENFORCEMENT)
+                raise
             step("committed")
         return report
 
@@ -518,7 +570,7 @@ class _Commit:
 
     def _parents(self, report: Report) -> list[str]:
         derived = self.request.derived
-        parents = [None if derived is None else derived.parent, report.trusted]
+        parents = [*(() if derived is None else derived.parents), report.trusted]
         return list(dict.fromkeys(p for p in parents if p is not None))
 
 

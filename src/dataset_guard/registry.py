@@ -120,6 +120,21 @@ class Registry:
             )
             return [self._version(tenant, name, row) for row in rows]
 
+    def all_versions(self, *, tenant: str) -> list[Version]:
+        """Every version of every dataset of a tenant, deleted and destroyed ones included."""
+        from sqlalchemy import select
+
+        from guard_core.storage.tables import DatasetRow, DatasetVersionRow
+
+        with self.home.storage.reading() as session:
+            rows = session.execute(
+                select(DatasetRow.name, DatasetVersionRow)
+                .join(DatasetVersionRow, DatasetRow.id == DatasetVersionRow.dataset_id)
+                .where(DatasetRow.tenant == tenant)
+                .order_by(DatasetRow.name, DatasetVersionRow.version)
+            )
+            return [self._version(tenant, name, row) for name, row in rows]
+
     def names(self, *, tenant: str) -> list[str]:
         """The names of a tenant's datasets, sorted."""
         from sqlalchemy import select

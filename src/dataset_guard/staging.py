@@ -51,7 +51,11 @@ class Staging:
         sync_directory(self.folder)
         self.folder.rename(target)
         sync_directory(target.parent)
-        (target / _HELD).unlink()
+        (target / _HELD).unlink(missing_ok=True)  # gone when it was published before
+
+    def take_back(self, target: Path) -> None:
+        """Undo :meth:`publish`, for what nobody knows of yet. Raises OSError."""
+        target.rename(self.folder)  # without the lock's file: sweeps spare it for an hour
 
 
 def _abandoned(folder: Path) -> bool:

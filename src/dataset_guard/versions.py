@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from guard_core.home import Home
 
 
+class VersionTaken(Undecidable):
+    """Another host that shares the database has made this version number meanwhile."""
+
+
 def known_versions(home: Home, tenant: str, name: str) -> set[int]:
     """The version numbers of one dataset."""
     from sqlalchemy import select
@@ -30,7 +34,7 @@ def known_versions(home: Home, tenant: str, name: str) -> set[int]:
 def add_version(home: Home, record: Mapping[str, Any], *, record_path: str, created_by: str) -> None:
     """Commit the version of ``record``. ``record_path`` is relative to the home.
 
-    Raises Undecidable when the database cannot be written, or when another host took the number first.
+    Raises Undecidable when the database cannot be written, VersionTaken when another host was first.
     """
     from sqlalchemy import exc, select
 
@@ -76,6 +80,6 @@ def add_version(home: Home, record: Mapping[str, Any], *, record_path: str, crea
                 )
             )
     except exc.IntegrityError as error:
-        raise Undecidable(
+        raise VersionTaken(
             f"{record['ref']} was taken by another host that shares this database; register again"
         ) from error

@@ -1,11 +1,6 @@
 """The same storage on a real PostgreSQL server, started for these tests where one is installed."""
 
-import os
-import shutil
-import socket
-import subprocess
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -18,49 +13,10 @@ from guard_core.errors import Denied, Undecidable
 from guard_core.home import Home
 from guard_core.storage.tables import Base, DatasetAliasRow, DatasetRow
 
-BIN = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=lambda p: int(p.parent.name))
-USER = "postgres" if os.geteuid() == 0 else None  # the server refuses to run as root
-
-pytestmark = pytest.mark.skipif(
-    BIN is None or not (BIN / "initdb").exists(),
-    reason="PostgreSQL's initdb is not under /usr/lib/postgresql",
-)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = Path(tmp_path_factory.mktemp("pg"))
-    data = folder / "data"
-    data.mkdir()
-    if USER:
-        for path in (folder, *folder.parents):  # the server's user must be able to come here
-            if path.stat().st_uid == 0 and path.stat().st_mode & 0o077 == 0:
-                path.chmod(path.stat().st_mode | 0o011)
-        shutil.chown(data, USER)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    initdb = [str(BIN / "initdb"), "-D", str(data), "-U", "guard", "-A", "trust", "--no-sync", "-E", "UTF8"]
-    subprocess.run(initdb, check=True, capture_output=True, user=USER, cwd="/")
-    options = ["-h", "127.0.0.1", "-p", str(port), "-k", "", "-F"]
-    process = subprocess.Popen(
-        [str(BIN / "postgres"), "-D", str(data), *options],
-        user=USER,
-        cwd="/",
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for line in process.stderr:
-        if "ready to accept connections" in line:
-            break
-    yield f"postgresql://guard@127.0.0.1:{port}/postgres"
-    process.terminate()
-    process.communicate()
-
 
 @pytest.fixture
-def pg_home(server, tmp_path):
-    with Home.open(load_settings(home=tmp_path / "home", storage_url=server)) as home:
+def pg_home(postgresql, tmp_path):
+    with Home.open(load_settings(home=tmp_path / "home", storage_url=postgresql)) as home:
         yield home
         Base.metadata.drop_all(home.storage.engine)
         with home.storage.engine.begin() as connection:
@@ -98,14 +54,14 @@ def test_a_broken_constraint_surfaces_there_too(pg_home):
             assert expected is None
 
 
-def test_writers_of_several_processes_queue_and_no_update_is_lost(pg_home, server, start_python):
+def test_writers_of_several_processes_queue_and_no_update_is_lost(pg_home, postgresql, start_python):
     with pg_home.storage.session() as session:
         session.add(DatasetRow(tenant="acme", name="counter-0", created_at=datetime.now(UTC)))
     script = f"""
         from sqlalchemy import select, text
         from guard_core.storage import Storage
         from guard_core.storage.tables import DatasetRow
-        storage = Storage({server!r})
+        storage = Storage({postgresql!r})
         for _ in range(10):
             with storage.session() as session:
                 row = session.scalars(select(DatasetRow)).one()
