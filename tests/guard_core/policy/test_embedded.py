@@ -6,6 +6,7 @@ import gc
 import pickle
 import sys
 import threading
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -92,9 +93,15 @@ def test_after_a_panic_the_engine_still_answers() -> None:
     ],
 )
 def test_a_question_engines_would_read_differently_is_not_asked(question: dict[Any, Any]) -> None:
-    answer = EmbeddedEngine(bundle("decision := 1")).evaluate("guard/t/decision", question)
-    assert answer.error is not None
-    assert "cannot be asked" in answer.error
+    engine = EmbeddedEngine(bundle("decision := 1"))
+    for asked in (question, {"a": [{"b": question}]}, {"a": (question,)}, {"a": MappingProxyType(question)}):
+        answer = engine.evaluate("guard/t/decision", asked)
+        assert answer.error is not None
+        assert "cannot be asked" in answer.error
+
+
+def test_a_question_that_spells_a_nul_character_out_is_asked() -> None:
+    assert ask("decision := input.x", x="\\u0000 é").value == "\\u0000 é"
 
 
 def test_a_question_nested_too_deep_is_not_asked() -> None:

@@ -24,7 +24,6 @@
 #     user-busy: nothing to do; the job starts when enough of the user's other jobs have ended
 package guard.compute.admission
 
-import data.guard.lib.caller
 import data.guard.lib.facts
 import data.guard.lib.runtime_env
 
@@ -41,7 +40,8 @@ decision := {"allow": (count(deny) + count(hold)) == 0, "deny": deny, "hold": ho
 
 queue := data.guard.config.quotas.queues[input.workload.queue]
 
-deny contains reason if some reason in caller.deny
+# Asked for every job: named in full, the caller's rules are evaluated alone; imported, their whole package is.
+deny contains reason if some reason in data.guard.lib.caller.deny
 
 deny contains {"rule": "workload-incomplete", "msg": msg} if {
 	not complete
@@ -58,13 +58,13 @@ deny contains {"rule": "queue-unknown", "msg": msg} if {
 deny contains {"rule": "tenant-mismatch", "msg": msg} if {
 	queue
 	not queue.tenant == input.principal.tenant
-	msg := sprintf("queue %v is not a queue of tenant %v", [queue_name, caller.name])
+	msg := sprintf("queue %v is not a queue of tenant %v", [queue_name, data.guard.lib.caller.name])
 }
 
 deny contains {"rule": "tenant-mismatch", "msg": msg} if {
 	is_string(input.workload.tenant)
 	input.workload.tenant != input.principal.tenant
-	msg := sprintf("the job says tenant %v, its credential says %v", [input.workload.tenant, caller.name])
+	msg := sprintf("the job says tenant %v, its credential says %v", [input.workload.tenant, data.guard.lib.caller.name])
 }
 
 # METADATA
@@ -73,7 +73,7 @@ deny contains {"rule": "tenant-mismatch", "msg": msg} if {
 deny contains reason if {
 	some fact in datasets
 	is_object(fact)
-	some reason in facts.denials(fact, input.principal.tenant, "train", caller.tier)
+	some reason in facts.denials(fact, input.principal.tenant, "train", data.guard.lib.caller.tier)
 }
 
 deny contains {"rule": "dataset-incomplete", "msg": "a declared dataset could not be judged"} if {
@@ -92,14 +92,18 @@ deny contains {"rule": "dataset-incomplete", "msg": msg} if {
 # METADATA
 # title: Runtime environment
 deny contains reason if {
-	fields
-	some reason in runtime_env.denials(fields, caller.tier, caller.name)
+	some reason in runtime_env.denials(
+		input.workload.runtime_env_fields,
+		data.guard.lib.caller.tier,
+		data.guard.lib.caller.name,
+	)
 }
 
 # METADATA
 # title: Quota
 # description: A request that can never fit is denied; one that does not fit now waits.
 deny contains {"rule": "quota-unknown", "msg": msg, "resource": resource} if {
+	not roomy
 	some resource, amount in requests
 	amount > 0
 	not resource in judged
@@ -107,6 +111,7 @@ deny contains {"rule": "quota-unknown", "msg": msg, "resource": resource} if {
 }
 
 deny contains {"rule": "quota-mismatch", "msg": msg, "resource": resource} if {
+	not roomy
 	some resource, amount in requests
 	resource in judged
 	resources[resource].requested < amount
@@ -119,6 +124,7 @@ deny contains {"rule": "quota-mismatch", "msg": msg} if {
 }
 
 deny contains {"rule": "quota-never-fits", "msg": msg, "resource": resource} if {
+	not roomy
 	some resource, share in resources
 	not share.ever_fits == true
 	msg := sprintf(
@@ -128,6 +134,7 @@ deny contains {"rule": "quota-never-fits", "msg": msg, "resource": resource} if 
 }
 
 deny contains {"rule": "user-never-fits", "msg": msg, "resource": resource} if {
+	not roomy
 	some resource, share in resources
 	is_number(share.user_limit)
 	not share.user_ever_fits == true
@@ -138,6 +145,7 @@ deny contains {"rule": "user-never-fits", "msg": msg, "resource": resource} if {
 }
 
 hold contains {"rule": "user-busy", "msg": msg, "resource": resource} if {
+	not roomy
 	some resource, share in resources
 	is_number(share.user_limit)
 	share.user_ever_fits == true
@@ -154,6 +162,7 @@ hold contains {"rule": "queue-on-hold", "msg": msg} if {
 }
 
 hold contains {"rule": "quota-busy", "msg": msg, "resource": resource} if {
+	not roomy
 	some resource, share in resources
 	share.ever_fits == true
 	not share.fits == true
@@ -196,7 +205,7 @@ room_in_line if input.quota.in_line == true
 warn contains reason if {
 	some fact in datasets
 	is_object(fact)
-	some reason in facts.warnings(fact, caller.tier)
+	some reason in facts.warnings(fact, data.guard.lib.caller.tier)
 }
 
 complete if {
@@ -204,10 +213,10 @@ complete if {
 	is_string(input.workload.queue)
 	requests
 	is_array(input.workload.runtime_env_fields)
-	count(fields) == count(input.workload.runtime_env_fields)
 	datasets
 	is_array(input.workload.declared)
 	resources
+	every field in input.workload.runtime_env_fields { is_string(field) }
 	every _, amount in requests { is_number(amount) }
 }
 
@@ -221,11 +230,26 @@ requests := input.workload.requests if is_object(input.workload.requests)
 
 resources := input.quota.resources if is_object(input.quota.resources)
 
-fields := [field |
-	some field in input.workload.runtime_env_fields
-	is_string(field)
-] if {
-	is_array(input.workload.runtime_env_fields)
+# The usual case, told apart first: every resource is judged, counted in full, and fits. No rule of quota applies to it.
+roomy if {
+	count(requests) == count(resources)
+	every resource, share in resources {
+		share.fits == true
+		share.ever_fits == true
+		share.requested == requests[resource]
+		not share.user_limit
+	}
+}
+
+roomy if {
+	count(requests) == count(resources)
+	every resource, share in resources {
+		share.fits == true
+		share.ever_fits == true
+		share.requested == requests[resource]
+		share.user_fits == true
+		share.user_ever_fits == true
+	}
 }
 
 judged contains resource if {

@@ -86,7 +86,7 @@ test_some_variables_are_not_the_jobs_to_set if {
 }
 
 test_a_field_that_is_no_text_makes_the_request_incomplete if {
-	denied({"workload": {"runtime_env_fields": ["working_dir", 1]}}) == {"workload-incomplete"}
+	denied({"workload": {"runtime_env_fields": ["working_dir", 1]}}) == {"workload-incomplete", "runtime-env-field"}
 }
 
 test_an_incomplete_job_is_refused if {

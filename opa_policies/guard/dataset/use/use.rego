@@ -13,7 +13,6 @@
 #     workload-mismatch: read with the credential of the job that reads
 package guard.dataset.use
 
-import data.guard.lib.caller
 import data.guard.lib.facts
 
 default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}], "warn": []}
@@ -22,7 +21,8 @@ default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no r
 # entrypoint: true
 decision := {"allow": count(deny) == 0, "deny": deny, "warn": warn}
 
-deny contains reason if some reason in caller.deny
+# Asked at every read: named in full, the caller's rules are evaluated alone; imported, their whole package is.
+deny contains reason if some reason in data.guard.lib.caller.deny
 
 deny contains {"rule": "purpose-unknown", "msg": msg} if {
 	not known_purpose
@@ -30,7 +30,7 @@ deny contains {"rule": "purpose-unknown", "msg": msg} if {
 }
 
 deny contains {"rule": "dataset-incomplete", "msg": "the request does not say which dataset"} if {
-	caller.tier
+	data.guard.lib.caller.tier
 	not denials
 }
 
@@ -52,12 +52,19 @@ deny contains {"rule": "workload-mismatch", "msg": msg} if {
 
 warn contains reason if {
 	is_object(input.dataset)
-	some reason in facts.warnings(input.dataset, caller.tier)
+	some reason in facts.warnings(input.dataset, data.guard.lib.caller.tier)
 }
 
 known_purpose if input.purpose in {"train", "evaluate", "export", "inspect"}
 
-denials := facts.denials(input.dataset, input.principal.tenant, input.purpose, caller.tier) if is_object(input.dataset)
+denials := facts.denials(
+	input.dataset,
+	input.principal.tenant,
+	input.purpose,
+	data.guard.lib.caller.tier,
+) if {
+	is_object(input.dataset)
+}
 
 declared if input.dataset.ref in input.principal.datasets
 

@@ -31,59 +31,102 @@ tier := data.guard.config.thresholds.tiers[tenant.tier]
 is_admin if "platform-admin" in input.principal.roles
 
 # Reasons to refuse the caller whatever it asks. Stated as "not good", so that a missing field refuses too.
-deny contains {"rule": "caller-unknown", "msg": "the request carries no complete principal"} if not complete
+deny contains reason if {
+	not sound
+	some reason in problems(input)
+}
 
-deny contains {"rule": "tenant-unknown", "msg": msg} if {
-	complete
+# The usual caller, told apart first: no problem below applies to it.
+sound if {
+	is_string(input.principal.tenant)
+	is_string(input.principal.user)
+	is_array(input.principal.roles)
+	input.principal.on_behalf_of == null
+	is_number(input.now_ns)
+	tenant.state == "active"
+	tier
+	belongs(input.principal, tenant)
+}
+
+belongs(principal, _) if principal.kind in {"local", "system"}
+
+belongs(principal, of) if {
+	principal.kind in {"tenant", "job"}
+	is_array(of.members[principal.user])
+}
+
+belongs(principal, of) if {
+	principal.kind in {"tenant", "job"}
+	not closed(of)
+}
+
+stranger(principal, of) if not belongs(principal, of)
+
+closed(of) if is_object(of.members)
+
+problems(asked) := {reason |
+	some rule in [
+		"caller-unknown",
+		"tenant-unknown",
+		"tenant-not-active",
+		"tier-unknown",
+		"not-a-member",
+		"not-on-behalf",
+		"clock-missing",
+	]
+	msg := problem(rule, asked)
+	reason := {"rule": rule, "msg": msg}
+}
+
+problem("caller-unknown", asked) := "the request carries no complete principal" if not complete(asked)
+
+problem("tenant-unknown", asked) := msg if {
+	complete(asked)
 	not tenant
 	msg := sprintf("tenant %v is not in the policy data (tenants.yaml)", [name])
 }
 
-deny contains {"rule": "tenant-not-active", "msg": msg} if {
-	complete
+problem("tenant-not-active", asked) := msg if {
+	complete(asked)
 	tenant.state != "active"
 	msg := sprintf("tenant %v is %v", [name, tenant.state])
 }
 
-deny contains {"rule": "tier-unknown", "msg": msg} if {
-	complete
+problem("tier-unknown", asked) := msg if {
+	complete(asked)
 	tenant
 	not tier
 	msg := sprintf("tenant %v has no protection tier in the policy data (thresholds.yaml)", [name])
 }
 
-deny contains {"rule": "not-a-member", "msg": msg} if {
-	complete
-	is_object(tenant.members)
-	input.principal.kind in {"tenant", "job"}
-	not member
+problem("not-a-member", asked) := msg if {
+	complete(asked)
+	stranger(asked.principal, tenant)
 	msg := sprintf("user %v is not a member of tenant %v", [user, name])
 }
 
-deny contains {"rule": "not-on-behalf", "msg": msg} if {
-	complete
-	not own_or_admin
+problem("not-on-behalf", asked) := msg if {
+	complete(asked)
+	not own_or_admin(asked)
 	msg := sprintf("user %v may not act on behalf of tenant %v", [user, name])
 }
 
-deny contains {"rule": "clock-missing", "msg": "the request carries no time (now_ns)"} if not timed
+problem("clock-missing", asked) := "the request carries no time (now_ns)" if not timed(asked)
 
-timed if is_number(input.now_ns)
+timed(asked) if is_number(asked.now_ns)
 
-member if is_array(tenant.members[user])
-
-complete if {
-	is_string(input.principal.tenant)
-	is_string(input.principal.user)
-	is_array(input.principal.roles)
-	input.principal.kind in {"local", "tenant", "job", "system"}
+complete(asked) if {
+	is_string(asked.principal.tenant)
+	is_string(asked.principal.user)
+	is_array(asked.principal.roles)
+	asked.principal.kind in {"local", "tenant", "job", "system"}
 }
 
-own_or_admin if not delegated
+own_or_admin(asked) if not delegated(asked)
 
-own_or_admin if {
-	input.principal.on_behalf_of == input.principal.tenant
+own_or_admin(asked) if {
+	asked.principal.on_behalf_of == asked.principal.tenant
 	is_admin
 }
 
-delegated if input.principal.on_behalf_of != null
+delegated(asked) if asked.principal.on_behalf_of != null

@@ -19,19 +19,17 @@
 package guard.lib.facts
 
 # Every reason why `tenant` may not use the dataset for `purpose`; `tier` is its protection tier (thresholds.yaml).
-denials(fact, tenant, purpose, tier) := problems(fact, tenant, purpose, tier) if not sound(fact, tenant)
-
-# The usual case, told apart first: nothing below applies to it.
-denials(fact, tenant, _, _) := set() if sound(fact, tenant)
-
-sound(fact, tenant) if {
-	present(fact)
-	shared(fact, tenant)
-	intact(fact)
-	signed(fact)
-	entitled(fact)
+# The usual case is told apart first: no problem below applies to it.
+denials(fact, tenant, purpose, tier) := set() if {
+	fact.exists == true
+	is_string(fact.tenant)
+	fact.record_ok == true
+	fact.tampered == false
+	fact.signed == true
 	fact.verdict == "allow"
-}
+	shared(fact, tenant)
+	entitled(fact)
+} else := problems(fact, tenant, purpose, tier)
 
 problems(fact, tenant, purpose, tier) := {reason |
 	some rule in [
@@ -51,7 +49,12 @@ problems(fact, tenant, purpose, tier) := {reason |
 
 # METADATA
 # title: What to mind although it is allowed
-warnings(fact, tier) := {reason |
+warnings(fact, tier) := set() if {
+	fact.signed == true
+	fact.verdict == "allow"
+} else := remarks(fact, tier)
+
+remarks(fact, tier) := {reason |
 	some rule in ["dataset-unsigned", "dataset-warned", "dataset-waived"]
 	msg := remark(rule, fact, tier)
 	reason := {"rule": rule, "msg": msg, "dataset": name(fact)}

@@ -12,35 +12,53 @@ package guard.lib.runtime_env
 
 # METADATA
 # title: Every reason against these fields under the tier
-denials(fields, tier, tenant) := fields_denied(fields, tier, tenant) | variables_denied(fields, tier)
-
-fields_denied(fields, tier, tenant) := {reason |
+denials(fields, tier, tenant) := {reason |
 	is_array(fields)
-	allowed := {field |
-		some field in fields
-		is_string(field)
-		split(field, ".")[0] in tier.runtime_env_allowed
-	}
-	some field in ({given | some given in fields} - allowed)
-	reason := {
-		"rule": "runtime-env-field",
-		"msg": sprintf("runtime_env field %v is not allowed for tenant %v", [shown(field), tenant]),
-		"field": field,
-	}
+	some field in ({given | some given in fields} - usual(fields, tier))
+	some reason in problems(field, tier, tenant)
 }
 
-variables_denied(fields, tier) := {reason |
+# The usual cases, told apart first: no problem below applies to them.
+usual(fields, tier) := {field |
 	is_array(fields)
 	some field in fields
+	field in tier.runtime_env_allowed
+	not startswith(field, "env_vars.")
+}
+
+denied(name, tier) if name in tier.env_vars_denied
+
+problems(field, tier, tenant) := set() if {
+	is_string(field)
+	name := trim_prefix(field, "env_vars.")
+	name != field
+	"env_vars" in tier.runtime_env_allowed
+	not denied(name, tier)
+} else := every_problem(field, tier, tenant)
+
+every_problem(field, tier, tenant) := {reason |
+	some rule in ["runtime-env-field", "runtime-env-variable"]
+	msg := problem(rule, field, tier, tenant)
+	reason := {"rule": rule, "msg": msg, "field": field}
+}
+
+problem("runtime-env-field", field, tier, tenant) := msg if {
+	not known(field, tier)
+	msg := sprintf("runtime_env field %v is not allowed for tenant %v", [shown(field), tenant])
+}
+
+problem("runtime-env-variable", field, tier, _) := msg if {
 	is_string(field)
 	startswith(field, "env_vars.")
 	name := trim_prefix(field, "env_vars.")
-	name in tier.env_vars_denied
-	reason := {
-		"rule": "runtime-env-variable",
-		"msg": sprintf("environment variable %v may not be set by a job", [name]),
-		"field": field,
-	}
+	denied(name, tier)
+	msg := sprintf("environment variable %v may not be set by a job", [name])
+}
+
+known(field, tier) if {
+	is_string(field)
+	parts := split(field, ".")
+	parts[0] in tier.runtime_env_allowed
 }
 
 shown(field) := field if is_string(field)
