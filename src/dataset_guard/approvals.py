@@ -1,7 +1,9 @@
-"""Other people's word for what one person may not do alone: destroying a version, a waiver.
+"""Other people's word for what one person may not do alone: destroying, sharing, exporting, a waiver.
 
 An approval is an audit event of a verified credential with an approver's role (approvers.yaml), for one
-version and one operation. The policy of the operation counts them; here they are only given and collected.
+version, one operation, and where it matters one target (the tenant it is shared with, the place it is
+exported to). It is ``cooperative``: who owns the home can issue the second person's credential too. The
+policy of the operation counts them; here they are only given and collected.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 EVENT = "dataset.approval"
 DESTROY = "dataset-destroy"
+SHARE = "dataset-share"
+EXPORT = "dataset-export"
 WAIVE = "dataset-waive"
 
 
@@ -56,7 +60,7 @@ def role_of(principal: Principal, rules: Rules, what: str) -> str:
     raise Denied(f"{what} takes one of the roles {', '.join(rules.roles)}; {principal.user} has none of them")
 
 
-def give(home: Home, ref: str, operation: str, *, principal: Principal) -> str:
+def give(home: Home, ref: str, operation: str, *, principal: Principal, target: str | None = None) -> str:
     """Record the approval of ``operation`` on ``ref``; returns its id. Raises Denied, UserError."""
     role = role_of(principal, rules_of(home, operation), f"approving {operation} of {ref}")
     return home.audit.event(
@@ -64,6 +68,7 @@ def give(home: Home, ref: str, operation: str, *, principal: Principal) -> str:
         subject=ref,
         data={
             "operation": operation,
+            **({} if target is None else {"target": target}),
             "by": principal.user,
             "role": role,
             "tenant": principal.tenant,
@@ -74,11 +79,12 @@ def give(home: Home, ref: str, operation: str, *, principal: Principal) -> str:
     )
 
 
-def collected(home: Home, ref: str, operation: str) -> Sequence[dict[str, Any]]:
-    """The approvals of ``operation`` on ``ref`` that are not too old, as policy input."""
+def collected(home: Home, ref: str, operation: str, *, target: str | None = None) -> Sequence[dict[str, Any]]:
+    """The approvals of ``operation`` on ``ref`` for ``target`` that are not too old, as policy input."""
     since = home.clock() - timedelta(seconds=rules_of(home, operation).ttl_seconds)
     return [
         {key: record["data"][key] for key in ("by", "role", "tenant", "at_ns")}
         for record in home.audit.records(since=since, kind=EVENT)
-        if record["subject"] == ref and record["data"]["operation"] == operation
+        if record["subject"] == ref
+        and (record["data"]["operation"], record["data"].get("target")) == (operation, target)
     ]

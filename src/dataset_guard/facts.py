@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_guard.refs import parse_ref
 from dataset_guard.registry import Registry, Version
+from dataset_guard.sharing import shares_of
 from dataset_guard.waivers import waived_fact
 from guard_core.errors import Tampered, UserError
 
@@ -71,6 +72,7 @@ def version_fact(home: Home, version: Version) -> dict[str, Any]:
         "signed": True,
         "signer": signer,
         "record_ok": True,
+        "shared_with": [share.to for share in shares_of(home, version)],
         "findings": dict(record["findings"]),
         "waivers": len(record["waivers"]),
         "label": record["label"],

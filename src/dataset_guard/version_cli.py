@@ -1,4 +1,4 @@
-"""``trainguard dataset``, about one version: proofs, export, waivers, clean copies, its end."""
+"""``trainguard dataset``, about one version: proofs, copies, sharing, waivers, clean copies, its end."""
 
 from __future__ import annotations
 
@@ -79,20 +79,84 @@ def check_proof(
 @click.option(
     "--format",
     "form",
-    required=True,
     type=click.Choice(["croissant", "openlineage", "model-signing"]),
-    help="What to write.",
+    help="Print a description so.",
 )
+@click.option("--to", "target", type=click.Path(path_type=Path), metavar="FOLDER", help="Copy the data here.")
 @_tenant
 @click.pass_context
-def export(ctx: click.Context, ref: str, form: str, tenant: str | None) -> None:
-    """Describe N@V for other tools: names, types and digests, never data.
+def export(ctx: click.Context, ref: str, form: str | None, target: Path | None, tenant: str | None) -> None:
+    """Describe N@V for other tools, or take its data out of the cluster.
 
-    model-signing is a signature over the files for `model_signing verify key` (ECDSA keys only).
+    With --format: names, types and digests, never data; model-signing is a signature over the files for
+    `model_signing verify key` (ECDSA keys only). With --to: a verified copy of its files in a new folder,
+    which others of the tenant have approved (dataset approve N@V --export FOLDER).
     """
     from dataset_guard.export import describe
+    from dataset_guard.exporting import export_data
 
-    _echo_json(describe(ref, form, tenant=tenant, home=ctx.obj.home()))
+    if (form is None) == (target is None):
+        raise click.UsageError("say what to do: --format (describe it) or --to FOLDER (copy its data)")
+    if target is None:
+        _echo_json(describe(ref, str(form), tenant=tenant, home=ctx.obj.home()))
+        return
+    done = export_data(ctx.obj.home(), ref, target, tenant=tenant)
+    for warning in done.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"copied {done.ref} to {done.to}: {done.files} files, {done.bytes:,} bytes", err=True)
+
+
+@click.command()
+@click.argument("ref", metavar="N@V")
+@click.option("--to", "receiver", metavar="TENANT", help="The tenant that may use it.")
+@click.option("--until", type=click.DateTime(["%Y-%m-%d"]), help="The last day it may (UTC) [until ended].")
+@click.option("--end", is_flag=True, help="End the share with that tenant at once.")
+@_tenant
+@format_option("text", "json")
+@click.pass_context
+def share(
+    ctx: click.Context,
+    ref: str,
+    receiver: str | None,
+    until: datetime | None,
+    end: bool,
+    tenant: str | None,
+    output_format: str,
+) -> None:
+    """Let another tenant use N@V, as others of yours approved; without --to, list who may.
+
+    They approve with: trainguard dataset approve N@V --share TENANT. The tenant then reads and submits jobs
+    with the full name, T/N@V.
+    """
+    from dataset_guard.caller import caller_of
+    from dataset_guard.registry import Registry
+    from dataset_guard.sharing import share as run
+    from dataset_guard.sharing import shares_of, unshare
+
+    home = ctx.obj.home()
+    if receiver is None:
+        if end or until is not None:
+            raise click.UsageError("name the tenant: --to TENANT")
+        found = shares_of(home, Registry(home).get(ref, tenant=caller_of(home, ref, tenant=tenant).tenant))
+        if output_format == "json":
+            _echo_json([one.to_json() for one in found])
+        for one in found if output_format == "text" else ():
+            until_text = (
+                "until ended" if one.expires_at is None else f"until {one.expires_at:%Y-%m-%d %H:%M}Z"
+            )
+            click.echo(f"{one.to}  {until_text}  by {one.by}, approved by {', '.join(one.approved_by)}")
+        return
+    if end:
+        click.echo(
+            f"{unshare(home, ref, receiver, tenant=tenant).ref} is not shared with {receiver}", err=True
+        )
+        return
+    last = None if until is None else until.replace(tzinfo=UTC) + timedelta(days=1)
+    done = run(home, ref, receiver, expires_at=last, tenant=tenant)
+    if output_format == "json":
+        _echo_json(done.to_json())
+    else:
+        click.echo(f"{receiver} may use {done.ref}; end it with --end", err=True)
 
 
 @click.command()
@@ -122,20 +186,33 @@ def waive(
 @click.command()
 @click.argument("ref", metavar="N@V")
 @click.option("--destroy", "operation", flag_value="dataset-destroy", help="That it be destroyed.")
+@click.option("--share", "receiver", metavar="TENANT", help="That this tenant may use it.")
+@click.option(
+    "--export", "target", type=click.Path(path_type=Path), metavar="FOLDER", help="That it be copied there."
+)
 @click.option("--waiver", "rule_id", metavar="RULE", help="That RULE's findings be waived, as was asked.")
 @_tenant
 @click.pass_context
 def approve(
-    ctx: click.Context, ref: str, operation: str | None, rule_id: str | None, tenant: str | None
+    ctx: click.Context,
+    ref: str,
+    operation: str | None,
+    receiver: str | None,
+    target: Path | None,
+    rule_id: str | None,
+    tenant: str | None,
 ) -> None:
     """Approve, with your own credential, what somebody else wants to do with N@V."""
-    from dataset_guard.approvals import give
+    from dataset_guard.approvals import EXPORT, SHARE, give
     from dataset_guard.caller import caller_of
+    from dataset_guard.exporting import destination
     from dataset_guard.registry import Registry
     from dataset_guard.waivers import approve_waiver
 
-    if (operation is None) == (rule_id is None):
-        raise click.UsageError("name one thing to approve: --destroy or --waiver RULE")
+    if sum(chosen is not None for chosen in (operation, receiver, target, rule_id)) != 1:
+        raise click.UsageError(
+            "name one thing to approve: --destroy, --share TENANT, --export FOLDER or --waiver RULE"
+        )
     home = ctx.obj.home()
     if rule_id is not None:
         done = approve_waiver(home, ref, rule_id, tenant=tenant)
@@ -146,8 +223,12 @@ def approve(
     version = registry.find(ref, tenant=principal.tenant, deleted=True) or registry.get(
         ref, tenant=principal.tenant
     )
-    give(home, version.ref, str(operation), principal=principal)
-    click.echo(f"{principal.user} approved {operation} of {version.ref}", err=True)
+    what = operation or (SHARE if receiver is not None else EXPORT)
+    to = receiver if target is None else destination(target)
+    give(home, version.ref, what, principal=principal, target=to)
+    click.echo(
+        f"{principal.user} approved {what} of {version.ref}{'' if to is None else f' to {to}'}", err=True
+    )
 
 
 @click.command()
@@ -248,4 +329,4 @@ def _echo_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-COMMANDS = (prove, check_proof, export, clean, waive, approve, endorse, delete, destroy)
+COMMANDS = (prove, check_proof, export, share, clean, waive, approve, endorse, delete, destroy)
