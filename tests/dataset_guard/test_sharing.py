@@ -130,7 +130,9 @@ def test_a_share_that_was_changed_or_carried_to_another_version_counts_for_nothi
     assert shares_of(home, kept) == []
 
 
-def test_data_leaves_as_a_verified_copy_when_a_second_person_agreed_to_the_place(home, people, kept, tmp_path):
+def test_data_leaves_as_a_verified_copy_when_a_second_person_agreed_to_the_place(
+    home, people, kept, tmp_path
+):
     alice, out = people("alice"), tmp_path / "out"
     with pytest.raises(Denied, match=r"exporting needs 1 approvals, 0 given .*--export"):
         export_data(alice, "set@1", out)

@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 @click.option("--token-file", type=click.Path(path_type=Path), help="File with the collector's bearer token.")
 @click.option("--ca-file", type=click.Path(path_type=Path), help="PEM authorities for an https collector.")
 @click.option(
+    "--client-cert",
+    type=click.Path(path_type=Path),
+    help="PEM certificate to show the collector (mutual TLS).",
+)
+@click.option(
+    "--client-key", type=click.Path(path_type=Path), help="Its private key [in the certificate's file]."
+)
+@click.option(
     "--deadline",
     default=30.0,
     show_default=True,
@@ -64,6 +72,8 @@ def ship(
     batch_bytes: int,
     token_file: Path | None,
     ca_file: Path | None,
+    client_cert: Path | None,
+    client_key: Path | None,
     deadline: float,
     attempts: int,
     poll: float,
@@ -80,7 +90,7 @@ def ship(
     home = ctx.obj.home()
     if not home.principal().is_platform_admin:
         raise Denied("only a platform admin may ship the audit log, which holds every tenant's records")
-    sink = _sink(target, home.settings.home, token_file, ca_file, deadline)
+    sink = _sink(target, home.settings.home, token_file, deadline, (ca_file, client_cert, client_key))
     position = sink_file(home.settings.home, sink.target, kind)
     with sole(position):
         if from_start or not position.exists():  # on record before anything leaves
@@ -111,11 +121,28 @@ def ship(
     click.echo(f"delivered {delivered} event{'' if delivered == 1 else 's'} to {sink.target}", err=True)
 
 
-def _sink(target: str, home: Path, token_file: Path | None, ca_file: Path | None, deadline: float) -> Sink:
+def _sink(
+    target: str,
+    home: Path,
+    token_file: Path | None,
+    deadline: float,
+    tls: tuple[Path | None, Path | None, Path | None],
+) -> Sink:
     from guard_core.audit.shipping.sinks import FileSink, HttpSink
 
     if "://" in target:
-        return HttpSink(target, token_file=token_file, ca_file=ca_file, deadline_s=deadline)
-    if token_file is not None or ca_file is not None:
-        raise UserError(f"--token-file and --ca-file are for a URL, and --to {target} is a file")
+        authorities, cert, key = tls
+        return HttpSink(
+            target,
+            token_file=token_file,
+            ca_file=authorities,
+            client_cert=cert,
+            client_key=key,
+            deadline_s=deadline,
+        )
+    if token_file is not None or any(file is not None for file in tls):
+        raise UserError(
+            "--token-file, --ca-file, --client-cert and --client-key are for a URL, "
+            f"and --to {target} is a file"
+        )
     return FileSink(Path(target), forbidden=home)

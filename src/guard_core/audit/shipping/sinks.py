@@ -47,8 +47,9 @@ class Sink(Protocol):
 class HttpSink:
     """POSTs ``<url>/logs`` as OPA's plugin does: a gzip JSON array, ``Authorization: Bearer`` with a token.
 
-    Every request has a connection and a hard deadline of its own. No proxies, no redirects: either would
-    carry records and token elsewhere.
+    With ``client_cert`` (and ``client_key``, unless the certificate's file holds it) the collector is shown
+    who sends (mutual TLS). Every request has a connection and a hard deadline of its own. No
+    proxies, no redirects: either would carry records and token elsewhere.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class HttpSink:
         *,
         token_file: Path | None = None,
         ca_file: Path | None = None,
+        client_cert: Path | None = None,
+        client_key: Path | None = None,
         deadline_s: float = 30.0,
     ) -> None:
         parts = urlsplit(url)
@@ -84,10 +87,9 @@ class HttpSink:
         self._deadline = deadline_s
         self._tls: ssl.SSLContext | None = None
         if parts.scheme == "https":
-            try:
-                self._tls = ssl.create_default_context(cafile=ca_file)
-            except OSError as error:
-                raise UserError(f"--ca-file {ca_file} cannot be used: {error}") from None
+            self._tls = _tls(ca_file, client_cert, client_key)
+        elif (ca_file or client_cert or client_key) is not None:
+            raise UserError(f"--ca-file, --client-cert and --client-key are for https, and {url} is not")
         self._calls = DeadlineCalls(4, "audit-ship")
 
     def begin(self, size: int | None) -> int | None:  # noqa: ARG002 - a collector has no size
@@ -139,6 +141,30 @@ class HttpSink:
                 raise UserError(f"--token-file {self._token_file} does not hold one token on one line")
             headers["Authorization"] = f"Bearer {token}"
         return headers
+
+
+def _tls(ca_file: Path | None, client_cert: Path | None, client_key: Path | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise UserError(f"--ca-file {ca_file} cannot be used: {error}") from None
+    if client_cert is None:
+        if client_key is not None:
+            raise UserError("--client-key belongs to a certificate; give it too: --client-cert")
+        return context
+
+    def no_password() -> str:  # openssl would otherwise ask for one on the terminal, and wait
+        raise UserError(f"the key of --client-cert {client_cert} has a password; give one without")
+
+    try:
+        context.load_cert_chain(client_cert, client_key, password=no_password)
+    except OSError as error:  # ssl.SSLError is one
+        key = f" with --client-key {client_key}" if client_key is not None else ""
+        raise UserError(
+            f"--client-cert {client_cert}{key} cannot be used ({error.strerror or error}); "
+            "give a PEM certificate and its private key"
+        ) from None
+    return context
 
 
 def _abort(connection: http.client.HTTPConnection) -> None:

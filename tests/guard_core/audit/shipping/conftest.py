@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from guard_core.home import Home
 class Collector:
     """Takes POSTs like a decision-log service. ``script`` holds what to do with the next ones; then 200."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.script: list[Any] = []
         self.released = threading.Event()
@@ -62,7 +64,11 @@ class Collector:
                 """A client that goes away is what some tests are about."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/opa"
+        if tls is not None:  # the handshake is the connection's thread's, not the listener's
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self.url = f"http{'' if tls is None else 's'}://127.0.0.1:{self._server.server_port}/opa"
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def batches(self) -> list[list[dict[str, Any]]]:
@@ -82,6 +88,17 @@ class Collector:
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     running = Collector()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def tls_collector(certificates: Path) -> Iterator[Collector]:
+    """One that lets in only who shows a certificate of its authority."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates / "authority.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    running = Collector(context)
     yield running
     running.close()
 

@@ -78,6 +78,56 @@ def test_the_request_is_the_one_opas_plugin_makes(collector, decide, tmp_path, c
     assert f"delivered 2 events to {collector.url}" in capsys.readouterr().err
 
 
+def test_a_collector_that_wants_a_certificate_gets_ours_over_tls(
+    tls_collector, certificates, decide, tmp_path, capsys
+):
+    ids = decide(2)
+    trusted = ["--ca-file", str(certificates / "authority.pem")]
+
+    def ship(*more):
+        return main(
+            ["audit", "ship", "--to", tls_collector.url, "--attempts", "1", *more]
+        ), capsys.readouterr().err
+
+    def pair(name):
+        return [
+            "--client-cert",
+            str(certificates / f"{name}.pem"),
+            "--client-key",
+            str(certificates / f"{name}.key"),
+        ]
+
+    assert ship(*trusted)[0] == 3  # it does not know us
+    assert ship(*trusted, *pair("stranger"))[0] == 3  # nor its authority
+    status, said = ship(*pair("client"))  # we do not know it
+    assert (status, tls_collector.requests) == (3, [])
+    assert "CERTIFICATE_VERIFY_FAILED" in said
+    assert ship(*trusted, *pair("client"))[0] == 0
+    assert tls_collector.ids() == ids
+    together = tmp_path / "both.pem"
+    together.write_bytes(
+        (certificates / "client.pem").read_bytes() + (certificates / "client.key").read_bytes()
+    )
+    assert ship(*trusted, "--client-cert", str(together), "--from-start")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--client-key", "client.key"), "--client-key belongs to a certificate"),
+        (("--client-cert", "nowhere.pem"), "--client-cert .*nowhere.pem cannot be used"),
+        (("--client-cert", "client.pem", "--client-key", "stranger.key"), "cannot be used .*mismatch"),
+        (("--client-cert", "client.pem"), "cannot be used"),
+    ],
+)
+def test_a_client_certificate_that_cannot_be_used_is_exit_2(
+    more, told, tls_collector, certificates, decide, capsys
+):
+    files = [part if part.startswith("-") else str(certificates / part) for part in more]
+    assert main(["audit", "ship", "--to", tls_collector.url, *files]) == 2
+    assert re.search(told, capsys.readouterr().err)
+
+
 def test_an_event_is_opas_event_and_ours_is_under_custom(collector, decide, home):
     decide(1)
     assert main(["audit", "ship", "--to", collector.url]) == 0
