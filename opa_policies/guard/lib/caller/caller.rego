@@ -31,12 +31,53 @@ tier := data.guard.config.thresholds.tiers[tenant.tier]
 is_admin if "platform-admin" in input.principal.roles
 
 # Reasons to refuse the caller whatever it asks. Stated as "not good", so that a missing field refuses too.
-deny contains reason if {
+deny contains {"rule": "caller-unknown", "msg": "the request carries no complete principal"} if {
 	not sound
-	some reason in problems(input)
+	not complete
 }
 
-# The usual caller, told apart first: no problem below applies to it.
+deny contains {"rule": "tenant-unknown", "msg": msg} if {
+	not sound
+	complete
+	not tenant
+	msg := sprintf("tenant %v is not in the policy data (tenants.yaml)", [name])
+}
+
+deny contains {"rule": "tenant-not-active", "msg": msg} if {
+	not sound
+	complete
+	tenant.state != "active"
+	msg := sprintf("tenant %v is %v", [name, tenant.state])
+}
+
+deny contains {"rule": "tier-unknown", "msg": msg} if {
+	not sound
+	complete
+	tenant
+	not tier
+	msg := sprintf("tenant %v has no protection tier in the policy data (thresholds.yaml)", [name])
+}
+
+deny contains {"rule": "not-a-member", "msg": msg} if {
+	not sound
+	complete
+	stranger(input.principal, tenant)
+	msg := sprintf("user %v is not a member of tenant %v", [user, name])
+}
+
+deny contains {"rule": "not-on-behalf", "msg": msg} if {
+	not sound
+	complete
+	not own_or_admin
+	msg := sprintf("user %v may not act on behalf of tenant %v", [user, name])
+}
+
+deny contains {"rule": "clock-missing", "msg": "the request carries no time (now_ns)"} if {
+	not sound
+	not timed
+}
+
+# The usual caller, told apart first: none of the rules above applies to it.
 sound if {
 	is_string(input.principal.tenant)
 	is_string(input.principal.user)
@@ -46,6 +87,15 @@ sound if {
 	tenant.state == "active"
 	tier
 	belongs(input.principal, tenant)
+}
+
+timed if is_number(input.now_ns)
+
+complete if {
+	is_string(input.principal.tenant)
+	is_string(input.principal.user)
+	is_array(input.principal.roles)
+	input.principal.kind in {"local", "tenant", "job", "system"}
 }
 
 belongs(principal, _) if principal.kind in {"local", "system"}
@@ -64,69 +114,11 @@ stranger(principal, of) if not belongs(principal, of)
 
 closed(of) if is_object(of.members)
 
-problems(asked) := {reason |
-	some rule in [
-		"caller-unknown",
-		"tenant-unknown",
-		"tenant-not-active",
-		"tier-unknown",
-		"not-a-member",
-		"not-on-behalf",
-		"clock-missing",
-	]
-	msg := problem(rule, asked)
-	reason := {"rule": rule, "msg": msg}
-}
+own_or_admin if not delegated
 
-problem("caller-unknown", asked) := "the request carries no complete principal" if not complete(asked)
-
-problem("tenant-unknown", asked) := msg if {
-	complete(asked)
-	not tenant
-	msg := sprintf("tenant %v is not in the policy data (tenants.yaml)", [name])
-}
-
-problem("tenant-not-active", asked) := msg if {
-	complete(asked)
-	tenant.state != "active"
-	msg := sprintf("tenant %v is %v", [name, tenant.state])
-}
-
-problem("tier-unknown", asked) := msg if {
-	complete(asked)
-	tenant
-	not tier
-	msg := sprintf("tenant %v has no protection tier in the policy data (thresholds.yaml)", [name])
-}
-
-problem("not-a-member", asked) := msg if {
-	complete(asked)
-	stranger(asked.principal, tenant)
-	msg := sprintf("user %v is not a member of tenant %v", [user, name])
-}
-
-problem("not-on-behalf", asked) := msg if {
-	complete(asked)
-	not own_or_admin(asked)
-	msg := sprintf("user %v may not act on behalf of tenant %v", [user, name])
-}
-
-problem("clock-missing", asked) := "the request carries no time (now_ns)" if not timed(asked)
-
-timed(asked) if is_number(asked.now_ns)
-
-complete(asked) if {
-	is_string(asked.principal.tenant)
-	is_string(asked.principal.user)
-	is_array(asked.principal.roles)
-	asked.principal.kind in {"local", "tenant", "job", "system"}
-}
-
-own_or_admin(asked) if not delegated(asked)
-
-own_or_admin(asked) if {
-	asked.principal.on_behalf_of == asked.principal.tenant
+own_or_admin if {
+	input.principal.on_behalf_of == input.principal.tenant
 	is_admin
 }
 
-delegated(asked) if asked.principal.on_behalf_of != null
+delegated if input.principal.on_behalf_of != null
