@@ -46,11 +46,21 @@ class PolicySettings(_Section):
     deadline_ms: int = Field(default=250, ge=1, le=60_000)
 
 
+class AuditSettings(_Section):
+    """What the audit log keeps."""
+
+    mask_on_write: bool = Field(
+        default=False,
+        description="decisions are written without what guard/audit/mask hides; replay cannot know it then",
+    )
+
+
 class Settings(_Section):
     """All settings of one TRAINGUARD_HOME. Immutable, picklable; ``home`` is absolute."""
 
     home: Path
     policy: PolicySettings = PolicySettings()
+    audit: AuditSettings = AuditSettings()
     storage_url: str | None = Field(default=None, description="database URL; empty = SQLite in the home")
     token: SecretStr | None = Field(default=None, description="credential; empty = the home's local token")
     signing_key: Path | None = Field(

@@ -52,6 +52,7 @@ class Home:
             signer=lambda: self.signer,
             clock=clock,
             anchor=settings.home / "keys" / ANCHOR_FILE,
+            masked=self._masked if settings.audit.mask_on_write else None,
         )
 
     @classmethod
@@ -122,6 +123,11 @@ class Home:
         from guard_core.policy.lifecycle.opening import engine_of
 
         return engine_of(self)
+
+    def _masked(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        from guard_core.audit.masked import Masks
+
+        return Masks(lambda: self.policy, self.clock).written(record)
 
     @cached_property
     def _bundle(self) -> Bundle:

@@ -89,7 +89,8 @@ class DecisionIndex:
 
 
 def _row(value: dict[str, Any], segment: str, offset: int) -> DecisionRow:
-    principal = value["input"].get("principal", {})
+    asked = value["input"].get("principal")
+    principal = asked if isinstance(asked, dict) else {}  # it may have been masked on writing
     result = value.get("result")
     return DecisionRow(
         decision_id=value["decision_id"],

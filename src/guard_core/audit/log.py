@@ -44,12 +44,14 @@ class AuditLog:
         clock: Clock = system_clock,
         segment_bytes: int = SEGMENT_BYTES,
         anchor: Path | None = None,
+        masked: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
     ) -> None:
         self.directory = directory
         self._signer = signer
         self._clock = clock
         self._segment_bytes = segment_bytes
         self._anchor = anchor
+        self._masked = masked
         self._seen: tuple[bytes, Head] | None = None
 
     def decision(
@@ -63,8 +65,8 @@ class AuditLog:
     ) -> str:
         """Record a decision in OPA's decision-log shape; returns its id once it is on disk.
 
-        ``question`` (the policy's input) is kept whole, save what looks like a secret.
-        Raises as :meth:`append`.
+        ``question`` (the policy's input) is kept whole, save what looks like a secret and, where the log was
+        made with ``masked``, what that takes out. Raises as :meth:`append`, and what ``masked`` raises.
         """
         when = moment if moment is not None else self._clock()
         self.append(
@@ -83,11 +85,13 @@ class AuditLog:
         subject: str,
         moment: datetime,
         difference: Mapping[str, Any] | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Mapping[str, Any]]:
         """The records of a decision, for :meth:`append`: it, and what a staged candidate said otherwise."""
-        body = decision_event(
+        body: Mapping[str, Any] = decision_event(
             decision, question=question, requested_by=requested_by, subject=subject, moment=moment
         )
+        if self._masked is not None:
+            body = self._masked(body)
         if difference is None:
             return [body]
         event = self._event(

@@ -1,16 +1,20 @@
 """What of a record may leave the home: ``guard/audit/mask`` is asked, and its answer applied.
 
-A field is removed (its JSON pointer is then in ``erased``) or its value replaced (``masked``), as OPA's
-decision-log masks do (``v1/plugins/logs/mask.go``). Three differences, all to the safe side: pointers are
-resolved against the record as it was, so that removing element 0 does not make element 1 slip through;
-they are escaped by RFC 6901; and a replacement is never put where nothing was.
+A field below ``input`` or ``result`` is removed (its JSON pointer is then in ``erased``) or its value
+replaced (``masked``), as OPA's decision-log masks do (``v1/plugins/logs/mask.go``). Three differences, all to
+the safe side: pointers are resolved against the record as it was, so that removing element 0 does not make
+element 1 slip through; they are escaped by RFC 6901; and a replacement is never put where nothing was.
+
+Beyond OPA, whose pointers know no wildcards: on a list, ``*`` is every element, because a reason's place in
+``result/deny`` is known to nobody who writes a mask. In a name it is a star. ``erased`` and ``masked`` always
+hold the plain pointers that were touched, which any reader of OPA's events understands.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from guard_core.clock import Clock, to_ns
@@ -19,6 +23,7 @@ from guard_core.findings import Enforcement
 from guard_core.identity import Principal
 from guard_core.policy.decision import Decision, PolicyEngine
 
+PARTS = ("input", "result")
 MASK_RULE = "guard/audit/mask/decision"
 NOBODY = Principal(tenant="", user="", roles=(), credential_id="", kind="system")
 """Who asked for a record that is no decision, as the mask policy sees it."""
@@ -26,21 +31,25 @@ NOBODY = Principal(tenant="", user="", roles=(), credential_id="", kind="system"
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """One field to hide: removed, or with ``replacement`` replaced. ``keys`` are unescaped."""
+    """One field to hide: removed, or with ``replacement`` replaced. ``keys`` are unescaped.
+
+    ``part`` is ``input`` (of a record that is no decision: its ``data``) or ``result``.
+    """
 
     keys: tuple[str, ...]
     replacement: str | None = None
+    part: str = "input"
 
     @classmethod
     def of(cls, value: Any) -> Mask:
         """From a member of the policy's ``mask``. Raises ValueError."""
         if isinstance(value, str):
             return cls(_keys(value))
-        if isinstance(value, Mapping) and set(value) == {"pointer", "replace"}:
-            pointer, replacement = value["pointer"], value["replace"]
-            if isinstance(pointer, str) and isinstance(replacement, str):
-                return cls(_keys(pointer), replacement)
-        raise ValueError(f"{value!r} is neither a JSON pointer nor a pointer with a replacement")
+        if isinstance(value, Mapping) and set(value) - {"replace", "part"} == {"pointer"} != set(value):
+            pointer, replacement, part = value["pointer"], value.get("replace"), value.get("part", "input")
+            if isinstance(pointer, str) and isinstance(replacement, str | None) and part in PARTS:
+                return cls(_keys(pointer), replacement, part)
+        raise ValueError(f"{value!r} is neither a JSON pointer nor an object of pointer, replace and part")
 
     @property
     def order(self) -> tuple[Any, ...]:
@@ -60,17 +69,23 @@ def _is_index(key: str) -> bool:
 
 
 def masked(record: Mapping[str, Any], masks: Sequence[Mask]) -> dict[str, Any]:
-    """A copy of ``record`` with ``masks`` applied below its ``input`` (``data``, if it is no decision).
+    """A copy of ``record`` with ``masks`` applied below its ``input`` and ``result``, or its ``data``.
 
     Pointers that lead nowhere change nothing. ``record`` itself stays as it is.
     """
-    part = _part(record)
+    decided = record.get("kind") == "decision"
+    names = {"input": "input", "result": "result"} if decided else {"input": "data"}
+    found = []
+    for mask in masks:
+        name = names.get(mask.part, "")
+        if name in record:
+            found += [replace(mask, keys=(name, *keys)) for keys in _meant(record[name], mask.keys)]
     copy = dict(record)
     done: dict[bool, list[str]] = {False: [], True: []}
-    root = {part: _copy(record[part])} if part in record else {}
-    for mask in sorted(masks, key=lambda m: m.order, reverse=True):
-        if _apply(root, (part, *mask.keys), mask.replacement):
-            pointer = "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in (part, *mask.keys))
+    root = {name: _copy(record[name]) for name in {mask.keys[0] for mask in found}}
+    for mask in sorted(dict.fromkeys(found), key=lambda m: m.order, reverse=True):
+        if _apply(root, mask.keys, mask.replacement):
+            pointer = "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in mask.keys)
             done[mask.replacement is not None].append(pointer)
     copy.update(root)
     for name, pointers in (("erased", done[False]), ("masked", done[True])):
@@ -79,8 +94,19 @@ def masked(record: Mapping[str, Any], masks: Sequence[Mask]) -> dict[str, Any]:
     return copy
 
 
-def _part(record: Mapping[str, Any]) -> str:
-    return "input" if record.get("kind") == "decision" else "data"
+def _meant(node: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """``keys`` with every ``*`` that stands for the elements of a list spelt out."""
+    for place, key in enumerate(keys):
+        if key == "*" and isinstance(node, list):
+            for number, item in enumerate(node):
+                for rest in _meant(item, keys[place + 1 :]):
+                    yield (*keys[:place], str(number), *rest)
+            return
+        if isinstance(node, list) and _is_index(key) and int(key) < len(node):
+            node = node[int(key)]
+        else:
+            node = node.get(key) if isinstance(node, dict) else None
+    yield keys
 
 
 def _copy(value: Any) -> Any:
@@ -129,38 +155,39 @@ class Masks:
             question = _question(record, now_ns)
             key = json.dumps(question, sort_keys=True)
             if key not in answered:
-                answered[key] = self._ask(question)
+                answered[key] = self._ask(question, "records of {} stay in the home")
             kept = masked(record, answered[key])
             found.append({name: value for name, value in kept.items() if not name.startswith("_")})
         return found
 
-    def _ask(self, question: Mapping[str, Any]) -> tuple[Mask, ...]:
-        name = question["decision"]
+    def written(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """A decision's record as it may be written, where masks count on writing already.
+
+        Raises Undecidable when the policy does not say what to mask: then nothing is written.
+        """
+        asked = self._ask(_question(record, to_ns(self._clock())), "{} is not put on record")
+        return masked(record, asked)
+
+    def _ask(self, question: Mapping[str, Any], without: str) -> tuple[Mask, ...]:
+        name = without.format(question["decision"])
         try:
             engine = self._policy()
             answer = engine.evaluate(MASK_RULE, question)
         except GuardError as error:
-            raise Undecidable(
-                f"records stay in the home, because the mask policy cannot be asked: {error}"
-            ) from error
+            raise Undecidable(f"{name}, because the mask policy cannot be asked: {error}") from error
         decision = Decision(
             decision_id="", path=MASK_RULE, value=answer.value, defined=answer.defined, error=answer.error,
             revision=answer.revision, engine=engine.name, enforcement=Enforcement.ENFORCED,
         )  # fmt: skip
         if not decision.allow:
-            raise Undecidable(
-                f"records of {name} stay in the home, because {MASK_RULE} does not say what to mask: "
-                f"{decision.explain()}"
-            )
+            raise Undecidable(f"{name}, because {MASK_RULE} does not say what to mask: {decision.explain()}")
         said = answer.value.get("mask")
         try:
             if not isinstance(said, list):
                 raise ValueError(f"its `mask` is {said!r}, not a list")
             return tuple(Mask.of(item) for item in said)
         except ValueError as error:
-            raise Undecidable(
-                f"records of {name} stay in the home, because {MASK_RULE} gave an unusable answer: {error}"
-            ) from None
+            raise Undecidable(f"{name}, because {MASK_RULE} gave an unusable answer: {error}") from None
 
 
 def _question(record: Mapping[str, Any], now_ns: int) -> dict[str, Any]:

@@ -8,9 +8,12 @@ import shutil
 import pytest
 
 from guard_core.audit.masked import Mask, Masks, masked
+from guard_core.audit.segments import segments
 from guard_core.cli import main
+from guard_core.config import load_settings
 from guard_core.errors import Undecidable
 from guard_core.findings import Enforcement
+from guard_core.home import Home
 from guard_core.policy.bundle import shipped_policies
 from guard_core.testing import engine_of
 
@@ -86,6 +89,67 @@ def test_escaped_pointers_name_keys_with_slashes_and_tildes():
     assert (found["input"], found["erased"]) == ({"e": 3}, ["/input/a~1b", "/input/c~0d"])
 
 
+def test_the_words_of_every_reason_can_be_hidden_although_nobody_knows_its_place():
+    deny = [{"rule": "r1", "msg": "user alice"}, {"rule": "r2", "msg": "bob", "*": 1}]
+    record = {"kind": "decision", "input": {"msg": 1}, "result": {"deny": deny, "allow": False}}
+    masks = [
+        Mask.of({"pointer": "/deny/*/msg", "replace": "(kept back)", "part": "result"}),
+        Mask.of({"pointer": "/deny/1/*", "part": "result"}),  # a star in a name is a star
+        Mask.of({"pointer": "/nothing/*/here", "part": "result"}),
+    ]
+    found = masked(record, masks)
+    assert found["result"]["deny"] == [
+        {"rule": "r1", "msg": "(kept back)"},
+        {"rule": "r2", "msg": "(kept back)"},
+    ]
+    assert found["masked"] == ["/result/deny/0/msg", "/result/deny/1/msg"]
+    assert found["erased"] == ["/result/deny/1/*"]
+    assert found["input"] == {"msg": 1}
+    assert record["result"]["deny"][0]["msg"] == "user alice"
+
+
+def test_a_record_that_is_no_decision_has_no_answer_to_mask():
+    record = {"kind": "dataset.read", "data": {"a": 1}, "result": {"a": 1}}
+    assert masked(record, [Mask.of({"pointer": "/a", "part": "result"})]) == record
+
+
+def test_masked_on_writing_the_log_never_holds_it(used, policies, capfdbinary, monkeypatch):
+    (policies / "data" / "masks.yaml").write_text(
+        MASKS + "  - {decision: '*', part: result, pointer: /deny/*/msg, replace: (kept back)}\n"
+    )
+    with Home.open(load_settings(audit={"mask_on_write": True})) as strict:
+        decision = strict.decide(
+            "guard/dataset/use/decision",
+            {"dataset": {"name": "hidden"}, "purpose": "train", "workload": "raysubmit_2"},
+            principal=strict.principal(tenant="acme"),
+            enforcement=Enforcement.ENFORCED,
+        )
+        assert "hidden" not in segments(strict.audit.directory)[-1].read_text()
+        record = strict.decision_record(decision.decision_id)
+    assert {"/input/dataset/name", "/result/deny/0/msg"} <= set(record["masked"])
+    assert "/input/principal/credential_id" in record["erased"]
+    assert {reason["msg"] for reason in record["result"]["deny"]} == {"(kept back)"}
+    assert all(reason.msg != "(kept back)" for reason in decision.reasons)  # the caller is told in full
+    assert [line["event_id"] for line in exported(capfdbinary) if "event_id" in line]
+    assert main(["audit", "verify"]) == 0
+
+
+def test_what_cannot_be_masked_is_not_written_and_so_not_decided(used, policies):
+    (policies / "guard" / "audit" / "mask" / "mask.rego").write_text(
+        'package guard.audit.mask\n\ndecision := {"allow": false, "deny": []}\n'
+    )
+    with Home.open(load_settings(audit={"mask_on_write": True})) as strict:
+        before = strict.audit.head().size
+        with pytest.raises(Undecidable, match="guard/dataset/use/decision is not put on record"):
+            strict.decide(
+                "guard/dataset/use/decision",
+                {},
+                principal=strict.principal(tenant="acme"),
+                enforcement=Enforcement.ENFORCED,
+            )
+        assert strict.audit.head().size == before
+
+
 def test_what_was_erased_when_it_was_recorded_stays_named():
     record = {"kind": "decision", "input": {"a": 1}, "erased": ["/input/token"]}
     assert masked(record, [Mask.of("/a")])["erased"] == ["/input/token", "/input/a"]
@@ -141,7 +205,7 @@ def test_a_broken_mask_policy_keeps_everything_in(used, policies, tmp_path, caps
     (policies / "data" / "masks.yaml").write_text("masks: 7\n")
     target = tmp_path / "export.jsonl"
     assert main(["audit", "export", "--output", str(target)]) == 3
-    assert "records stay in the home, because the mask policy cannot be asked: " in capsys.readouterr().err
+    assert "stay in the home, because the mask policy cannot be asked: " in capsys.readouterr().err
     assert not target.exists()
 
 

@@ -1,9 +1,10 @@
 # METADATA
-# title: Which fields of a decision's input do not leave the home?
+# title: Which fields of a decision do not leave the home?
 # description: |
 #   The pointers of masks.yaml that concern this decision, as JSON pointers below `input` (OPA writes them
-#   /input/...), each to be removed, or an object {pointer, replace}. Asked when a record is exported or
-#   shipped. Input: principal (who asked then), now_ns, decision (rule path; of another record, its kind).
+#   /input/...), each to be removed, or an object {pointer, replace, part} to replace a field, or for one below
+#   `result`. Asked when a record is exported or shipped, and with audit.mask_on_write when it is written.
+#   Input: principal (who asked then), now_ns, decision (rule path; of another record, its kind).
 # custom:
 #   article: 4
 #   instead:
@@ -26,12 +27,28 @@ deny contains {"rule": "decision-missing", "msg": "the request does not say whic
 hidden contains entry.pointer if {
 	some entry in concerned
 	not replaced(entry)
+	not answered(entry)
 }
 
 hidden contains {"pointer": entry.pointer, "replace": entry.replace} if {
 	some entry in concerned
 	replaced(entry)
+	not answered(entry)
 }
+
+hidden contains {"pointer": entry.pointer, "part": "result"} if {
+	some entry in concerned
+	not replaced(entry)
+	answered(entry)
+}
+
+hidden contains {"pointer": entry.pointer, "replace": entry.replace, "part": "result"} if {
+	some entry in concerned
+	replaced(entry)
+	answered(entry)
+}
+
+answered(entry) if entry.part == "result"
 
 replaced(entry) if is_string(entry.replace)
 

@@ -16,6 +16,14 @@ test_a_field_may_be_replaced_instead_of_removed if {
 	masked("guard/z/decision").mask == {"/a", {"pointer": "/c", "replace": "(kept back)"}}
 }
 
+test_a_field_of_the_answer_may_be_hidden_too if {
+	masked("guard/r/decision").mask == {
+		"/a",
+		{"pointer": "/deny/*/msg", "replace": "(kept back)", "part": "result"},
+		{"pointer": "/warn", "part": "result"},
+	}
+}
+
 test_a_nameless_decision_is_refused_and_still_masked if {
 	masked(null).allow == false
 	masked(null).mask == {"/a"}

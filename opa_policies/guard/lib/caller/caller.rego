@@ -61,7 +61,7 @@ deny contains {"rule": "tier-unknown", "msg": msg} if {
 deny contains {"rule": "not-a-member", "msg": msg} if {
 	not sound
 	complete
-	stranger(input.principal, tenant)
+	stranger(input.principal.kind, input.principal.user, tenant)
 	msg := sprintf("user %v is not a member of tenant %v", [user, name])
 }
 
@@ -86,7 +86,7 @@ sound if {
 	is_number(input.now_ns)
 	tenant.state == "active"
 	tier
-	belongs(input.principal, tenant)
+	belongs(input.principal.kind, input.principal.user, tenant)
 }
 
 timed if is_number(input.now_ns)
@@ -98,19 +98,19 @@ complete if {
 	input.principal.kind in {"local", "tenant", "job", "system"}
 }
 
-belongs(principal, _) if principal.kind in {"local", "system"}
+belongs(kind, _, _) if kind in {"local", "system"}
 
-belongs(principal, of) if {
-	principal.kind in {"tenant", "job"}
-	is_array(of.members[principal.user])
+belongs(kind, member, of) if {
+	kind in {"tenant", "job"}
+	is_array(of.members[member])
 }
 
-belongs(principal, of) if {
-	principal.kind in {"tenant", "job"}
+belongs(kind, _, of) if {
+	kind in {"tenant", "job"}
 	not closed(of)
 }
 
-stranger(principal, of) if not belongs(principal, of)
+stranger(kind, member, of) if not belongs(kind, member, of)
 
 closed(of) if is_object(of.members)
 

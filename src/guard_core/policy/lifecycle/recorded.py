@@ -206,12 +206,23 @@ def _count(
 
 
 def _masked_and_needed(event: Mapping[str, Any], use: InputUse) -> str:
-    """The first field that was taken out of the record although the candidate reads it; empty when none."""
+    """The first field that was taken out although the candidate reads it, or the old outcome was in it.
+
+    Empty when there is none. A reason's words may go; its rule, and what was decided, are the old outcome.
+    """
     for pointer in (*event.get("erased", ()), *event.get("masked", ())):
         part = tuple(key.replace("~1", "/").replace("~0", "~") for key in pointer.split("/")[1:])
         if part[:1] == ("input",) and use.touches(part[1:]):
             return str(pointer)
+        if part[:1] == ("result",) and not _beside_the_outcome(part[1:]):
+            return str(pointer)
     return ""
+
+
+def _beside_the_outcome(part: tuple[str, ...]) -> bool:
+    if part[:1] in (("deny",), ("hold",), ("warn",)):
+        return len(part) > 2 and part[2] != "rule"
+    return part[:1] not in ((), ("allow",), ("verdict",))
 
 
 def _digest(path: str, counted: Any) -> Question:

@@ -270,11 +270,13 @@ def test_a_masked_field_that_the_candidate_reads_is_undecidable_not_guessed(
     recorder.ask(USE, reading(dataset=fact(password="hidden")))  # below what the decision reads
     recorder.ask(USE, reading(), masked=["/input/principal/tenant"])  # replaced by a mask policy
     recorder.ask(USE, reading(), masked=["/input/principal/credential_id"])
+    recorder.ask(USE, reading(), masked=["/result/deny/0/msg"])  # words only: what was decided is known
+    recorder.ask(USE, reading(), masked=["/result/deny/0"])
     recorder.write()
     found = replay(recorder.log.directory, stricter(shipped))
-    assert dict(found.classes) == {"unchanged": 2, "undecidable": 2}
+    assert dict(found.classes) == {"unchanged": 3, "undecidable": 3}
     assert {c.message.split(" was")[0] for c in found.changes} == {
-        "/input/dataset/password", "/input/principal/tenant",
+        "/input/dataset/password", "/input/principal/tenant", "/result/deny/0",
     }  # fmt: skip
 
 
