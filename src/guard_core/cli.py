@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from guard_core.errors import GuardError, UserError
+from guard_core.errors import Denied, GuardError, UserError
 from guard_core.version import __version__
 
 if TYPE_CHECKING:
@@ -119,6 +119,10 @@ class RootGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:  # click itself would exit with 1, which here means denied
             raise click.exceptions.Exit(_reader_gone()) from None
+        except Denied as error:
+            if error.decision_id:
+                _say_what_would_be_allowed(ctx.obj, error)
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of ``--help``, without importing any of its commands."""
@@ -151,7 +155,10 @@ def main(args: Sequence[str] | None = None) -> int:
         )
         sys.stdout.flush()
     except GuardError as error:
-        return _fail(str(error), error.exit_code)
+        _fail(str(error), error.exit_code)
+        for note in getattr(error, "__notes__", ()):
+            click.echo(note, err=True)
+        return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
@@ -173,6 +180,18 @@ def main(args: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         return 70
     return status if isinstance(status, int) and not isinstance(status, bool) else 0
+
+
+def _say_what_would_be_allowed(context: CommandContext, error: Denied) -> None:
+    """Note the smallest changes that policy would have allowed: the person who was refused reads them."""
+    from contextlib import suppress
+
+    from guard_core.policy.explanation import explain
+
+    with suppress(GuardError, click.ClickException):  # a denial is told whatever can be found out about it
+        would = explain(context.home(), error.decision_id).would
+        for one in () if would is None else would.found[:3]:
+            error.add_note(f"allowed if you {one.to_text()}")
 
 
 def _reader_gone() -> int:

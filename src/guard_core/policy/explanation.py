@@ -14,6 +14,7 @@ from guard_core.policy.metadata import instead_of
 
 if TYPE_CHECKING:
     from guard_core.home import Home
+    from guard_core.policy.counterfactual import Search
 
 _KINDS = ("deny", "hold", "warn")
 
@@ -26,6 +27,8 @@ class Explanation:
     record: Mapping[str, Any]
     instead: Mapping[str, str]
     same_revision: bool
+    would: Search | None = None
+    """The smallest changes that would have been allowed, where they were looked for."""
 
     def to_json(self) -> dict[str, Any]:
         """The decision's JSON with path, input, subject, time, reasons by kind and ``instead``."""
@@ -40,6 +43,7 @@ class Explanation:
             **{kind: [reason.to_json() for reason in self.decision.reasons_of(kind)] for kind in _KINDS},
             "instead": {rule: said for rule, said in self.instead.items() if rule in self._rules()},
             "same_revision": self.same_revision,
+            "would_be_allowed": None if self.would is None else self.would.to_json(),
         }
 
     @property
@@ -72,6 +76,10 @@ class Explanation:
                 lines.append(f"{kind:<8} {reason.msg} [{reason.rule}]{_details(reason)}")
                 if kind != "warn" and reason.rule in self.instead:
                     lines.append(f"         instead: {self.instead[reason.rule]}")
+        if self.would is not None:
+            first, *others = self.would.lines()
+            lines.append(f"allowed if you {first}" if self.would.found else f"allowed if  {first}")
+            lines += [f"     or if you {other}" for other in others]
         lines.append("it saw")
         saw = json.dumps(record.get("input"), indent=2, ensure_ascii=False, sort_keys=True)
         lines += [f"  {line}" for line in saw.splitlines()]
@@ -97,7 +105,32 @@ def explain(home: Home, decision_id: str) -> Explanation:
         enforcement=Enforcement(record.get("enforcement", Enforcement.COOPERATIVE)),
     )
     modules, in_force = _in_force(home)
-    return Explanation(decision, record, instead_of(modules), in_force == revision)
+    return Explanation(
+        decision, record, instead_of(modules), in_force == revision, _would(home, decision, record)
+    )
+
+
+def _would(home: Home, decision: Decision, record: Mapping[str, Any]) -> Search | None:
+    """Ask the revision that decided what would have turned its answer; by the embedded engine, unrecorded."""
+    from guard_core.policy.counterfactual import Search, search
+    from guard_core.policy.embedded import EmbeddedEngine
+    from guard_core.policy.lifecycle.opening import bundle_of_revision
+
+    question = record.get("input")
+    if decision.allow or decision.undecidable or not isinstance(question, Mapping):
+        return None
+    if any(str(p).startswith("/input/") for p in (*record.get("erased", ()), *record.get("masked", ()))):
+        return Search(why_not="not looked for: part of what it saw was masked when it was recorded")
+    bundle = bundle_of_revision(home, decision.revision)
+    if bundle is None:
+        return Search(why_not="not looked for: the policies of that revision are not kept here")
+    engine = EmbeddedEngine(bundle)
+
+    def ask(path: str, changed: Mapping[str, Any]) -> Any:
+        answer = engine.evaluate(path, changed)
+        return answer.value if answer.defined and answer.error is None else None
+
+    return search(ask, decision.path, question, decision.value, bundle.config)
 
 
 def _in_force(home: Home) -> tuple[Mapping[str, str], str]:

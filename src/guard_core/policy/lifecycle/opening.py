@@ -53,6 +53,25 @@ def engine_of(home: Home) -> PolicyEngine:
     )
 
 
+def bundle_of_revision(home: Home, revision: str) -> Bundle | None:
+    """The policies that decided under ``revision``, when they are in force or the store has kept them."""
+    from guard_core.errors import GuardError
+    from guard_core.policy.lifecycle.bundle_archive import read_archive
+
+    store = store_of(home)
+    try:
+        in_force = bundle_of(home)
+        if in_force.revision == revision:
+            return in_force
+        for path in sorted((store.directory / "versions").glob("*.tar.gz")):
+            kept = read_archive(path, store.verifier())
+            if kept.revision == revision:
+                return kept.bundle
+    except GuardError:  # what cannot be trusted explains nothing
+        return None
+    return None
+
+
 def bundle_of(home: Home) -> Bundle:
     """The policies and data in force, for code that needs data rather than decisions. Raises GuardError."""
     if home.settings.policy.dir is None:
