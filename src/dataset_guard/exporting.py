@@ -125,6 +125,8 @@ def _files(reference: Reference) -> list[tuple[FileEntry, Path]]:
     root, entries = reference.data_path(), reference.manifest
     if root is None or not entries:
         raise UserError(f"{reference.ref} has no files to copy")
+    if not isinstance(root, Path):
+        raise UserError(f"{reference.ref} lies at {root}, not on this machine; copy it from there")
     single = root.is_file() and len(entries) == 1
     found = [(entry, root if single else root / entry.path) for entry in entries]
     for _, file in found:

@@ -194,7 +194,7 @@ class Home:
     ) -> list[Decision]:
         """:meth:`decide` for several (input, principal, subject), put on record in one write: all or none."""
         decisions: list[Decision] = []
-        bodies: list[dict[str, Any]] = []
+        bodies: list[Mapping[str, Any]] = []
         try:
             for given, principal, subject in questions:
                 moment = self.clock()
