@@ -17,6 +17,7 @@ from dataset_guard.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
 
 _WINDOW_BYTES = 4 << 20
+_SIGNATURE_BYTES = 512  # made at the end only, but counted from the start
 _WHOLE = 2**64 - 1
 
 
@@ -75,7 +76,7 @@ class Collected:
         self._least = least_bytes
         self.limit = limit
         self._held = 0
-        self._parts: list[tuple[Rows, npt.NDArray[np.uint64], Any, npt.NDArray[np.int64], Any]] = []
+        self._parts: list[tuple[Rows, npt.NDArray[np.uint64], npt.NDArray[np.int64], Any]] = []
 
     def update(self, column: Any, first_row: int) -> None:
         """Take the texts of an Arrow array."""
@@ -91,31 +92,30 @@ class Collected:
             self._window(offsets[start : stop + 1], data, chosen[start:stop] + first_row)
 
     def _window(self, offsets: Any, data: Any, rows: Rows) -> None:
-        from dataset_guard.checks.leakage.shingles import BINS, longest_of, shingle
+        from dataset_guard.checks.leakage.shingles import longest_of, shingle
 
         n, longest = len(offsets) - 1, longest_of(offsets)
         shingles = np.empty(int(offsets[-1] - offsets[0]) + 1, np.uint32)
         ends = np.empty(n, np.int64)
-        signatures = np.empty((n, BINS), np.uint32)
         rank = np.empty(n, np.uint64)
         tokens, text = np.empty(longest, np.uint64), np.empty(longest, np.uint8)
         hashes = np.empty(longest, np.uint64)
         limit = np.uint64(self.limit)
-        shingle(offsets, data, limit, tokens, text, hashes, shingles, ends, signatures, rank)
+        shingle(offsets, data, limit, tokens, text, hashes, shingles, ends, rank)
         sizes = np.diff(ends, prepend=0)
-        self._add(rows, rank, signatures, sizes, shingles[: ends[-1]], own=False)
+        self._add(rows, rank, sizes, shingles[: ends[-1]], own=False)
 
-    def _add(self, rows: Any, rank: Any, signatures: Any, sizes: Any, shingles: Any, *, own: bool) -> None:
+    def _add(self, rows: Any, rank: Any, sizes: Any, shingles: Any, *, own: bool) -> None:
         keep = (rank <= np.uint64(self.limit)) & (sizes > 0)
         if not keep.all():
             shingles = shingles[np.repeat(keep, sizes)]
-            rows, rank, signatures, sizes = rows[keep], rank[keep], signatures[keep], sizes[keep]
+            rows, rank, sizes = rows[keep], rank[keep], sizes[keep]
         elif not own:
             shingles = shingles.copy()  # the window's buffer is as long as its text
         if not len(rows):
             return
-        self._parts.append((rows, rank, signatures, sizes, shingles))
-        self._held += signatures.nbytes + shingles.nbytes
+        self._parts.append((rows, rank, sizes, shingles))
+        self._held += _SIGNATURE_BYTES * len(rows) + shingles.nbytes
         while self._held > self._memory:
             self._halve(self.limit // 2)
 
@@ -142,22 +142,23 @@ class Collected:
         Returns a :class:`~dataset_guard.checks.leakage.lsh.Texts`.
         """
         from dataset_guard.checks.leakage.lsh import Texts
-        from dataset_guard.checks.leakage.shingles import BINS
+        from dataset_guard.checks.leakage.shingles import BINS, sign
 
         parts = sorted(self._parts, key=lambda p: int(p[0][0]))
         if not keep:
             self._parts = []
-        total, size = sum(len(p[0]) for p in parts), sum(len(p[4]) for p in parts)
+        total, size = sum(len(p[0]) for p in parts), sum(len(p[3]) for p in parts)
         rows, ends = np.empty(total, np.int64), np.empty(total, np.int64)
         signatures, shingles = np.empty((total, BINS), np.uint32), np.empty(size, np.uint32)
         at = end = 0
         while parts:  # each part is given up when it is copied, so that memory is not held twice
-            own_rows, _, own_signatures, sizes, own_shingles = parts.pop(0)
+            own_rows, _, sizes, own_shingles = parts.pop(0)
             stop = at + len(own_rows)
-            rows[at:stop], signatures[at:stop] = own_rows, own_signatures
+            rows[at:stop] = own_rows
             ends[at:stop] = end + np.cumsum(sizes)
             shingles[end : end + len(own_shingles)] = own_shingles
             at, end = stop, end + len(own_shingles)
+        sign(ends, shingles, signatures)
         return Texts(rows, signatures, ends, shingles)
 
 

@@ -24,6 +24,7 @@ ROWS_PER_BAND = BINS // BANDS
 TOKENS = 5
 SHORT = 12
 BYTES = 6
+_LIKELY_SHORT = 96
 
 _U32 = np.uint32
 _U64 = np.uint64
@@ -116,23 +117,28 @@ def tokens_of(data: Any, start: int, stop: int, tokens: Any) -> int:
 
 
 @kernel
-def _plain(data: Any, start: int, stop: int, plain: Any) -> int:
-    """Write the text's bytes with one space for every run of separators; returns how many."""
+def _plain(data: Any, start: int, stop: int, plain: Any) -> Any:
+    """Write the text's bytes with one space for every run of separators; returns how many, and the tokens."""
     m, i = 0, start
+    tokens, inside = 0, False
     while i < stop:
         width = _width(data[i])
         point = np.int64(data[i]) if width == 1 else _point(data, i, stop, width)
-        if _kind(point) == 0:
+        kind = _kind(point)
+        if kind == 0:
+            inside = False
             if m > 0 and plain[m - 1] != 0x20:
                 plain[m] = 0x20
                 m += 1
         else:
+            tokens += kind == 2 or not inside
+            inside = kind == 1
             for k in range(width):
                 if i + k < stop:
                     plain[m] = _ASCII[data[i]] if width == 1 else data[i + k]
                     m += 1
         i += width
-    return m - 1 if m > 0 and plain[m - 1] == 0x20 else m
+    return m - 1 if m > 0 and plain[m - 1] == 0x20 else m, tokens
 
 
 def _lenders() -> npt.NDArray[np.uint8]:
@@ -159,22 +165,30 @@ def _densify(signature: Any) -> None:
 
 
 @kernel
-def _sign(hashes: Any, n: int, shingles: Any, at: int, signature: Any) -> None:
-    """Write the 32-bit shingles of one text and its signature."""
-    signature[:] = _EMPTY
-    for t in range(n):
-        h = hashes[t]
-        shingles[at + t] = _U32(h & _U64(0xFFFFFFFF))
-        bin_ = h >> _U64(57)
-        value = _U32((h >> _U64(20)) & _U64(0xFFFFFFFE))
-        signature[bin_] = min(signature[bin_], value)
-    _densify(signature)
+def sign(ends: Any, shingles: Any, signatures: Any) -> None:
+    """The signature of each text from its shingles, which end at ``ends``."""
+    start = 0
+    for i in range(len(ends)):
+        signature = signatures[i]
+        signature[:] = _EMPTY
+        for t in range(start, ends[i]):
+            h = _mixed(_U64(shingles[t]) * _U64(0x9E3779B97F4A7C15) + _U64(0x632BE59BD9B4E019))
+            bin_ = h >> _U64(57)
+            value = _U32((h >> _U64(20)) & _U64(0xFFFFFFFE))
+            signature[bin_] = min(signature[bin_], value)
+        if ends[i] > start:
+            _densify(signature)
+        start = ends[i]
 
 
 @kernel
 def _hashes(data: Any, start: int, stop: int, tokens: Any, plain: Any, out: Any) -> int:
     """Write a 64-bit number for each shingle of one text, to be mixed; returns how many. Windows roll."""
-    n = tokens_of(data, start, stop, tokens)
+    m, n = 0, SHORT
+    if stop - start <= _LIKELY_SHORT:  # most are: not cut twice
+        m, n = _plain(data, start, stop, plain)
+    if n >= SHORT:
+        n = tokens_of(data, start, stop, tokens)
     if n >= SHORT:
         factor = _U64(0x9E3779B97F4A7C15)
         oldest = factor * factor * factor * factor
@@ -186,7 +200,8 @@ def _hashes(data: Any, start: int, stop: int, tokens: Any, plain: Any, out: Any)
             out[t] = h
             h -= tokens[t] * oldest
         return n - TOKENS + 1
-    m = _plain(data, start, stop, plain)
+    if m == 0:
+        m, n = _plain(data, start, stop, plain)
     if m >= 2 * BYTES:
         window = _U64(0)
         mask = (_U64(1) << _U64(8 * BYTES)) - _U64(1)
@@ -221,10 +236,9 @@ def shingle(
     hashes: Any,
     shingles: Any,
     ends: Any,
-    signatures: Any,
     rank: Any,
 ) -> None:
-    """Shingles of each text ``data[offsets[i]:offsets[i + 1]]``, its signature, and its rank.
+    """Shingles of each text ``data[offsets[i]:offsets[i + 1]]``, and its rank.
 
     ``ends[i]`` is where the shingles of text i end; a text with too little in it has none, nor has one whose
     rank is above ``limit``: nobody will keep it. ``rank`` mixes the least shingle, so it is equal for
@@ -237,7 +251,8 @@ def shingle(
         least = _mix_all(hashes[:n])
         rank[i] = _mixed(least + _U64(0x9E3779B97F4A7C15))
         if n > 0 and rank[i] <= limit:
-            _sign(hashes, n, shingles, at, signatures[i])
+            for t in range(n):
+                shingles[at + t] = _U32(hashes[t] & _U64(0xFFFFFFFF))
             at += n
         ends[i] = at
 
