@@ -23,6 +23,7 @@ NO_ROOM = "quota-busy"
 USER_CAP = "user-busy"
 BUDGET_SPENT = "budget-spent"
 MAINTENANCE = "pool-maintenance"
+KEPT = "kept-for-owner"
 _NOTHING = Amounts()
 
 
@@ -126,6 +127,8 @@ class Assessment:
     maintenance: str | None = None
     pending: int = 0
     max_pending: int | None = None
+    kept_for: tuple[str, ...] = ()
+    """Queues whose jobs wait for what is theirs: room that is free is kept for them."""
     in_line: bool = True
     """Whether the workload waits already, so that it needs no new place in the line."""
 
@@ -203,6 +206,9 @@ class Assessment:
             for name, r in self.resources.items()
             if not r.user_fits
         ]
+        if self.kept_for and not found:
+            names = ", ".join(self.kept_for)
+            found.append((KEPT, f"what is free is kept for jobs within their own quota, in queue {names}"))
         if self.ahead:
             names = ", ".join(self.ahead[:3]) + (" ..." if len(self.ahead) > 3 else "")
             found.append((QUEUE_ORDER, f"{len(self.ahead)} ahead in queue {queue}: {names}"))
@@ -250,6 +256,7 @@ def assess(
             user_used=total(mine, base),
         )
     before = snapshot.ahead_of(workload) if ahead is None else ahead
+    kept_for = _owners_waiting(snapshot, workload) if ahead is None else ()
     return Assessment(
         workload=workload,
         cohort=queue.cohort,
@@ -261,7 +268,20 @@ def assess(
         maintenance=snapshot.shut.get(way.flavor) if way.flavor else None,
         pending=len(snapshot.waiting_in(workload.queue)),
         max_pending=queue.max_pending,
+        kept_for=kept_for,
     )
+
+
+def _owners_waiting(snapshot: Snapshot, workload: Workload) -> tuple[str, ...]:
+    """Other queues of the tree whose first job is within its nominal quota and does not fit now."""
+    found = []
+    for other in snapshot.quotas.members(snapshot.quotas.queues[workload.queue]):
+        line = snapshot.waiting_in(other.name) if other.name != workload.queue else ()
+        if line and other.name not in snapshot.holds:
+            head = assess(snapshot, line[0], ahead=())
+            if not head.fits and not head.borrows and head.user_fits:
+                found.append(other.name)
+    return tuple(found)
 
 
 def open_ways(snapshot: Snapshot, workload: Workload) -> tuple[Way, ...]:

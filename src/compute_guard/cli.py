@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compute_guard.monitor_cli import metrics, monitor, top
+from compute_guard.quota_cli import history, quota_set, simulate
 from guard_core.output import format_option
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def quota_show(ctx: click.Context, tenant: str | None, output_format: str) -> No
     principal = home.principal(tenant=tenant)
     gateway = Gateway(home)
     quotas = gateway.quotas()
-    rows = quota_table(quotas, gateway.ledger.snapshot(quotas))
+    rows = quota_table(quotas, gateway.snapshot(quotas))
     if tenant is not None or not principal.is_platform_admin:
         rows = [row for row in rows if row["tenant"] == principal.tenant]
     if output_format == "json":
@@ -161,6 +162,26 @@ def quota_show(ctx: click.Context, tenant: str | None, output_format: str) -> No
         return
     for line in _table(rows):
         click.echo(line)
+    for line in _shares(rows):
+        click.echo(line)
+
+
+def _shares(rows: list[dict[str, Any]]) -> list[str]:
+    """Fair share and budgets, one line for each queue that has to do with either."""
+    queues = {row["queue"]: row for row in rows}.values()
+    most = max((row["share"] for row in queues), default=0)
+    lines = [
+        f"{row['queue']}: weight {row['weight']}, "
+        f"had {100 * row['share'] // most} % of what the first had for its weight"
+        for row in queues
+        if row["cohort"] and most
+    ]
+    lines += [
+        f"{row['queue']}: {row['budget_used_gpu_hours']} of {row['budget_gpu_hours']} GPU-hours used"
+        for row in queues
+        if row["budget_gpu_hours"] is not None
+    ]
+    return ["", *lines] if lines else []
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
@@ -231,6 +252,9 @@ def install(ctx: click.Context, target: str, token_file: str) -> None:
     click.echo(instructions(target, guarded_environment(ctx.obj.settings(), token_file)), nl=False)
 
 
+compute.add_command(simulate)
+compute.add_command(history)
+quota.add_command(quota_set)
 compute.add_command(monitor)
 compute.add_command(top)
 compute.add_command(metrics)

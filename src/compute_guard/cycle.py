@@ -98,7 +98,7 @@ class Terms(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Room for a cycle to work in, by queue; ``kept`` and ``chosen`` by workload. Zeros between calls."""
+    """Room for a cycle to work in, by queue; ``kept`` and ``chosen`` by workload (:func:`scratch_for`)."""
 
     cursor: Ints
     head: Ints
@@ -108,8 +108,15 @@ class Scratch(NamedTuple):
     done: Ints
     share: Ints
     reserved: Ints
+    stale: Ints
     kept: Ints
     chosen: Ints
+
+
+def scratch_for(queues: int, items: int) -> Scratch:
+    """Scratch of zeros for so many queues and workloads."""
+    by_item = ("kept", "chosen")
+    return Scratch(*([0] * (items if name in by_item else queues) for name in Scratch._fields))
 
 
 def grown(parents: Any, nominal: Any, borrowing: Any, lending: Any) -> Tree:
@@ -522,20 +529,23 @@ def cycle(
     picked = 0
     evicted = 0
     kept = 0
-    stale = True
+    grew = False
     for queue in range(queues):
         scratch.done[queue] = 1
         if tree.root[queue] == root:
             scratch.cursor[queue] = board.front[queue]
             if not board.closed[queue] and board.length[queue] > board.front[queue]:
                 scratch.done[queue] = 0
+                scratch.stale[queue] = 1
             scratch.share[queue] = share_of(board, terms, queue, now)
     while True:
         best = -1
         for queue in range(queues):
             if scratch.done[queue]:
                 continue
-            if stale:
+            # Within a round use only grows: what did not fit stays so; only what fitted is looked at again.
+            if scratch.stale[queue] or (grew and scratch.fits[queue]):
+                scratch.stale[queue] = 0
                 item = next_head(work, board, terms, scratch, queue)
                 if item < 0:
                     scratch.done[queue] = 1
@@ -549,7 +559,7 @@ def cycle(
                 best = queue
         if best < 0:
             break
-        stale = False
+        grew = False
         item = scratch.head[best]
         way = scratch.way[best]
         request = work.requests[way]
@@ -563,7 +573,8 @@ def cycle(
             picks[picked] = item
             picked += 1
             scratch.cursor[best] += 1
-            stale = True
+            scratch.stale[best] = 1
+            grew = True
             continue
         scratch.done[best] = 1
         lent = scratch.borrows[best] == 1
@@ -579,7 +590,7 @@ def cycle(
             take_all(tree, board.usage, best, request)
             scratch.reserved[best] = way + 1
             kept += 1
-            stale = True
+            grew = True
     if kept > 0:
         for queue in range(queues):
             if tree.root[queue] == root and scratch.reserved[queue] > 0:

@@ -199,7 +199,7 @@ class Gateway:
     ) -> list[Admitted]:
         self._refuse_taken_names(asked, outcomes)
         new = {place: pair for place, pair in asked.items() if place not in outcomes}
-        snapshot = self._snapshot(quotas)
+        snapshot = self.snapshot(quotas)
         questions = []
         lines = {name: list(line) for name, line in snapshot.lines.items()}
         for workload, principal in new.values():
@@ -229,7 +229,7 @@ class Gateway:
         fresh = {new[place][0].id: decision for place, decision in decisions.items() if decision.allow}
         admitted = {one.id: one for one in self._admit(quotas, fresh)}
         held = [(place, workload) for place, (workload, _) in new.items() if place not in outcomes]
-        after = self._snapshot(quotas) if any(w.id not in admitted for _, w in held) else snapshot
+        after = self.snapshot(quotas) if any(w.id not in admitted for _, w in held) else snapshot
         for place, workload in held:
             if workload.id in admitted:
                 outcomes[place] = admitted.pop(workload.id)
@@ -270,7 +270,7 @@ class Gateway:
         admitted: list[Admitted] = []
         barred: set[str] = set()
         while True:
-            snapshot = self._snapshot(quotas)
+            snapshot = self.snapshot(quotas)
             if not snapshot.pending:
                 return admitted
             round_ = decide_round(snapshot, barred=barred)
@@ -353,18 +353,18 @@ class Gateway:
         if not waiting:
             return {}
         quotas = self.quotas()
-        snapshot = self._snapshot(quotas)
+        snapshot = self.snapshot(quotas)
         found = {}
         for entry in waiting:
             if entry.workload.queue in quotas.queues:
                 found[entry.id] = waiting_reason(assess(snapshot, entry.workload), None) or entry.reason
         return found
 
-    def _snapshot(self, quotas: Quotas) -> Snapshot:
-        return self.ledger.snapshot(quotas, shut=shut_flavors(quotas, self._data(), to_ns(self.home.clock())))
-
-    def _data(self) -> Mapping[str, Any]:
-        return self.home.policy_data()
+    def snapshot(self, quotas: Quotas) -> Snapshot:
+        """The ledger now, with the flavors that are under maintenance."""
+        return self.ledger.snapshot(
+            quotas, shut=shut_flavors(quotas, self.home.policy_data(), to_ns(self.home.clock()))
+        )
 
     def _job_token(self, workload: Workload, session: Session | None = None) -> str:
         return self.home.credentials.issue(

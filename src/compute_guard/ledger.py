@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from threading import Lock
 from typing import TYPE_CHECKING, Unpack
 
 from compute_guard.ledger_rows import Entry, Eviction, entry_of, eviction_of, snapshot_of
+from compute_guard.mirror import Mirror
 from compute_guard.posting import Facts, Growth, IllegalTransition, Posting, Reservation
 from compute_guard.quota import Amounts, Quotas, Way
 from compute_guard.snapshot import Snapshot
@@ -22,9 +24,14 @@ from guard_core.clock import Clock, system_clock, to_ns
 from guard_core.errors import UserError
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from guard_core.storage import Storage
 
 __all__ = ["Entry", "Eviction", "Growth", "IllegalTransition", "Ledger", "Posting", "Reservation"]
+
+
+_LEDGER = "ledger"
 
 
 class Ledger:
@@ -36,6 +43,8 @@ class Ledger:
     def __init__(self, storage: Storage, clock: Clock = system_clock) -> None:
         self._storage = storage
         self._clock = clock
+        self._mirror: Mirror | None = None
+        self._guard = Lock()
 
     @contextmanager
     def posting(self, quotas: Quotas | None = None) -> Iterator[Posting]:
@@ -44,9 +53,26 @@ class Ledger:
         ``quotas`` are needed to reserve, and to keep the meters of use.
         """
         with self._storage.session() as session:
-            posting = Posting(session, self._clock, quotas)
+            number = _number(session)
+            known = None if quotas is None else self._mirrored(quotas, number)
+            posting = Posting(session, self._clock, quotas, known)
             yield posting
             posting.close()
+            if posting.changes:
+                _count(session, number)
+        if posting.changes:
+            with self._guard:
+                if self._mirror is not None and self._mirror.number == number:
+                    self._mirror.apply(posting.changes, number + 1)
+
+    def _mirrored(
+        self, quotas: Quotas, number: int, shut: Mapping[str, str] | None = None
+    ) -> Snapshot | None:
+        """The snapshot from memory, when what is remembered is change ``number``."""
+        with self._guard:
+            if self._mirror is None or self._mirror.number != number:
+                return None
+            return self._mirror.snapshot(quotas, now_ms=to_ns(self._clock()) // 1_000_000, shut=shut or {})
 
     def add(
         self,
@@ -117,7 +143,36 @@ class Ledger:
         ``shut``: flavors under maintenance now, with the reason.
         """
         with self._storage.reading() as session:
-            return snapshot_of(session, quotas, now_ms=to_ns(self._clock()) // 1_000_000, shut=shut)
+            number = _number(session)
+            known = self._mirrored(quotas, number, shut)
+            if known is not None:
+                return known
+            read = snapshot_of(session, quotas, now_ms=to_ns(self._clock()) // 1_000_000, shut=shut)
+        with self._guard:
+            self._mirror = Mirror(number, read)
+        return read
+
+    def run_times(self, *, last: int = 50) -> Mapping[str, tuple[int, ...]]:
+        """How long the ``last`` jobs of each queue ran that came to an end, in ms, newest first."""
+        from sqlalchemy import select
+
+        from guard_core.storage.tables import WorkloadRow
+
+        query = (
+            select(WorkloadRow.queue, WorkloadRow.admitted_at, WorkloadRow.finished_at)
+            .where(WorkloadRow.state == WorkloadState.FINISHED.value, WorkloadRow.admitted_at.is_not(None))
+            .order_by(WorkloadRow.finished_at.desc())
+            .limit(last * 40)
+        )
+        found: dict[str, list[int]] = {}
+        with self._storage.reading() as session:
+            for queue, begun, ended in session.execute(query):
+                if begun is None or ended is None:
+                    continue
+                runs = found.setdefault(queue, [])
+                if len(runs) < last:
+                    runs.append(max(0, (to_ns(ended) - to_ns(begun)) // 1_000_000))
+        return {queue: tuple(runs) for queue, runs in found.items()}
 
     def reserve(
         self,
@@ -226,6 +281,7 @@ class Ledger:
         with self._storage.session() as session:
             row = QueueHoldRow(queue=queue, reason=reason, held_by=by, held_at=self._clock())
             session.merge(row)
+            _count(session, _number(session))
 
     def unhold(self, queue: str) -> bool:
         """Let ``queue`` admit again. False when it was not on hold."""
@@ -236,6 +292,7 @@ class Ledger:
             if row is None:
                 return False
             session.delete(row)
+            _count(session, _number(session))
             return True
 
     def lead(self, name: str, holder: str, seconds: float) -> bool:
@@ -249,3 +306,18 @@ class Ledger:
                 return False
             session.merge(LeaseRow(name=name, holder=holder, expires_at=now + timedelta(seconds=seconds)))
             return True
+
+
+def _number(session: Session) -> int:
+    """How many changes the database has seen."""
+    from guard_core.storage.tables import ChangesRow
+
+    row = session.get(ChangesRow, _LEDGER)
+    return 0 if row is None else row.number
+
+
+def _count(session: Session, number: int) -> None:
+    """One more change, in the transaction that makes it; ``number`` was read in it."""
+    from guard_core.storage.tables import ChangesRow
+
+    session.merge(ChangesRow(name=_LEDGER, number=number + 1))

@@ -117,15 +117,20 @@ def sums_of(holders: Iterable[Holder]) -> tuple[dict[str, Amounts], dict[tuple[s
     )
 
 
-def charge_meters(session: Session, quotas: Quotas, queues: Iterable[str], now_ms: int) -> None:
-    """Bring the meters of ``queues`` to ``now_ms``, then let them run at what is reserved from now on."""
+def charge_meters(
+    session: Session, quotas: Quotas, queues: Iterable[str], now_ms: int
+) -> list[tuple[str, str, Meter]]:
+    """Bring the meters of ``queues`` to ``now_ms``, then let them run at what is reserved from now on.
+
+    What they are now: (queue, meter, value).
+    """
     from sqlalchemy import func, select
 
     from guard_core.storage.tables import MeterRow, ReservationRow, WorkloadRow
 
     names = sorted(set(queues) & set(quotas.queues))
     if not names:
-        return
+        return []
     session.flush()
     sums = (
         select(WorkloadRow.queue, ReservationRow.resource, func.sum(ReservationRow.amount))
@@ -141,6 +146,7 @@ def charge_meters(session: Session, quotas: Quotas, queues: Iterable[str], now_m
         for row in session.scalars(select(MeterRow).where(MeterRow.queue.in_(names)))
     }
     fair = quotas.fair_share
+    found = []
     for name in names:
         budget = quotas.queues[name].budget
         rates = {FAIR_SHARE: (fair.rate(reserved.get(name, {})), fair.half_life_ms)}
@@ -153,6 +159,8 @@ def charge_meters(session: Session, quotas: Quotas, queues: Iterable[str], now_m
                 session.add(row)
             shown = Meter(row.value, row.rate, row.at_ms).changed(rate - row.rate, now_ms, half_life)
             row.value, row.rate, row.at_ms = min(shown.value, 2**63 - 1), shown.rate, shown.at_ms
+            found.append((name, meter, Meter(row.value, row.rate, row.at_ms)))
+    return found
 
 
 def holder_of(row: WorkloadRow, amounts: Mapping[str, int], leaving: bool) -> Holder:

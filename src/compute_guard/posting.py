@@ -6,7 +6,7 @@ before, so a reservation can be neither lost nor made twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
@@ -22,8 +22,9 @@ from compute_guard.ledger_rows import (
     stored_spec,
     workload_of,
 )
+from compute_guard.mirror import Change
 from compute_guard.quota import Amounts, Quotas, Way, base_of, flavor_of, total
-from compute_guard.snapshot import Snapshot
+from compute_guard.snapshot import Holder, Snapshot
 from compute_guard.workload import TRANSITIONS, Workload, WorkloadState
 from guard_core.clock import Clock, to_ns
 from guard_core.errors import GuardError, UserError
@@ -72,17 +73,33 @@ class Facts(TypedDict, total=False):
 class Posting:
     """The steps of one transaction. Made by :meth:`compute_guard.ledger.Ledger.posting`."""
 
-    def __init__(self, session: Session, clock: Clock, quotas: Quotas | None) -> None:
+    def __init__(
+        self, session: Session, clock: Clock, quotas: Quotas | None, known: Snapshot | None = None
+    ) -> None:
         self._session = session
         self._now: datetime = clock()
         self._quotas = quotas
-        self._standing: Snapshot | None = None
+        self._standing = None if known is None else replace(known, pending=())
         self._moved: set[str] = set()
+        self.changes: list[Change] = []
+        """The steps so far, for the mirror."""
 
     def close(self) -> None:
         """The last step: meters of the queues whose reservations changed."""
         if self._moved and self._quotas is not None:
-            charge_meters(self._session, self._quotas, self._moved, to_ns(self._now) // 1_000_000)
+            now_ms = to_ns(self._now) // 1_000_000
+            for queue, meter, value in charge_meters(self._session, self._quotas, self._moved, now_ms):
+                self.changes.append(("metered", (queue, meter, value)))
+
+    def fetch(self, workload_ids: Collection[str]) -> None:
+        """Read several rows at once that later steps are about."""
+        from sqlalchemy import select
+
+        from guard_core.storage.tables import WorkloadRow
+
+        query = select(WorkloadRow).where(WorkloadRow.id.in_(list(workload_ids)))
+        # The session keeps what is referred to, and nothing else.
+        self._fetched = list(self._session.scalars(query))
 
     def add(
         self,
@@ -97,6 +114,8 @@ class Posting:
 
         if state not in (WorkloadState.PENDING, WorkloadState.DENIED):
             raise IllegalTransition(f"a workload starts pending or denied, not {state.value}")
+        if state is WorkloadState.PENDING:
+            self.changes.append(("joined", (replace(workload, created_ns=to_ns(self._now)),)))
         self._session.add(
             WorkloadRow(
                 id=workload.id,
@@ -147,6 +166,8 @@ class Posting:
             for resource, amount in held.items()
         )
         self._standing = standing.with_reserved(workload, assessment.way.flavor, held)
+        since = to_ns(self._now) // 1_000_000
+        self.changes.append(("reserved", (Holder(workload, held, assessment.way.flavor, since),)))
         self._moved.add(workload.queue)
         row.state = WorkloadState.ADMITTED.value
         row.reason = ""
@@ -193,6 +214,7 @@ class Posting:
                 self._session.delete(rows[name])
         self._standing = None
         self._moved.add(row.queue)
+        self.changes.append(("resized", (workload_id, target)))
         return Growth(_plain(target), True)
 
     def _in_the_way(self, workload: Workload, more: Amounts) -> tuple[bool, str] | None:
@@ -230,6 +252,8 @@ class Posting:
         row.state = to.value
         row.reason = reason
         row.ray_job_id = ray_job_id or row.ray_job_id
+        if state is WorkloadState.PENDING:
+            self.changes.append(("left", (workload_id,)))
         if not to.holds_quota:
             self._give_back(row)
         if to.terminal:
@@ -258,6 +282,7 @@ class Posting:
                 stop_at=eviction.stop_at,
             )
         )
+        self.changes.append(("noticed", (workload_id,)))
         return True
 
     def requeue(self, workload_id: str, *, reason: str) -> bool:
@@ -269,6 +294,7 @@ class Posting:
         row.state = WorkloadState.PENDING.value
         row.reason = reason
         row.ray_job_id = row.admitted_at = row.lease_token = None
+        self.changes.append(("joined", (workload_of(row),)))
         return True
 
     @property
@@ -305,6 +331,8 @@ class Posting:
             return False
         for name, value in facts.items():
             setattr(row, name, value)
+        if "priority" in facts:
+            self.changes.append(("prioritised", (workload_id, facts["priority"])))
         return True
 
     def _row(self, workload_id: str) -> WorkloadRow | None:
@@ -322,6 +350,7 @@ class Posting:
             self._session.execute(delete(table).where(table.workload_id == row.id))
         self._standing = None
         self._moved.add(row.queue)
+        self.changes.append(("given_back", (row.id,)))
 
 
 def _plain(amounts: Mapping[str, int]) -> Amounts:

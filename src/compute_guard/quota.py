@@ -78,10 +78,21 @@ class Amounts(Mapping[str, int]):
         return name in self._values
 
     def __add__(self, other: Amounts) -> Amounts:
-        return Amounts({name: self[name] + other[name] for name in {*self, *other}})
+        return self._with(other, 1)
 
     def __sub__(self, other: Amounts) -> Amounts:
-        return Amounts({name: self[name] - other[name] for name in {*self, *other}})
+        return self._with(other, -1)
+
+    def _with(self, other: Amounts, sign: int) -> Amounts:
+        """The names are known to be good; only the amounts are looked at."""
+        values = dict(self._values)
+        for name, amount in other._values.items():
+            values[name] = values.get(name, 0) + sign * amount
+        if any(not 0 < amount <= STORAGE_LIMIT for amount in values.values()):
+            return Amounts(values)  # drops zeros, refuses the rest
+        result = object.__new__(Amounts)
+        result._values = MappingProxyType(dict(sorted(values.items())))
+        return result
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Amounts) and dict(self._values) == dict(other._values)

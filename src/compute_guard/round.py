@@ -15,11 +15,11 @@ from compute_guard.cycle import (
     NEVER,
     NO_LIMIT,
     Board,
-    Scratch,
     Terms,
     Work,
     cycle,
     overcommitted,
+    scratch_for,
     take_all,
 )
 from compute_guard.quota import Amounts, Quotas, Way, total
@@ -102,10 +102,7 @@ class Layout:
             running=running,
         )
         self.terms = terms_of(quotas, self._caps)
-        queues, items = range(len(quotas.queues)), range(len(self.items))
-        self.scratch = Scratch(
-            *([0 for _ in queues] for _ in range(8)), *([0 for _ in items] for _ in range(2))
-        )
+        self.scratch = scratch_for(len(quotas.queues), len(self.items))
 
     def _line(self, queue: str, barred: Collection[str], depth: int) -> list[int]:
         found: list[int] = []

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from compute_guard.cycle import Board, Scratch, Tree, Work
+from compute_guard.cycle import Board, Tree, Work, scratch_for
 from compute_guard.quota import GPU, STORAGE_LIMIT, Amounts, Quotas, Way, base_of, total
 from compute_guard.replay_loop import (
     ABSENT,
@@ -72,6 +72,7 @@ class Outcome:
     use_percent: dict[str, float]
     cycles: int
     seconds: float
+    """The replay itself: reading the trace and compiling are not in it."""
     jobs_per_second: float
     queues: tuple[QueueOutcome, ...]
     left_out: dict[str, int] = field(default_factory=dict)
@@ -150,10 +151,10 @@ class Stage:
             running=zeros.copy(),
         )
         self.terms = terms_of(quotas, caps)
-        self.scratch = Scratch(*([0] * len(queues) for _ in range(8)), *(zeros.copy() for _ in range(2)))
+        self.scratch = scratch_for(len(queues), count)
         self.course = Course(
             order=sorted(range(count), key=arrival.__getitem__),
-            arrival=arrival,
+            arrival=arrival.copy(),
             left=[job.run_ms for job in jobs],
             state=[ABSENT] * count,
             began=zeros.copy(),
@@ -226,7 +227,7 @@ def simulate(trace: Trace, quotas: Quotas, *, engine: str = "auto", keeps: bool 
     if fast:
         if not _is_safe(stage):
             raise UserError("amounts are too large for the compiled engine; use --engine interpreted")
-        compiled()
+        Stage(trace.jobs[:1], quotas).run(fast=True)  # compiles, or loads what was compiled before
     begun = time.perf_counter()
     cycles, _ = stage.run(fast=fast)
     seconds = time.perf_counter() - begun

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
+from typing import Any
 
 from compute_guard.cycle import advance
 from compute_guard.quota import Amounts, Quotas
@@ -72,6 +74,14 @@ class Snapshot:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pending", tuple(sorted(self.pending, key=queue_order)))
+
+    @classmethod
+    def of_lines(cls, lines: Mapping[str, tuple[Workload, ...]], **fields: Any) -> Snapshot:
+        """A snapshot whose waiting lines are in order already."""
+        snapshot = cls(**fields)
+        object.__setattr__(snapshot, "pending", tuple(chain.from_iterable(lines.values())))
+        snapshot.__dict__["lines"] = lines
+        return snapshot
 
     @cached_property
     def lines(self) -> Mapping[str, tuple[Workload, ...]]:

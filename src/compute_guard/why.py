@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from compute_guard.admission import Assessment, amount, assess
+from compute_guard.forecast import forecast
 from compute_guard.gateway import Gateway
 from compute_guard.ledger import Entry
-from compute_guard.quota import Amounts, Quotas
+from compute_guard.quota import HOUR_MS, Amounts, Quotas
 from compute_guard.snapshot import Snapshot
 from compute_guard.workload import WorkloadState
+from guard_core.clock import rfc3339
 from guard_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,6 +39,14 @@ def why(home: Home, job: str, principal: Principal) -> dict[str, Any]:
     }
     if entry.state is WorkloadState.PENDING:
         story |= _waiting(gateway, entry)
+    if entry.eviction is not None:
+        story["notice"] = {
+            "cause": entry.eviction.cause,
+            "reason": entry.eviction.reason,
+            "stop_at": rfc3339(entry.eviction.stop_at),
+            "requeue": entry.eviction.requeue,
+            "decision_id": entry.eviction.decision_id,
+        }
     return story
 
 
@@ -46,10 +56,20 @@ def _waiting(gateway: Gateway, entry: Entry) -> dict[str, Any]:
         return {
             "reasons": [{"rule": "queue-unknown", "msg": f"queue {entry.workload.queue} no longer exists"}]
         }
-    snapshot = gateway.ledger.snapshot(quotas)
+    snapshot = gateway.snapshot(quotas)
     assessment: Assessment = assess(snapshot, entry.workload)
+    start = forecast(snapshot, entry.workload, gateway.ledger.run_times())
+    members = quotas.members(quotas.queues[entry.workload.queue])
     return {
         "reasons": [{"rule": rule, "msg": text} for rule, text in assessment.waits_for()],
+        "status_message": gateway.explain([entry]).get(entry.id, ""),
+        "flavor": assessment.way.flavor,
+        "borrows": assessment.borrows,
+        "fair_share": {queue.name: snapshot.share(queue.name) for queue in members},
+        "estimate": {
+            "starts_in_seconds": None if start.in_ms is None else start.in_ms // 1000,
+            "basis": start.basis,
+        },
         "numbers": {name: numbers.to_input() for name, numbers in assessment.resources.items()},
         "ahead": list(assessment.ahead),
         "would_fit_now": {n: max(0, r.available) for n, r in assessment.resources.items()},
@@ -91,11 +111,29 @@ def why_text(story: Mapping[str, Any]) -> Iterator[str]:
     for holder in story.get("held_by", ()):
         used = ", ".join(f"{name} {amount(name, value)}" for name, value in holder["requests"].items())
         yield f"  in use by     {holder['job'] or 'another tenant'} (queue {holder['queue']}): {used}"
+    if len(story.get("fair_share", {})) > 1 and story.get("borrows"):
+        shares = sorted(story["fair_share"].items(), key=lambda item: item[1])
+        most = max(1, shares[-1][1])
+        text = ", ".join(f"{name} {100 * share // most}" for name, share in shares)
+        yield f"  fair share    {text} (per cent of the most; less goes first when borrowing)"
+    if "notice" in story:
+        yield f"  has notice    {story['notice']['reason']}"
+    if "estimate" in story:
+        yield f"  starts        {_start(story['estimate'])}"
     if "would_fit_now" in story:
         room = ", ".join(f"{name} {amount(name, value)}" for name, value in story["would_fit_now"].items())
         yield f"  fits now      {room}"
     if story["decision_id"]:
         yield f"  decision      {story['decision_id']} (trainguard policy why {story['decision_id']})"
+
+
+def _start(estimate: Mapping[str, Any]) -> str:
+    seconds = estimate["starts_in_seconds"]
+    if seconds is None:
+        return f"no estimate: {estimate['basis']}"
+    hours, minutes = seconds // 3600, seconds // 60
+    about = f"{hours} h {minutes % 60} min" if hours else f"{minutes} min" if minutes else f"{seconds} s"
+    return f"in about {about}, {estimate['basis']}"
 
 
 def quota_table(quotas: Quotas, snapshot: Snapshot) -> list[dict[str, Any]]:
@@ -120,6 +158,10 @@ def quota_table(quotas: Quotas, snapshot: Snapshot) -> list[dict[str, Any]]:
                     "available": quotas.available(name, resource, snapshot.usage),
                     "pending": len(snapshot.waiting_in(name)),
                     "hold": snapshot.holds.get(name),
+                    "weight": queue.weight,
+                    "share": snapshot.share(name),
+                    "budget_gpu_hours": None if queue.budget is None else queue.budget.gpu_hours,
+                    "budget_used_gpu_hours": snapshot.budget_used(name) // (1000 * HOUR_MS),
                 }
             )
     return rows

@@ -127,25 +127,26 @@ def test_a_job_that_ended_does_not_grow(ledger):
     assert not ledger.resize("j", Amounts({"cpu_milli": 1}), QUOTAS).granted
 
 
+NOTICE = Eviction(
+    cause="reclaim",
+    reason="queue beta takes back",
+    beneficiary="w",
+    requeue=True,
+    decision_id="d",
+    noticed_at=datetime(2026, 1, 1, tzinfo=UTC),
+    stop_at=datetime(2026, 1, 1, tzinfo=UTC),
+)
+
+
 def test_a_job_that_has_to_go_keeps_its_quota_until_it_waits_again(ledger):
     ledger.add(job("j"))
     ledger.reserve("j", QUOTAS)
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    notice = Eviction(
-        cause="reclaim",
-        reason="queue beta takes back",
-        beneficiary="w",
-        requeue=True,
-        decision_id="d",
-        noticed_at=now,
-        stop_at=now,
-    )
-    assert ledger.evict("j", notice)
-    assert not ledger.evict("j", notice), "one notice is enough"
-    assert ledger.get("j").eviction == notice
+    assert ledger.evict("j", NOTICE)
+    assert not ledger.evict("j", NOTICE), "one notice is enough"
+    assert ledger.get("j").eviction == NOTICE
     assert ledger.snapshot(QUOTAS).holders[0].evicting
     assert ledger.reservations()["j"]["cpu_milli"] == 1000
-    assert ledger.requeue("j", reason=notice.reason)
+    assert ledger.requeue("j", reason=NOTICE.reason)
     entry = ledger.get("j")
     assert (entry.state, entry.eviction, entry.ray_job_id) == (WorkloadState.PENDING, None, None)
     assert not ledger.reservations()
@@ -238,6 +239,13 @@ def test_processes_that_race_for_the_last_place_get_it_once(tmp_path):
     assert {e.id for e in ledger.entries(states=[WorkloadState.ADMITTED])} == set(winners)
 
 
+def bare(snapshot):
+    """Lines and holders without submission bodies, which storing completes."""
+    lines = {queue: [replace(w, spec={}) for w in line] for queue, line in snapshot.lines.items()}
+    holders = {h.workload.id: replace(h, workload=replace(h.workload, spec={})) for h in snapshot.holders}
+    return lines, holders
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """Any sequence of submissions, admissions, endings and quota cuts."""
 
@@ -281,6 +289,42 @@ class LedgerMachine(RuleBasedStateMachine):
         holding = {e.id for e in self.ledger.entries() if e.state.holds_quota}
         assert holding == set(self.expected)
 
+    @rule(workload=jobs, cpu=st.integers(0, 4000))
+    def resize(self, workload, cpu):
+        grown = self.ledger.resize(workload.id, Amounts({"cpu_milli": cpu}), QUOTAS)
+        if grown.granted:
+            self.expected[workload.id] = grown.reserved
+
+    @rule(workload=jobs, priority=st.integers(0, 3))
+    def reorder(self, workload, priority):
+        self.ledger.note(workload.id, priority=priority)
+
+    @rule(workload=jobs)
+    def take_out(self, workload):
+        self.ledger.evict(workload.id, NOTICE)
+
+    @rule(workload=jobs)
+    def wait_again(self, workload):
+        if self.ledger.requeue(workload.id, reason="r", quotas=QUOTAS):
+            self.expected.pop(workload.id)
+
+    @rule(queue=st.sampled_from(["acme", "beta"]), on=st.booleans())
+    def hold(self, queue, on):
+        if on:
+            self.ledger.hold(queue, reason="r", by="b")
+        else:
+            self.ledger.unhold(queue)
+
+    @invariant()
+    def what_is_remembered_is_what_the_database_says(self):
+        if not hasattr(self, "ledger"):
+            return
+        remembered, read = self.ledger.snapshot(QUOTAS), Ledger(self.storage).snapshot(QUOTAS)
+        assert bare(remembered) == bare(read)
+        assert {q: u for q, u in remembered.usage.items() if u} == read.usage
+        assert {k: u for k, u in remembered.user_usage.items() if u} == read.user_usage
+        assert (remembered.used, remembered.holds) == (read.used, read.holds)
+
     @invariant()
     def no_queue_is_over_what_it_may_hold(self):
         if not hasattr(self, "ledger"):
@@ -296,6 +340,6 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 LedgerMachine.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=8, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
 test_any_history_keeps_the_ledger_consistent = LedgerMachine.TestCase
