@@ -2,7 +2,7 @@
 
 Load: kubernetes-sigs/kueue, test/performance/scheduler/configs/baseline (5 cohorts x 6 queues x 500
 workloads, three classes with their creation intervals, run times and priorities, reclaim and preemption on).
-As there, workloads run nowhere: a timer ends them. Here every submission goes through Gateway.submit_many, the
+As there, workloads run nowhere: a timer ends them. Every submission goes through Gateway.submit_many, the
 shipped Rego, the audit log with its syncs and the SQLite ledger, and every end through Gateway.finish_many.
 Kueue's figure is the one it publishes for its scheduler against a live API server; it is not run here.
 

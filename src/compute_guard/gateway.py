@@ -8,6 +8,7 @@ token and can reach Ray beside this gateway; the reconciler (`detective`) contra
 from __future__ import annotations
 
 import secrets
+from bisect import bisect_left, insort
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from compute_guard.quota import Quotas, flavor_of
 from compute_guard.ray_body import body_for_ray, check_packages
 from compute_guard.refusals import RefusalLog
 from compute_guard.round import DEPTH, Pick, Round, decide_round
-from compute_guard.snapshot import Snapshot
+from compute_guard.snapshot import Snapshot, queue_order
 from compute_guard.workload import Workload, WorkloadState, workload_from_submission
 from guard_core.clock import to_ns
 from guard_core.errors import Denied, Undecidable, UserError
@@ -197,15 +198,20 @@ class Gateway:
         outcomes: dict[int, Admitted | Held | Refused],
         quotas: Quotas,
     ) -> list[Admitted]:
-        self._refuse_taken_names(asked, outcomes)
+        denied_before = self._refuse_taken_names(asked, outcomes)
         new = {place: pair for place, pair in asked.items() if place not in outcomes}
         snapshot = self.snapshot(quotas)
         questions = []
+        assessments: dict[str, Assessment] = {}
+        reasons: dict[int, str] = {}
         lines = {name: list(line) for name, line in snapshot.lines.items()}
         for workload, principal in new.values():
             line = lines.setdefault(workload.queue, [])
-            assessment = replace(assess(snapshot, workload, ahead=()), pending=len(line), in_line=False)
-            line.append(workload)
+            before = line[: bisect_left(line, queue_order(workload), key=queue_order)]
+            assessment = assess(snapshot, workload, ahead=before)
+            assessment = replace(assessment, pending=len(line), in_line=False)
+            assessments[workload.id] = assessment
+            insort(line, workload, key=queue_order)
             questions.append((workload, assessment, principal))
         decisions = dict(zip(new, self._decide(questions), strict=True))
         events: list[_Event] = []
@@ -218,8 +224,14 @@ class Gateway:
                     state = "refused" if decision.undecidable else WorkloadState.DENIED.value
                     events.append(_Event(workload, state, decision.explain(), decision))
                 if not decision.undecidable:
-                    posting.forget_denied(workload.id)
-                    reason = decision.explain() if refusal is not None else ""
+                    if workload.id in denied_before:
+                        posting.forget_denied(workload.id)
+                    reason = (
+                        decision.explain()
+                        if refusal is not None
+                        else waiting_reason(assessments[workload.id], decision)
+                    )
+                    reasons[place] = reason
                     posting.add(
                         workload,
                         state=WorkloadState.PENDING if refusal is None else WorkloadState.DENIED,
@@ -229,13 +241,13 @@ class Gateway:
         fresh = {new[place][0].id: decision for place, decision in decisions.items() if decision.allow}
         admitted = {one.id: one for one in self._admit(quotas, fresh)}
         held = [(place, workload) for place, (workload, _) in new.items() if place not in outcomes]
-        after = self.snapshot(quotas) if any(w.id not in admitted for _, w in held) else snapshot
+        silent = any(not reasons[place] for place, w in held if w.id not in admitted)
+        after = self.snapshot(quotas) if silent else snapshot
         for place, workload in held:
             if workload.id in admitted:
                 outcomes[place] = admitted.pop(workload.id)
                 continue
-            reason = waiting_reason(assess(after, workload), decisions[place])
-            self.ledger.note(workload.id, reason=reason)
+            reason = reasons[place] or waiting_reason(assess(after, workload), decisions[place])
             events.append(_Event(workload, WorkloadState.PENDING.value, reason, decisions[place]))
             outcomes[place] = Held(workload.id, reason)
         self._audit(events)
@@ -245,8 +257,8 @@ class Gateway:
         self,
         asked: Mapping[int, tuple[Workload, Principal]],
         outcomes: dict[int, Admitted | Held | Refused],
-    ) -> None:
-        """A refused job that was mended may keep its name; any other name is used once."""
+    ) -> set[str]:
+        """A refused job that was mended may keep its name (those are returned); any other is used once."""
         known = self.ledger.states([workload.id for workload, _ in asked.values()])
         seen: set[str] = set()
         for place, (workload, principal) in asked.items():
@@ -258,6 +270,7 @@ class Gateway:
                     "already exists. Please use a different submission_id.",
                 )
             seen.add(workload.id)
+        return {name for name, (state, _) in known.items() if state is WorkloadState.DENIED}
 
     def release(self) -> list[Admitted]:
         """Admission rounds until nobody else fits: who may go, each decided again with what is true now."""
@@ -300,6 +313,7 @@ class Gateway:
         if not picks:
             return admitted, refused
         with self.ledger.posting(quotas) as posting:
+            posting.fetch([pick.workload.id for pick in picks])
             for pick in picks:
                 workload, decision = pick.workload, decided.get(pick.workload.id)
                 if workload.queue in stopped:
@@ -403,6 +417,7 @@ class Gateway:
         """:meth:`finish` of several in one transaction; how many had not ended yet."""
         events: list[_Event] = []
         with self.ledger.posting(self._quotas_if_any()) as posting:
+            posting.fetch([workload_id for workload_id, _, _ in ends])
             for workload_id, to, reason in ends:
                 entry = posting.entry(workload_id)
                 if entry is None or not posting.move(workload_id, to, reason=reason):
@@ -444,6 +459,7 @@ class Gateway:
         """:meth:`run` of several in one transaction; how many were not known to run."""
         events: list[_Event] = []
         with self.ledger.posting() as posting:
+            posting.fetch([workload_id for workload_id, _ in started])
             for workload_id, ray_job_id in started:
                 entry = posting.entry(workload_id)
                 if entry is None:

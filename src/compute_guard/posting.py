@@ -32,7 +32,7 @@ from guard_core.errors import GuardError, UserError
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from guard_core.storage.tables import WorkloadRow
+    from guard_core.storage.tables import EvictionRow, WorkloadRow
 
 
 class IllegalTransition(GuardError):
@@ -81,25 +81,48 @@ class Posting:
         self._quotas = quotas
         self._standing = None if known is None else replace(known, pending=())
         self._moved: set[str] = set()
+        self._fetched: tuple[Any, ...] = ()
+        self._evictions: dict[str, EvictionRow] = {}
+        self._asked: set[str] = set()
+        self._leaving: list[str] = []
         self.changes: list[Change] = []
         """The steps so far, for the mirror."""
 
     def close(self) -> None:
         """The last step: meters of the queues whose reservations changed."""
+        self._empty()
         if self._moved and self._quotas is not None:
             now_ms = to_ns(self._now) // 1_000_000
             for queue, meter, value in charge_meters(self._session, self._quotas, self._moved, now_ms):
                 self.changes.append(("metered", (queue, meter, value)))
 
+    def _empty(self) -> None:
+        """Delete what was given back: in one statement, before anybody reads or adds reservations."""
+        from sqlalchemy import delete
+
+        from guard_core.storage.tables import EvictionRow, ReservationRow
+
+        if self._leaving:
+            gone, self._leaving = self._leaving, []
+            tables: tuple[Any, ...] = (ReservationRow, EvictionRow)
+            for table in tables:
+                self._session.execute(delete(table).where(table.workload_id.in_(gone)))
+
     def fetch(self, workload_ids: Collection[str]) -> None:
-        """Read several rows at once that later steps are about."""
+        """Read at once what later steps are about: workloads, their notices and their credentials."""
         from sqlalchemy import select
 
-        from guard_core.storage.tables import WorkloadRow
+        from guard_core.storage.tables import CredentialRow, EvictionRow, WorkloadRow
 
-        query = select(WorkloadRow).where(WorkloadRow.id.in_(list(workload_ids)))
-        # The session keeps what is referred to, and nothing else.
-        self._fetched = list(self._session.scalars(query))
+        session, ids = self._session, list(workload_ids)
+        rows = session.scalars(select(WorkloadRow).where(WorkloadRow.id.in_(ids))).all()
+        notices = session.scalars(select(EvictionRow).where(EvictionRow.workload_id.in_(ids))).all()
+        tokens = [row.lease_token for row in rows if row.lease_token is not None]
+        credentials = session.scalars(select(CredentialRow).where(CredentialRow.id.in_(tokens))).all()
+        # The session itself keeps only what somebody refers to.
+        self._fetched = (rows, credentials)
+        self._evictions = {row.workload_id: row for row in notices}
+        self._asked |= set(ids)
 
     def add(
         self,
@@ -161,6 +184,7 @@ class Posting:
         if not assessment.fits or assessment.hold is not None:
             return Reservation.NO_ROOM
         held = assessment.way.amounts
+        self._empty()
         self._session.add_all(
             ReservationRow(workload_id=row.id, resource=resource, amount=amount)
             for resource, amount in held.items()
@@ -191,6 +215,7 @@ class Posting:
         if row is None or not WorkloadState(row.state).holds_quota:
             state = "not in the ledger" if row is None else row.state
             return Growth(Amounts(), False, False, f"job {workload_id} is {state}")
+        self._empty()
         query = select(ReservationRow).where(ReservationRow.workload_id == workload_id)
         rows = {reserved.resource: reserved for reserved in self._session.scalars(query)}
         held = {name: reserved.amount for name, reserved in rows.items()}
@@ -231,6 +256,7 @@ class Posting:
         if self._quotas is None:
             raise IllegalTransition("quotas are needed to reserve")
         if self._standing is None:
+            self._empty()
             self._session.flush()
             self._standing = snapshot_of(self._session, self._quotas, lines=False)
         return self._standing
@@ -304,10 +330,15 @@ class Posting:
 
     def entry(self, workload_id: str) -> Entry | None:
         """The workload as it stands in this transaction."""
+        row = self._row(workload_id)
+        return None if row is None else entry_of(row, self._notice(workload_id))
+
+    def _notice(self, workload_id: str) -> EvictionRow | None:
         from guard_core.storage.tables import EvictionRow
 
-        row = self._row(workload_id)
-        return None if row is None else entry_of(row, self._session.get(EvictionRow, workload_id))
+        if workload_id in self._asked:
+            return self._evictions.get(workload_id)
+        return self._session.get(EvictionRow, workload_id)
 
     def revoke(self, credential_id: str) -> None:
         """End a job's credential; one that is unknown or ended already is left as it is."""
@@ -341,13 +372,7 @@ class Posting:
         return self._session.get(WorkloadRow, workload_id)
 
     def _give_back(self, row: WorkloadRow) -> None:
-        from sqlalchemy import delete
-
-        from guard_core.storage.tables import EvictionRow, ReservationRow
-
-        tables: tuple[Any, ...] = (ReservationRow, EvictionRow)
-        for table in tables:
-            self._session.execute(delete(table).where(table.workload_id == row.id))
+        self._leaving.append(row.id)
         self._standing = None
         self._moved.add(row.queue)
         self.changes.append(("given_back", (row.id,)))

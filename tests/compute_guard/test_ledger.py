@@ -340,6 +340,6 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 LedgerMachine.TestCase.settings = settings(
-    max_examples=8, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=4, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
 )
 test_any_history_keeps_the_ledger_consistent = LedgerMachine.TestCase
