@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,14 @@ def test_every_policy_says_what_it_is_for_and_which_article_it_serves() -> None:
     notes = package_notes(modules)
     assert {n.file for n in notes} == set(modules)
     assert all(n.title and n.description and n.article in {"4", "5"} for n in notes)
+
+
+def test_every_rule_is_annotated_where_it_stands() -> None:
+    modules = load_bundle(shipped_policies()).modules
+    told = {note.file: set(note.instead) for note in package_notes(modules)}
+    for file, text in modules.items():
+        rules = set(re.findall(r'"rule": "([a-z0-9-]+)"', text)) - {"undecided"}
+        assert rules <= told[file], file
 
 
 def test_a_sample_that_is_wrong_says_what_it_got(tmp_path: Path) -> None:

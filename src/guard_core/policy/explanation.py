@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from guard_core.errors import UserError
 from guard_core.findings import Enforcement
 from guard_core.policy.decision import Decision, Reason
-from guard_core.policy.metadata import instead_of
+from guard_core.policy.metadata import PackageNotes, instead_of, package_notes
 
 if TYPE_CHECKING:
     from guard_core.home import Home
@@ -27,6 +27,8 @@ class Explanation:
     record: Mapping[str, Any]
     instead: Mapping[str, str]
     same_revision: bool
+    purpose: str = ""
+    """What the policy is for and the article of the notice it serves, from its ``# METADATA``."""
     would: Search | None = None
     """The smallest changes that would have been allowed, where they were looked for."""
 
@@ -43,6 +45,7 @@ class Explanation:
             **{kind: [reason.to_json() for reason in self.decision.reasons_of(kind)] for kind in _KINDS},
             "instead": {rule: said for rule, said in self.instead.items() if rule in self._rules()},
             "same_revision": self.same_revision,
+            "purpose": self.purpose,
             "would_be_allowed": None if self.would is None else self.would.to_json(),
         }
 
@@ -69,6 +72,8 @@ class Explanation:
             f"policy   {decision.revision or '(no revision)'}  {decision.engine}  "
             f"{decision.enforcement.value}",
         ]
+        if self.purpose:
+            lines.append(f"question {self.purpose}")
         if not self.same_revision:
             lines.append("         the policies in force have changed since")
         for kind in _KINDS:
@@ -105,9 +110,23 @@ def explain(home: Home, decision_id: str) -> Explanation:
         enforcement=Enforcement(record.get("enforcement", Enforcement.COOPERATIVE)),
     )
     modules, in_force = _in_force(home)
+    notes = package_notes(modules)
     return Explanation(
-        decision, record, instead_of(modules), in_force == revision, _would(home, decision, record)
+        decision,
+        record,
+        instead_of(modules),
+        in_force == revision,
+        next((_purpose(note) for note in notes if decision.path.startswith(_path(note.package))), ""),
+        _would(home, decision, record),
     )
+
+
+def _path(package: str) -> str:
+    return package.replace(".", "/") + "/"
+
+
+def _purpose(note: PackageNotes) -> str:
+    return f"{note.title} (article {note.article} of the notice)" if note.article else note.title
 
 
 def _would(home: Home, decision: Decision, record: Mapping[str, Any]) -> Search | None:

@@ -144,6 +144,12 @@ deny contains {"rule": "user-never-fits", "msg": msg, "resource": resource} if {
 	)
 }
 
+deny contains {"rule": "queue-full", "msg": msg} if {
+	is_number(input.quota.max_pending)
+	not room_in_line
+	msg := sprintf("%v jobs wait in queue %v, no more may", [show(input.quota, "pending"), queue_name])
+}
+
 hold contains {"rule": "user-busy", "msg": msg, "resource": resource} if {
 	not roomy
 	some resource, share in resources
@@ -170,15 +176,6 @@ hold contains {"rule": "quota-busy", "msg": msg, "resource": resource} if {
 		"%v %v requested, %v available now in queue %v",
 		[show(share, "requested"), resource, show(share, "available"), queue_name],
 	)
-}
-
-# METADATA
-# title: What else holds or refuses a job
-# description: A line that is full, a budget that is spent, a flavor whose pool is under maintenance.
-deny contains {"rule": "queue-full", "msg": msg} if {
-	is_number(input.quota.max_pending)
-	not room_in_line
-	msg := sprintf("%v jobs wait in queue %v, no more may", [show(input.quota, "pending"), queue_name])
 }
 
 hold contains {"rule": "budget-spent", "msg": msg} if {

@@ -10,6 +10,7 @@
 #     target-incomplete: name the object and the tenant it belongs to
 #     target-foreign: use a credential of that tenant
 #     namespace-foreign: "use a Ray namespace that begins with your tenant's name and a slash"
+#     admin-access: act with the role platform-admin only where it must be; the record names who did
 package guard.compute.isolation
 
 import data.guard.lib.caller

@@ -65,7 +65,7 @@ deny contains {"rule": "priority-off", "msg": "priorities end nothing in this qu
 
 deny contains {"rule": "priority-too-low", "msg": "the job that goes has no lower priority"} if {
 	needs_priority
-	not lower
+	not lower_ranked
 }
 
 deny contains {"rule": "other-cohort", "msg": "the two queues are in no common cohort"} if {
@@ -98,7 +98,7 @@ needs_priority if {
 	winner.preemption.reclaim_within_cohort == "lower_priority"
 }
 
-lower if {
+lower_ranked if {
 	is_number(input.victim.priority)
 	is_number(input.beneficiary.priority)
 	input.victim.priority < input.beneficiary.priority

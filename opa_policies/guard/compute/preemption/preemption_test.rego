@@ -49,9 +49,9 @@ test_only_where_the_quotas_say_so if {
 }
 
 test_lower_priority_only_where_the_quotas_say_so if {
-	lower := {"queues": {"acme": {"preemption": {"reclaim_within_cohort": "lower_priority"}}}}
-	denied({}, lower) == {"priority-too-low"}
-	denied({"victim": {"priority": 4}}, lower) == set()
+	lower_ranked := {"queues": {"acme": {"preemption": {"reclaim_within_cohort": "lower_priority"}}}}
+	denied({}, lower_ranked) == {"priority-too-low"}
+	denied({"victim": {"priority": 4}}, lower_ranked) == set()
 }
 
 test_a_higher_priority_ends_a_lower_one_in_its_own_queue if {

@@ -10,6 +10,7 @@
 #     dataset-not-own: its owner exports it
 #     destination-missing: say where the data goes (kind and name)
 #     approvals-missing: have others of your tenant approve it
+#     outside-working-hours: export when others can look at it (calendars.yaml)
 package guard.dataset.export
 
 import data.guard.lib.approvals

@@ -12,6 +12,7 @@
 #     tenant-mismatch: use a credential of that tenant
 #     dataset-empty: give data with at least one row
 #     baseline-required: "register with --trusted name@version"
+#     baseline-missing: name a trusted version to compare with (--trusted N@V)
 package guard.dataset.registration
 
 import data.guard.lib.caller

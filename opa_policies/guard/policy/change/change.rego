@@ -16,6 +16,7 @@
 #     approvals-missing: have someone other than the author and yourself approve it
 #     break-glass-unexplained: say why
 #     break-glass-unlimited: let it expire within a day
+#     review-needed: have somebody else close the review (trainguard policy review)
 package guard.policy.change
 
 import data.guard.lib.approvals
