@@ -41,7 +41,7 @@ def bigger(image):
 
 CHANGES = {
     "brightness": lambda i: 0.6 * i + 40,
-    "noise": lambda i: i + np.random.default_rng(0).normal(0, 3, i.shape),
+    "noise": lambda i: i + np.random.default_rng(0).normal(0, 1, i.shape),
     "mirrored": lambda i: i[:, ::-1],
     "shifted": lambda i: np.hstack([i[:, :1], i[:, :-1]]),
 }
