@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dataset_guard import suite_cli, version_cli
+from dataset_guard import disclosure_cli, suite_cli, version_cli
 from dataset_guard.urls import is_url
 from guard_core.output import exit_status, fail_on_option, format_option, render
 
@@ -325,7 +325,7 @@ def alias(ctx: click.Context, ref: str, alias: str, tenant: str | None) -> None:
     click.echo(f"{version.tenant}/{version.name}@{alias} is now version {version.version}", err=True)
 
 
-for _more in (*version_cli.COMMANDS, *suite_cli.COMMANDS):
+for _more in (*version_cli.COMMANDS, *suite_cli.COMMANDS, *disclosure_cli.COMMANDS):
     dataset.add_command(_more)
 
 
