@@ -156,7 +156,7 @@ def run_version(folder: Path, home: Path) -> dict[str, Any]:
     return answer
 
 
-def run_proofs(path: Path, home: Path, rounds: int = 2_000) -> dict[str, Any]:
+def run_proofs(path: Path, home: Path, algorithm: str, rounds: int = 2_000) -> dict[str, Any]:
     """Of the version in ``home``: real proofs of a row in it and of one that is not, checked many times."""
     os.environ["TRAINGUARD_HOME"] = str(home)
     import pyarrow as pa
@@ -178,6 +178,9 @@ def run_proofs(path: Path, home: Path, rounds: int = 2_000) -> dict[str, Any]:
         with spent() as tree:
             sidecar_root(folder / "rows.arrow")
         answer["tree"] = tree.cpu_seconds
+        from guard_core.keys import rotate
+
+        rotate(opened, by=opened.principal(), algorithm=algorithm)
         verifier = opened.signer.verifier
         for name, asked, expected in (("present", row, True), ("absent", absent, False)):
             with spent() as making:
@@ -258,27 +261,35 @@ def measure(arguments: argparse.Namespace, folder: Path) -> int:
     # In a child: blake3's threads would not survive the forks below.
     digest = in_child(lambda: run_digest(path)).answer
     manifest = [{"path": path.name, "blake3": digest, "bytes": size, "rows": rows}]
-    compared = [in_child(lambda: run_compare(path, manifest)) for _ in range(arguments.repeat)]
-    if any(child.answer["changed"] for child in compared):
-        raise RuntimeError("the unchanged file was said to be changed")
-    verify = median([child.answer["seconds"] for child in compared])
-    verify_wall = median([child.answer["wall"] for child in compared])
     with tempfile.TemporaryDirectory(dir=folder) as place:
         home = Path(place) / "home"
         version = in_child(lambda: run_version(path.parent, home)).answer
         if not version["verify"]["ok"]:
             raise RuntimeError("the unchanged version did not verify")
-        proofs = in_child(lambda: run_proofs(path, home)).answer
-    dvc = dvc_wall = signing = signing_wall = None
+        proofs = in_child(lambda: run_proofs(path, home, "ed25519")).answer
+        p256 = in_child(lambda: run_proofs(path, home, "ecdsa-p256")).answer
+    contestants: dict[str, Any] = {"ours": lambda: run_compare(path, manifest)}
     if not arguments.without_peers:
         command, python = peer("dvc"), peer("python")
-        dvc, dvc_wall = answers(lambda: run_dvc_add(path, command), "seconds", "wall")
-        signing, signing_wall = answers(lambda: run_model_signing(path, python), "seconds", "wall")
+        contestants["dvc"] = lambda: run_dvc_add(path, command)
+        contestants["signing"] = lambda: run_model_signing(path, python)
+    # In turns, and the best of each: seconds long, on a machine that others use, medians say who was lucky.
+    rounds = [{name: in_child(work).answer for name, work in contestants.items()} for _ in range(7)]
+    if any(found["ours"]["changed"] for found in rounds):
+        raise RuntimeError("the unchanged file was said to be changed")
+
+    def best(name: str, what: str) -> float | None:
+        return min(found[name][what] for found in rounds) if name in contestants else None
+
+    verify, verify_wall = float(best("ours", "seconds") or 0), float(best("ours", "wall") or 0)
+    dvc, dvc_wall = best("dvc", "seconds"), best("dvc", "wall")
+    signing, signing_wall = best("signing", "seconds"), best("signing", "wall")
     gb = size / 1e9
     speed, pandas_speed = peer_rows / ours / 1e6, peer_rows / pandas / 1e6
     largest = max(proofs[k]["bytes"] for k in ("present", "absent"))
     path_us = max(proofs[k]["path_us"] for k in ("present", "absent"))
     whole_us = max(proofs[k]["whole_us"] for k in ("present", "absent"))
+    p256_us = max(p256[k]["whole_us"] for k in ("present", "absent"))
     make = max(proofs[k]["make"] for k in ("present", "absent"))
     append, whole = version["append"]["seconds"], version["append"]["full"]
 
@@ -332,7 +343,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> int:
                 met=largest <= 2048),
         Measure("check a proof's path under a known root", path_us, "us", target="<= 100",
                 met=path_us <= 100 if full else None),
-        Measure("check a proof, signature included", whole_us, "us", target="<= 100",
+        Measure("check a proof, ECDSA P-256 signature included", p256_us, "us", target="<= 100",
+                met=p256_us <= 100 if full else None),
+        Measure("check a proof, Ed25519 signature included", whole_us, "us", target="<= 100",
                 met=whole_us <= 100 if full else None),
         Measure("make a proof (builds the tree)", make, "CPU-s"),
         Measure("rows_root during registration", proofs["tree"], "CPU-s"),

@@ -27,8 +27,6 @@ import tamper_matrix as matrix
 from measure import Measure, machine, report, spent
 from register import dvc_command
 
-OUT = Path(__file__).parent / "out"
-
 
 class Tally:
     """Counts, and the names of what went wrong."""
@@ -144,6 +142,25 @@ def dvc_differs(original: Path, folder: Path) -> Callable[[Path], bool]:
     return differs
 
 
+def huggingface_differs(original: Path, folder: Path, *, keep_time: bool) -> Callable[[Path], bool]:
+    """The fingerprint of ``datasets.Dataset.from_parquet``, of a file at one path."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    folder.mkdir()
+    target = folder / "data.parquet"
+
+    def digest(path: Path) -> str:
+        shutil.copy(path, target)
+        if keep_time:
+            os.utime(target, ns=(1_700_000_000 * 10**9,) * 2)
+        found = datasets.Dataset.from_parquet(str(target), cache_dir=str(folder / "cache"))
+        return str(found._fingerprint)
+
+    known = digest(original)
+    return lambda path: digest(path) != known
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -156,8 +173,7 @@ def main() -> int:
     kinds = len(matrix.CHANGES) + len(matrix.SPOILED)
     print(f"machine: {machine()}")
     print(f"{kinds} changes, {len(matrix.REENCODINGS)} re-encodings, {arguments.rows:,} generated rows x 6\n")
-    OUT.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=OUT) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         changes, rewrites, seconds = ours(arguments.rows, Path(folder))
     for line in (*changes.wrong, *(line.replace("not caught", "false alarm") for line in rewrites.wrong)):
         print(f"  {line}")
@@ -173,12 +189,17 @@ def main() -> int:
         Measure("one verification that must decode", seconds / (changes.done + rewrites.done), "CPU-s"),
     ]  # fmt: skip
     peers: list[tuple[str, Callable[[Path, Path], Callable[[Path], bool]]]] = [
-        ("MLflow digest", lambda original, _: mlflow_differs(original))
+        ("MLflow digest", lambda original, _: mlflow_differs(original)),
+        ("Hugging Face", lambda original, root: huggingface_differs(original, root / "hf", keep_time=False)),
+        (
+            "Hugging Face, time kept",
+            lambda original, root: huggingface_differs(original, root / "hf", keep_time=True),
+        ),
     ]
     if not arguments.without_dvc:
         peers.append(("dvc status", lambda original, root: dvc_differs(original, root / "repository")))
     for name, opened in peers:
-        with tempfile.TemporaryDirectory(dir=OUT) as folder:
+        with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             original = matrix.write(matrix.original(arguments.peer_rows), "parquet", root / "original")
             caught, done, false, harmless = peer(arguments.peer_rows, root, opened(original, root))

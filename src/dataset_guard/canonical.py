@@ -305,7 +305,8 @@ def _floats(array: Array) -> npt.NDArray[Any]:
         half[half == 0x8000] = 0
         half[(half & 0x7FFF) > 0x7C00] = 0x7E00
         return half
-    values: npt.NDArray[Any] = np.frombuffer(raw, np.dtype(f"<f{width}")) + np.dtype(f"<f{width}").type(0)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN like any other
+        values: npt.NDArray[Any] = np.frombuffer(raw, np.dtype(f"<f{width}")) + np.dtype(f"<f{width}").type(0)
     nans = np.isnan(values)
     if nans.any():
         bits = values.view(np.dtype(f"<u{width}"))

@@ -458,19 +458,19 @@ class _Commit:
         return self._try(step)
 
     def _try(self, step: Step) -> Report:
-        from dataset_guard.versions import VersionTaken, add_version, known_versions
+        from dataset_guard.versions import VersionTaken, add_version, highest_version
 
         home, name, tenant = self.request.home, self.request.name, self.request.tenant
         registry = Registry(home)
         with registry.lock(tenant, name):
-            known = known_versions(home, tenant, name)
-            swept = registry.sweep_dataset(tenant, name, known)
+            highest = highest_version(home, tenant, name)
+            swept = registry.sweep_dataset(tenant, name, highest)
             if swept:
                 data = {"folders": swept, "reason": "no version was committed for them"}
                 home.audit.event(
                     "dataset.swept", subject=f"{tenant}/{name}", data=data, enforcement=ENFORCEMENT
                 )
-            version = max(known, default=0) + 1
+            version = highest + 1
             decision = _decide(self.request, self.result, version=version)
             if not decision.allow:
                 raise Denied(f"{name} was not registered: {decision.explain()}", decision.decision_id)

@@ -243,13 +243,15 @@ class Registry:
         sweep(self.root / STAGING)
         return Staging.make(self.root / STAGING)
 
-    def sweep_dataset(self, tenant: str, name: str, known: set[int]) -> list[str]:
-        """Remove version folders without a row. Only under the dataset's lock."""
-        removed = []
-        for folder in sorted((self.root / tenant / name).glob("*")):
-            if folder.name.isdigit() and int(folder.name) not in known:
-                shutil.rmtree(folder)
-                removed.append(f"{tenant}/{name}/{folder.name}")
+    def sweep_dataset(self, tenant: str, name: str, highest: int) -> list[str]:
+        """Remove what was published beyond the ``highest`` version but never committed.
+
+        Only under the dataset's lock. There is no gap: every registration begins with this.
+        """
+        removed: list[str] = []
+        while (folder := self.folder(tenant, name, highest + 1 + len(removed))).exists():
+            shutil.rmtree(folder)
+            removed.append(f"{tenant}/{name}/{folder.name}")
         return removed
 
     def lock(self, tenant: str, name: str) -> Any:

@@ -140,7 +140,8 @@ def _integers(array: Array) -> Fixed:
 
 def _floats(array: Array) -> Fixed:
     width = array.type.bit_width // 8
-    values = np.frombuffer(fixed_width(array), np.dtype(f"<f{width}")).astype(np.float64) + 0.0
+    with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN like any other
+        values = np.frombuffer(fixed_width(array), np.dtype(f"<f{width}")).astype(np.float64) + 0.0
     values[np.isnan(values)] = np.nan  # one NaN: quiet, positive, no payload
     bits = values.view(np.uint64)
     bits[np.isnan(values)] = 0x7FF8000000000000

@@ -16,19 +16,19 @@ class VersionTaken(Undecidable):
     """Another host that shares the database has made this version number meanwhile."""
 
 
-def known_versions(home: Home, tenant: str, name: str) -> set[int]:
-    """The version numbers of one dataset."""
-    from sqlalchemy import select
+def highest_version(home: Home, tenant: str, name: str) -> int:
+    """The highest version number of one dataset, deleted and destroyed ones included; 0 when it has none."""
+    from sqlalchemy import func, select
 
     from guard_core.storage.tables import DatasetRow, DatasetVersionRow
 
     with home.storage.reading() as session:
         query = (
-            select(DatasetVersionRow.version)
+            select(func.max(DatasetVersionRow.version))
             .join(DatasetRow, DatasetRow.id == DatasetVersionRow.dataset_id)
             .where(DatasetRow.tenant == tenant, DatasetRow.name == name)
         )
-        return set(session.scalars(query))
+        return session.scalar(query) or 0
 
 
 def add_version(home: Home, record: Mapping[str, Any], *, record_path: str, created_by: str) -> None:

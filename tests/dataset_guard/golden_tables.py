@@ -2,9 +2,13 @@
 
 from decimal import Decimal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 D = Decimal
+BYTES = pa.array([1, 0, None], pa.int8())
+OPAQUE = pa.opaque(pa.binary(), "geo", "vendor")
 
 
 def single(t, values):
@@ -58,11 +62,75 @@ def golden_tables():
         "two blocks": pa.table({"n": pa.array(range(70_000), pa.int32())}),
         "long rows": single(pa.string(), ["x" * 1019, "y" * 1020, "z" * 5_000]),
     }
+    cases |= more_layouts()
     for bits in (8, 16, 32, 64):
         high = 2 ** (bits - 1) - 1
         cases[f"int{bits}"] = single(getattr(pa, f"int{bits}")(), [-high - 1, high, None, 0])
         cases[f"uint{bits}"] = single(getattr(pa, f"uint{bits}")(), [2**bits - 1, None, 0])
     return cases
+
+
+def more_layouts():
+    """Every further Arrow layout: wide offsets, views, run ends, dictionaries, units, extensions."""
+    nested = pa.list_(pa.struct([("k", pa.list_(pa.string())), ("v", pa.map_(pa.string(), pa.float64()))]))
+    rows = [[{"k": ["a", None], "v": [("x", float("nan")), ("y", None)]}, None], None, []]
+    words = pa.array(["a", None, "a", "b"])
+    return {
+        "date64": single(pa.date64(), [-86_400_000, 0, None]),
+        "time32 s": single(pa.time32("s"), [0, 86_399, None]),
+        "timestamp ms": single(pa.timestamp("ms"), [-1, 0, None]),
+        "timestamp us": single(pa.timestamp("us"), [-1, 1_500, None]),
+        "timestamp s zone": single(pa.timestamp("s", tz="UTC"), [-1, 0, None]),
+        "timestamp ms zone": single(pa.timestamp("ms", tz="+08:00"), [-1, 0, None]),
+        "timestamp ns zone": single(pa.timestamp("ns", tz="Etc/UTC"), [-1, 1_001, None]),
+        "duration s": single(pa.duration("s"), [-1, 5, None]),
+        "duration us": single(pa.duration("us"), [-1, 5, None]),
+        "duration ns": single(pa.duration("ns"), [-1, 5, None]),
+        "decimal of negative scale": single(pa.decimal128(5, -2), [D("1E+4"), D("-300"), None]),
+        "large_binary": single(pa.large_binary(), [b"", b"\x00\xff", None]),
+        "large_list_view": single(pa.large_list_view(pa.int32()), [[1, None], [], None]),
+        "list of views": single(pa.list_(pa.string_view()), [["a", None], [], None]),
+        "list of fixed lists": single(pa.list_(pa.list_(pa.int8(), 2)), [[[1, None], None], [], None]),
+        "nested": single(nested, rows),
+        "map of lists": single(pa.map_(pa.int32(), pa.list_(pa.bool_())), [[(1, [True, None])], None]),
+        "map of sorted keys": single(pa.map_(pa.string(), pa.int64(), keys_sorted=True), [[("a", 1)], None]),
+        "struct of nulls": single(
+            pa.struct([("a", pa.null()), ("b", pa.int8())]), [{"a": None, "b": 1}, None]
+        ),
+        "struct without members": single(pa.struct([]), [{}, None]),
+        "dictionary of integers": pa.table({"x": pa.array([7, None, 7]).dictionary_encode()}),
+        "dictionary with a null value": pa.table(
+            {"x": pa.DictionaryArray.from_arrays(pa.array([0, 1, None], pa.int8()), pa.array(["a", None]))}
+        ),
+        "run end encoded strings": pa.table({"x": pc.run_end_encode(words, run_end_type=pa.int16())}),
+        "run end encoded with 64-bit ends": pa.table(
+            {"x": pc.run_end_encode(words, run_end_type=pa.int64())}
+        ),
+        "sparse union": pa.table({"x": sparse_union()}),
+        "json": pa.table({"x": pa.array(['{"a": 1}', None], pa.json_(pa.string()))}),
+        "bool8": pa.table({"x": pa.ExtensionArray.from_storage(pa.bool8(), BYTES)}),
+        "opaque": pa.table(
+            {
+                "x": pa.ExtensionArray.from_storage(
+                    pa.opaque(pa.binary(), "geo", "vendor"), pa.array([b"p", None])
+                )
+            }
+        ),
+        "fixed shape tensor": pa.table({"x": tensor()}),
+        "no rows, nested": single(nested, []),
+        "one full block": pa.table({"n": pa.array(range(65_536), pa.uint16())}),
+        "float16 of every bit": single(pa.float16(), np.arange(65_536, dtype=np.uint16).view(np.float16)),
+    }
+
+
+def tensor():
+    shape = pa.fixed_shape_tensor(pa.float32(), [2, 2])
+    return pa.ExtensionArray.from_storage(shape, pa.array([[1, 2, 3, 4]], shape.storage_type))
+
+
+def sparse_union():
+    members = [pa.array([9, 1, None]), pa.array(["a", "-", "b"])]
+    return pa.UnionArray.from_sparse(pa.array([5, 0, 0], pa.int8()), members, ["i", "s"], [0, 5])
 
 
 def union():
