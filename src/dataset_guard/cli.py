@@ -1,6 +1,6 @@
 """``trainguard dataset``: register, scan, fingerprint, verify, diff, show, list, alias;
 :mod:`dataset_guard.version_cli` has the commands about one version, :mod:`dataset_guard.suite_cli` those
-about suites."""
+about suites, :mod:`dataset_guard.runs_cli` those about MLflow runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dataset_guard import disclosure_cli, suite_cli, version_cli
+from dataset_guard import disclosure_cli, runs_cli, suite_cli, version_cli
 from dataset_guard.urls import is_url
 from guard_core.output import exit_status, fail_on_option, format_option, render
 
@@ -325,7 +325,8 @@ def alias(ctx: click.Context, ref: str, alias: str, tenant: str | None) -> None:
     click.echo(f"{version.tenant}/{version.name}@{alias} is now version {version.version}", err=True)
 
 
-for _more in (*version_cli.COMMANDS, *suite_cli.COMMANDS, *disclosure_cli.COMMANDS):
+_GROUPS = (version_cli, suite_cli, disclosure_cli, runs_cli)
+for _more in (command for group in _GROUPS for command in group.COMMANDS):
     dataset.add_command(_more)
 
 

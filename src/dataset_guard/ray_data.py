@@ -29,17 +29,20 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from dataset_guard.access import Access, Ticket, open_access
-from dataset_guard.block_check import BlockCheck, owned
+from dataset_guard.block_check import BlockCheck
+from dataset_guard.checked import Handed, checked
 from dataset_guard.fingerprint import BLOCK_ROWS, Fingerprint, FingerprintPart, combine
 from dataset_guard.identity import SEEKABLE, BlockRange, hash_range, split
 from dataset_guard.reading import Source, open_source
 from dataset_guard.rowset import Hashes, set_root_of, slices_of, sorted_run
 from guard_core.clock import new_id
-from guard_core.errors import MissingExtra, Tampered, UserError
+from guard_core.errors import MissingExtra, UserError
 from guard_core.files import write_atomic
 
 if TYPE_CHECKING:
     from guard_core.home import Home
+
+_GROUPS_PER_TASK = 4
 
 CONTEXT_KEY = "trainguard.reads"
 
@@ -73,7 +76,8 @@ def read(
     # Every dataset copies the context it was made in, also into the actors of a streaming split, so that
     # whichever process drives the execution knows what to record. Reads that did not run record nothing.
     context.set_config(CONTEXT_KEY, (*context.get_config(CONTEXT_KEY, ()), plan.spool))
-    return ray.data.read_datasource(VerifiedDatasource(plan), **options)
+    exact = options.get("override_num_blocks") is not None
+    return ray.data.read_datasource(VerifiedDatasource(plan, exact=exact), **options)
 
 
 def fingerprint(data: Any, *, set_root: bool = True, parallelism: int | None = None) -> Fingerprint:
@@ -191,10 +195,17 @@ class ReadPlan:
     schema: Any
     spool: Spool
 
-    def ranges(self, parallelism: int) -> list[tuple[int, int]]:
-        """Block ranges (first, end), one per task: as even as whole blocks allow."""
+    def ranges(self, parallelism: int, *, cpus: int | None = None) -> list[tuple[int, int]]:
+        """Block ranges (first, end), one per task: as even as whole blocks allow.
+
+        With ``cpus`` there may be fewer than ``parallelism``: a task that begins within a row group decodes
+        all of it, so there is one task for four row groups, or as many as keep the cluster's CPUs busy.
+        """
         blocks = self.check.blocks
         wanted = parallelism if self.source.kind in SEEKABLE else len(self.source.files)
+        if cpus is not None and self.source.seek_rows > 1:
+            groups = -(-self.check.rows // self.source.seek_rows)
+            wanted = min(wanted, max(min(cpus, groups), groups // _GROUPS_PER_TASK))
         tasks = max(1, min(wanted, blocks))
         edges = [blocks * i // tasks for i in range(tasks + 1)]
         return list(pairwise(edges))
@@ -224,37 +235,15 @@ class BlockRead:
 
     def __call__(self) -> Iterator[pa.Table]:
         """Tables of one block each. Raises Tampered at the first that is not as signed."""
-        block, rows, size, complete, problem = self.check.first_block, 0, 0, False, None
+        handed = Handed()
         try:
-            for found in self.source.batches(
-                columns=self.columns, batch_rows=BLOCK_ROWS, first_row=block * BLOCK_ROWS, rows=self.rows
-            ):
-                batch = owned(found, self.source.kind)
-                self.check.check(block, batch)
-                block, rows, size = block + 1, rows + batch.num_rows, size + batch.nbytes
+            for batch in checked(self.source, self.check, self.columns, handed, rows=self.rows):
                 yield pa.Table.from_batches([batch])
-            self.check.complete(block)
-            complete = True
-        except UserError as error:
-            # It could be read when it was registered: now a block of it is damaged.
-            problem = f"{self.check.ref} was changed after it was registered: {error}"
-            raise Tampered(problem) from error
-        except Tampered as error:
-            problem = str(error)
-            raise
         finally:
-            self._leave(block, rows, size, complete, problem)
+            self._leave(handed)
 
-    def _leave(self, block: int, rows: int, size: int, complete: bool, problem: str | None) -> None:
-        first = self.check.first_block
-        counts = {
-            "first_block": first,
-            "blocks": block - first,
-            "rows": rows,
-            "bytes": size,
-            "complete": complete,
-            "problem": problem,
-        }
+    def _leave(self, handed: Handed) -> None:
+        counts = {"first_block": self.check.first_block, **handed.to_json()}
         file = Path(self.spool_file)
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # A task that Ray runs again replaces its counts instead of adding to them.

@@ -16,17 +16,18 @@ Label: `cooperative`. A process that opens the file itself goes round this reade
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from dataset_guard.access import Ticket, open_access
-from dataset_guard.block_check import BlockCheck, owned
+from dataset_guard.block_check import BlockCheck
+from dataset_guard.checked import Handed, checked
 from dataset_guard.fingerprint import BLOCK_ROWS
 from dataset_guard.reading import Source
 from dataset_guard.report import Report
-from guard_core.errors import Tampered, UserError
+from guard_core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,16 +52,7 @@ def read(
     with open_access(ref, purpose=purpose, tenant=tenant, home=home) as access:
         names = access.known_columns(columns)
         check = access.check().of_columns(names)
-        return VerifiedReader(access.report, access.open(), check, names, access.ticket)
-
-
-@dataclass(slots=True)
-class _Handed:
-    """What has been handed out so far."""
-
-    rows: int = 0
-    bytes: int = 0
-    blocks: int = 0
+        return VerifiedReader(access.report, access.open(), check, names, access.ticket, check.blocks)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -75,6 +67,8 @@ class VerifiedReader:
     check: BlockCheck
     columns: tuple[str, ...] | None
     ticket: Ticket
+    blocks: int
+    """Of the whole version, of which ``check`` may know a part."""
 
     @property
     def ref(self) -> str:
@@ -89,8 +83,9 @@ class VerifiedReader:
 
     @property
     def num_rows(self) -> int:
-        """How many rows the signed record has."""
-        return self.check.rows
+        """How many rows the signed record has; of a shard, its own."""
+        check = self.check
+        return min(check.end * BLOCK_ROWS, check.rows) - min(check.first_block * BLOCK_ROWS, check.rows)
 
     def __len__(self) -> int:
         """How many blocks there are."""
@@ -100,38 +95,44 @@ class VerifiedReader:
         columns = len(self.check.columns)
         return f"<VerifiedReader {self.ref}: {self.num_rows:,} rows x {columns} columns, {len(self)} blocks>"
 
+    def shard(self, shards: int, index: int) -> VerifiedReader:
+        """The part ``index`` (0 to ``shards`` - 1) of this reader's blocks, as even as whole blocks allow.
+
+        For data-parallel training: the shards together are the version, and each is checked and recorded on
+        its own. Raises UserError when there is no such part.
+        """
+        if not 0 <= index < shards:
+            raise UserError(f"shard {index} of {shards} does not exist; take 0 to {max(shards, 1) - 1}")
+        first, blocks = self.check.first_block, self.check.blocks
+        edges = (first + blocks * index // shards, first + blocks * (index + 1) // shards)
+        return replace(self, check=self.check.of_blocks(*edges))
+
+    @property
+    def _whole(self) -> bool:
+        return self.check.first_block == 0 and self.check.end == self.blocks
+
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Record batches of 65,536 rows (the last may be shorter).
 
         Raises Tampered at the first block that is not as signed; rows handed out before it were. The audit
         event is written when the iteration ends, however it ends.
         """
-        handed, problem, complete = _Handed(), None, False
+        handed, check = Handed(), self.check
+        # The last blocks are read on to the end of the data: rows that were added must be found, too.
+        rows = None if check.end == self.blocks else check.blocks * BLOCK_ROWS
         try:
-            for found in self.source.batches(columns=self.columns, batch_rows=BLOCK_ROWS):
-                batch = owned(found, self.source.kind)
-                self.check.check(handed.blocks, batch)
-                handed.rows += batch.num_rows
-                handed.bytes += batch.nbytes
-                handed.blocks += 1
-                yield batch
-            self.check.complete(handed.blocks)
-            complete = True
-        except UserError as error:
-            # It could be read when it was registered: now a block of it is damaged.
-            problem = f"{self.ref} was changed after it was registered: {error}"
-            raise Tampered(problem) from error
-        except Tampered as error:
-            problem = str(error)
-            raise
+            if check.blocks or self._whole:
+                yield from checked(self.source, check, self.columns, handed, rows=rows)
         finally:
+            part = {"first_block": check.first_block, **handed.to_json()}
             self.ticket.record(
                 rows=handed.rows,
                 bytes=handed.bytes,
                 blocks=handed.blocks,
-                complete=complete,
+                complete=handed.complete and self._whole,
                 columns=self.columns,
-                problem=problem,
+                problem=handed.problem,
+                tasks=None if self._whole else [part],
             )
 
     def to_table(self) -> pa.Table:

@@ -110,6 +110,11 @@ def test_text_is_not_split_within_a_file(home, tmp_path):
     assert [sum(b.num_rows for b in task()) for task in made] == [BLOCK_ROWS, BLOCK_ROWS]
 
 
+@pytest.mark.parametrize(("cpus", "made"), [(1, 1), (2, 2), (8, 3), (None, 3)])
+def test_there_are_no_more_tasks_than_pay_for_decoding_a_row_group_twice(plan, cpus, made):
+    assert len(plan.ranges(64, cpus=cpus)) == made  # 3 row groups of 50,000 rows, 3 blocks of 65,536
+
+
 def test_ray_gets_one_read_task_per_range_with_its_size(plan):
     from dataset_guard.ray_datasource import VerifiedDatasource
 
@@ -136,11 +141,22 @@ def shared(ray_cluster, tmp_path_factory):
 
 
 JOB = """
+import ray
+
 from dataset_guard import ray_data
 from guard_core.errors import Denied
 
 data = ray_data.read("good@1", columns=["x", "label"], override_num_blocks=3)
 print("SUM", data.sum("label"))
+split = ray_data.read("good@1", columns=["label"], override_num_blocks=3).streaming_split(2)
+
+
+@ray.remote(num_cpus=0)
+def consume(shard):
+    return sum(batch.num_rows for batch in shard.iter_batches(batch_size=None, batch_format="pyarrow"))
+
+
+print("SPLIT", sum(ray.get([consume.remote(shard) for shard in split])))
 try:
     ray_data.read("secret@1")
 except Denied as error:
@@ -151,7 +167,7 @@ print(ray_data.read("bad@1", override_num_blocks=3).sum("label"))
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_job_reads_what_it_declared_and_a_changed_block_fails_it(ray_cluster, shared):
+def test_a_job_reads_what_it_declared_also_in_shards_and_a_changed_block_fails_it(ray_cluster, shared):
     program = shared / "job.py"
     program.write_text(JOB)
     client = ray_cluster.client("acme")
@@ -166,7 +182,11 @@ def test_a_job_reads_what_it_declared_and_a_changed_block_fails_it(ray_cluster, 
     assert details.status == "FAILED"
     assert "bad.parquet, block 1 (rows 65,536 to 131,071) differs in column 'label'" in logs
 
-    good, bad = (e for e in reads(ray_cluster.home) if e["data"]["workload"] == job)
+    assert f"SPLIT {ROWS}" in logs
+
+    good, split, bad = (e for e in reads(ray_cluster.home) if e["data"]["workload"] == job)
+    assert (split["subject"], split["data"]["rows"], split["data"]["complete"]) == ("acme/good@1", ROWS, True)
+    assert split["data"]["columns"] == ["label"]
     assert (good["subject"], good["data"]["rows"], good["data"]["complete"]) == ("acme/good@1", ROWS, True)
     assert sorted(t["first_block"] for t in good["data"]["tasks"]) == [0, 1, 2]
     assert good["data"]["columns"] == ["x", "label"]

@@ -114,6 +114,36 @@ def test_who_read_how_much_is_on_record_with_the_decision(registered):
     assert decision["result"]["allow"] is True
 
 
+@pytest.mark.parametrize("shards", [1, 2, 3, 5])
+def test_shards_are_the_version_between_them_and_each_is_checked_and_recorded(registered, data, shards):
+    reader = read("acme/x@1", home=registered)
+    parts = [reader.shard(shards, i) for i in range(shards)]
+    assert sum(p.num_rows for p in parts) == ROWS
+    assert pa.concat_tables([p.to_table() for p in parts]).equals(table())
+    events = reads(registered)
+    assert sum(e["data"]["rows"] for e in events) == ROWS
+    assert [e["data"]["complete"] for e in events] == [shards == 1] * shards
+    write_changed(data, BLOCK_ROWS + 7)
+    stopped = 0
+    for part in (read("acme/x@1", home=registered).shard(shards, i) for i in range(shards)):
+        try:
+            part.to_table()
+        except Tampered as error:
+            assert "block 1" in str(error)
+            stopped += 1
+    assert stopped == 1
+
+
+def test_rows_added_at_the_end_are_found_by_the_last_shard(registered, data):
+    pq.write_table(pa.concat_tables([table(), table(5)]), data)
+    reader = read("acme/x@1", home=registered)
+    reader.shard(3, 0).to_table()
+    with pytest.raises(Tampered, match="block 2"):
+        reader.shard(3, 2).to_table()
+    with pytest.raises(UserError, match="shard 3 of 3 does not exist"):
+        reader.shard(3, 3)
+
+
 def test_a_read_that_stops_early_is_on_record_too(registered):
     batches = read("acme/x@1", home=registered).batches()
     next(batches)

@@ -6,8 +6,9 @@ on the same port. ``--app-name`` takes one app only, so this one wraps another: 
 
 ``TRAINGUARD_HOME`` names the registry; ``TRAINGUARD_MLFLOW_REGISTERED_ONLY=1`` also refuses datasets that
 are not registered. Label: `enforced` for entries in this MLflow server, however they are sent to it. It
-cannot know what a run really read; verified reads and job admission are for that. Not gated: datasets that
-MLflow's own server-side evaluation jobs attach to runs.
+cannot know what a run really read; verified reads and job admission are for that. Not gated: MLflow's
+evaluation datasets (``/mlflow/datasets``: records that live in MLflow itself, with a digest of its own), also
+where its server-side jobs attach them to runs; run tags, which are text; and data uploaded as artifacts.
 
 Structure follows mlflow.server.auth.create_app (MLflow 3.17), whose interface is marked experimental.
 """
@@ -29,7 +30,13 @@ if TYPE_CHECKING:
 
 INNER_APP = "TRAINGUARD_MLFLOW_INNER_APP"
 REGISTERED_ONLY = "TRAINGUARD_MLFLOW_REGISTERED_ONLY"
-GATED = "/mlflow/runs/log-inputs"
+GATED = {
+    "/mlflow/runs/log-inputs": "LogInputs",
+    "/mlflow/runs/log-batch": "LogBatch",
+    "/mlflow/runs/log-metric": "LogMetric",
+}
+"""Endpoints that put a dataset's name and digest on a run, and the protobuf messages of their bodies; a
+metric may name the dataset that it was measured on."""
 
 _log = logging.getLogger(__name__)
 
@@ -63,12 +70,17 @@ def gate() -> Any:
     """Flask's before_request hook: a 403 answer for a refused dataset, None to go on."""
     from flask import Response, request
 
-    if request.method != "POST" or not request.path.rstrip("/").endswith(GATED):
+    path = request.path.rstrip("/")
+    kind = next((kind for end, kind in GATED.items() if path.endswith(end)), None)
+    if request.method != "POST" or kind is None:
+        return None
+    datasets = logged_datasets(request.get_json(force=True, silent=True), kind)
+    if not datasets:
         return None
     why = refusal(
         home(),
         token_of(request.headers.get(TOKEN_HEADER, ""), request.headers.get("Authorization", "")),
-        logged_datasets(request.get_json(force=True, silent=True)),
+        datasets,
         registered_only=os.environ.get(REGISTERED_ONLY) == "1",
     )
     if why is None:
@@ -79,21 +91,25 @@ def gate() -> Any:
     return Response(body, status=403, mimetype="application/json")
 
 
-def logged_datasets(body: Any) -> list[LoggedDataset]:
-    """The datasets in a ``runs/log-inputs`` body, read exactly as MLflow reads it.
+def logged_datasets(body: Any, kind: str = "LogInputs") -> list[LoggedDataset]:
+    """The datasets in the body of a request whose message is ``kind``, read exactly as MLflow reads it.
 
     MLflow parses with protobuf, which knows two spellings of each field: reading the raw JSON here could be
     got round with the other one. A body that does not parse has no datasets; MLflow answers it with 400.
     """
     from google.protobuf.json_format import ParseError
-    from mlflow.protos.service_pb2 import LogInputs
+    from mlflow.protos import service_pb2
     from mlflow.utils.proto_json_utils import parse_dict
 
-    message = LogInputs()
+    message = getattr(service_pb2, kind)()
     try:
         parse_dict(body if isinstance(body, dict) else {}, message)
     except ParseError:
         return []
+    if kind != "LogInputs":
+        metrics = message.metrics if kind == "LogBatch" else [message]
+        named = dict.fromkeys((m.dataset_name, m.dataset_digest) for m in metrics if m.dataset_digest)
+        return [LoggedDataset(name, digest, "evaluation") for name, digest in named]
     return [
         LoggedDataset(
             d.dataset.name,

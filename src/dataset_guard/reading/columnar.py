@@ -36,6 +36,7 @@ class ParquetFile:
             self.schema = file.schema_arrow
             self.num_rows = file.metadata.num_rows
             self._group_rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        self.seek_rows = max(self._group_rows, default=1)
 
     def _open(self) -> Any:
         import pyarrow.parquet as pq

@@ -110,6 +110,7 @@ class FilesSource(Source):
         self.files = tuple(f.path for f in files)
         self.file_rows = tuple(f.num_rows for f in files)
         self.schema = files[0].schema
+        self.seek_rows = max(getattr(f, "seek_rows", 1) for f in files)
         self.num_rows = sum(self.file_rows)
         self.num_bytes = sum(f.stat().st_size for f in self.files)
 

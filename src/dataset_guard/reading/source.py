@@ -18,7 +18,8 @@ class Source(ABC):
 
     ``num_rows`` and ``num_bytes`` (bytes on disk, or in memory) are None when only reading would tell.
     ``files`` are in row order, with ``file_rows`` rows each; both are empty for data in memory. ``root``
-    is the folder that relative file names start from.
+    is the folder that relative file names start from. ``seek_rows`` is how many rows lie together so that
+    beginning within them means decoding them (Parquet's row groups); 1 where any row can be reached.
     """
 
     uri: str
@@ -29,6 +30,7 @@ class Source(ABC):
     files: tuple[Place, ...] = ()
     file_rows: tuple[int, ...] = ()
     root: Place | None = None
+    seek_rows: int = 1
 
     @abstractmethod
     def stream(

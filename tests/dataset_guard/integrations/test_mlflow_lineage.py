@@ -1,12 +1,16 @@
 """From a bad version to the runs that used it."""
 
+import json
 from dataclasses import replace
 
 import mlflow
+import pyarrow as pa
 import pytest
 
 from dataset_guard.integrations.mlflow_data import dataset, record_registration
 from dataset_guard.integrations.mlflow_lineage import MARK, mark_runs, runs_using
+from dataset_guard.register import register
+from guard_core.cli import main
 from guard_core.findings import Verdict
 
 
@@ -56,3 +60,22 @@ def test_runs_of_an_allowed_version_are_marked_only_for_a_reason(report, client,
         mark_runs(allowed, tracking_uri=tracking, home=home)
     mark_runs(allowed, reason="labels found to be wrong", tracking_uri=tracking, home=home)
     assert client.get_run(run).data.tags[f"{MARK}.reason"] == "labels found to be wrong"
+
+
+def test_the_command_lists_and_marks_runs_of_a_registered_version(tracking, home, client, capsys):
+    table = pa.table({"x": [1.0, 2.0], "label": [0, 1]})
+    registered = register(table, name="set", tenant="acme", label="label", home=home, checks=[])
+    run = train(registered, "used it")
+    capsys.readouterr()
+    assert main(["dataset", "runs", "acme/set@1"]) == 0
+    out, err = capsys.readouterr()
+    assert out.split()[:3] == [run, "used", "it"]
+    assert "1 run logged the content of acme/set@1" in err
+    assert main(["dataset", "runs", "acme/set@1", "--mark"]) == 2
+    assert "say the reason" in capsys.readouterr().err
+    assert main(["dataset", "runs", "acme/set@1", "--mark", "--reason", "labels were wrong"]) == 0
+    assert client.get_run(run).data.tags[f"{MARK}.reason"] == "labels were wrong"
+    capsys.readouterr()
+    assert main(["dataset", "runs", "acme/set@1", "--format", "json"]) == 0
+    [use] = json.loads(capsys.readouterr().out)
+    assert (use["run_id"], use["marks"]) == (run, ["acme/set@1"])

@@ -10,13 +10,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlflow
 import pyarrow as pa
 import pytest
-from mlflow.entities import Dataset, DatasetInput, InputTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 from mlflow.exceptions import MlflowException
 
 from dataset_guard.integrations.mlflow_data import dataset, record_registration
@@ -71,29 +72,38 @@ def server(tmp_path_factory, mlflow_database):
         bad = register(more, name="bad", tenant="acme", label="label", home=home, **against)
         assert bad.verdict.value == "quarantine"
         tokens = [home.credentials.issue(tenant=t, user="lin") for t in ("acme", "beta")]
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        command = [sys.executable, "-m", "mlflow", "server", "--app-name", "trainguard", "--workers", "1"]
-        place = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--port", str(port)]
-        environment = {
-            **os.environ,
-            "TRAINGUARD_HOME": str(folder / "home"),
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        }
-        log = (folder / "server.log").open("wb")
-        process = subprocess.Popen(
-            command + place, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
-        )
-        made = Server(f"http://127.0.0.1:{port}", home, good, bad, *tokens)
-        try:
-            _wait(process, made.url, folder / "server.log")
-            yield made
-        finally:
-            # mlflow's command starts uvicorn as its child: the group that we made is all of it.
+        with serving(folder, folder / "home") as url:
+            yield Server(url, home, good, bad, *tokens)
+
+
+@contextmanager
+def serving(folder, home, **environment):
+    """The address of a real MLflow server with our app, on ``folder/mlflow.db``."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "trainguard", "--workers", "1"]
+    place = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--port", str(port)]
+    settings = {"TRAINGUARD_HOME": str(home), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    log = (folder / "server.log").open("wb")
+    process = subprocess.Popen(
+        command + place,
+        env={**os.environ, **settings, **environment},
+        cwd=folder,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait(process, url, folder / "server.log")
+        yield url
+    finally:
+        # mlflow's command starts uvicorn as its child: the group that we made is all of it.
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, 15)
-            process.wait(timeout=30)
-            log.close()
+        process.wait(timeout=30)
+        log.close()
 
 
 def _wait(process, url, log):
@@ -137,6 +147,18 @@ def test_what_the_client_claims_does_not_help(server, monkeypatch):
     forged = Dataset("good", server.bad.digest, "local", "{}", profile=claims)
     with pytest.raises(MlflowException, match="acme/bad@1 is quarantined"):
         client.log_inputs(run, [DatasetInput(forged, [InputTag("mlflow.data.context", "training")])])
+
+
+def test_a_metric_that_names_a_dataset_is_asked_about_too(server, monkeypatch):
+    client, run = server.client(monkeypatch, server.acme)
+    client.log_metric(run, "accuracy", 0.9, dataset_name="good", dataset_digest=server.good.digest)
+    with pytest.raises(MlflowException, match="acme/bad@1 is quarantined"):
+        client.log_metric(run, "accuracy", 0.9, dataset_name="good", dataset_digest=server.bad.digest)
+    named = Metric("accuracy", 0.9, 0, 0, dataset_name="good", dataset_digest=server.bad.digest)
+    with pytest.raises(MlflowException, match="acme/bad@1 is quarantined"):
+        client.log_batch(run, metrics=[named])
+    client.log_batch(run, metrics=[Metric("loss", 0.5, 0, 0)])
+    assert set(client.get_run(run).data.metrics) == {"accuracy", "loss"}
 
 
 def test_another_tenants_version_is_refused(server, monkeypatch):
@@ -228,3 +250,36 @@ def test_another_app_is_wrapped_and_the_gate_stands_before_it(home, monkeypatch,
     assert "takes registered data only" in refused.json["message"]
     assert browser.post("/ajax-api/2.0/mlflow/runs/log-inputs/", json=logged).status_code == 403
     assert browser.get("/").get_data() == b"inner says no"
+
+
+def test_mlflows_basic_auth_is_wrapped_and_both_speak(server, tmp_path, mlflow_database, monkeypatch):
+    shutil.copy(mlflow_database, tmp_path / "mlflow.db")
+    users = tmp_path / "auth.ini"
+    password = "a password of 12"
+    users.write_text(
+        f"[mlflow]\ndefault_permission = EDIT\ndatabase_uri = sqlite:///{tmp_path}/users.db\n"
+        f"admin_username = admin\nadmin_password = {password}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    environment = {
+        "TRAINGUARD_MLFLOW_INNER_APP": "basic-auth",
+        "MLFLOW_AUTH_CONFIG_PATH": str(users),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "of this test",
+    }
+    with serving(tmp_path, server.home.settings.home, **environment) as url:
+        inner = replace(server, url=url)
+        with pytest.raises(MlflowException, match="not authenticated"):
+            inner.client(monkeypatch, None)
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+        client, run = inner.client(monkeypatch, None)
+        monkeypatch.setenv("TRAINGUARD_MLFLOW_TOKEN", server.acme)
+        client.log_inputs(run, [training(dataset(server.good))])
+        with pytest.raises(MlflowException, match="acme/bad@1 is quarantined"):
+            client.log_inputs(run, [training(dataset(server.bad))])
+        monkeypatch.setenv("TRAINGUARD_MLFLOW_TOKEN", server.beta)
+        with pytest.raises(MlflowException, match="belongs to another tenant"):
+            client.log_inputs(run, [training(dataset(server.good))])
+        assert len(client.get_run(run).inputs.dataset_inputs) == 1
+        assert inner.page("/guard/acme/bad/1", server.acme)[0] == 200
+        assert inner.page("/guard/acme/bad/1", server.beta)[0] == 404
