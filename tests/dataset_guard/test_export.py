@@ -1,5 +1,5 @@
-"""Descriptions for other tools. mlcroissant is no dependency: what is checked here is the structure that the
-Croissant 1.1 specification requires, that JSON pointers resolve, and that digests are those of the files."""
+"""Descriptions for other tools, read with those tools' own libraries (mlcroissant, openlineage-python), and
+what these do not look at: that JSON pointers resolve, that digests are the files', that no value is in."""
 
 import hashlib
 import json
@@ -70,6 +70,21 @@ def test_a_croissant_document_has_what_the_specification_requires(home, folder):
     assert [field["name"] for field in rows["field"]] == sorted(TABLE.column_names)
 
 
+def test_mlcroissant_finds_no_error_and_loads_the_rows_through_it(home, folder):
+    import mlcroissant
+
+    place = folder / "croissant.json"  # beside the data, as Croissant has it
+    place.write_text(json.dumps(croissant(home)))
+    read = mlcroissant.Dataset(jsonld=place)
+    assert read.metadata.ctx.issues.errors == set()
+    assert read.metadata.ctx.conforms_to.name == "V_1_1"
+    [rows] = read.metadata.record_sets
+    found = list(read.records(rows.id))
+    assert [int(r["rows/n"]) for r in found] == TABLE["n"].to_pylist()
+    assert [r["rows/text"].decode() for r in found] == TABLE["text"].to_pylist()
+    assert [bool(r["rows/label"]) for r in found] == TABLE["label"].to_pylist()
+
+
 def test_every_reference_in_it_names_a_node_and_no_node_twice(home, folder):
     body = {k: v for k, v in croissant(home).items() if k != "@context"}
     made = [node["@id"] for node in nodes(body) if "@type" in node and "@id" in node]
@@ -132,6 +147,57 @@ def test_an_openlineage_event_has_what_the_specification_requires(home, folder):
     assert output["facets"]["version"]["datasetVersion"] == "2"
     assert output["facets"]["trainguard"]["dg1"] == dataset_guard.fingerprint(TABLE).fingerprint
     assert output["outputFacets"]["outputStatistics"]["rowCount"] == 100
+
+
+def test_the_openlineage_client_takes_the_event_and_would_send_the_same(home, folder):
+    from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState
+    from openlineage.client.generated.dataset_version_dataset import DatasetVersionDatasetFacet
+    from openlineage.client.generated.output_statistics_output_dataset import (
+        OutputStatisticsOutputDatasetFacet,
+    )
+    from openlineage.client.generated.schema_dataset import SchemaDatasetFacet, SchemaDatasetFacetFields
+    from openlineage.client.serde import Serde
+
+    said = describe("set@1", "openlineage", tenant="acme", home=home)
+    [output] = said["outputs"]
+
+    def typed(facet, kind, **fields):
+        """The client's own object: it refuses fields that the facet does not have."""
+        made = {k: v for k, v in facet.items() if not k.startswith("_")} | fields
+        version_of = facet["_schemaURL"].replace(facet["_schemaURL"].split("/")[5], "*")
+        assert version_of == kind._get_schema().replace(kind._get_schema().split("/")[5], "*")
+        return kind(**made, producer=facet["_producer"])
+
+    facets, statistics = output["facets"], output["outputFacets"]["outputStatistics"]
+    columns = [SchemaDatasetFacetFields(**f) for f in facets["schema"]["fields"]]
+    event = RunEvent(
+        eventTime=said["eventTime"],
+        producer=said["producer"],
+        run=Run(runId=said["run"]["runId"]),
+        job=Job(**said["job"]),
+        eventType=RunState(said["eventType"]),
+        inputs=[InputDataset(namespace=i["namespace"], name=i["name"]) for i in said["inputs"]],
+        outputs=[
+            OutputDataset(
+                namespace=output["namespace"],
+                name=output["name"],
+                facets={
+                    "schema": typed(facets["schema"], SchemaDatasetFacet, fields=columns),
+                    "version": typed(facets["version"], DatasetVersionDatasetFacet),
+                },
+                outputFacets={"outputStatistics": typed(statistics, OutputStatisticsOutputDatasetFacet)},
+            )
+        ],
+    )
+    sent = json.loads(Serde.to_json(event))
+    for key in ("eventTime", "eventType", "producer", "schemaURL"):
+        assert sent[key] == said[key]
+    assert sent["run"]["runId"] == said["run"]["runId"]
+    assert sent["outputs"][0]["facets"]["version"]["datasetVersion"] == "1"
+    assert [f["name"] for f in sent["outputs"][0]["facets"]["schema"]["fields"]] == [
+        f["name"] for f in facets["schema"]["fields"]
+    ]
+    assert sent["outputs"][0]["outputFacets"]["outputStatistics"]["rowCount"] == 100
 
 
 def test_the_same_registration_is_always_the_same_event(home, folder):
