@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from math import exp, lgamma, log
-from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +26,7 @@ from compute_guard.usage.sources.synthetic import LOADS, Model
 from compute_guard.usage.typicality import Typicality
 from measure import Measure
 
-STEP_S = 15
+STEP_S = 60  # detectors count samples: four days of it hold as many as one day at 15 s
 STEP = STEP_S * 1_000_000_000
 CELLS_PER_DAY = 86_400 // STEP_S
 HONEST = ("training", "training-flat", "training-fp32", "inference", "idle-hold", "free")
@@ -110,10 +108,10 @@ def watch(
 
 
 def block(seed: int, jobs: int, cells: int) -> tuple[dict[str, int], float, float]:
-    """One fleet: calibrated in shadow for ten hours on another fleet, then watched."""
+    """One fleet: calibrated in shadow on another fleet for 700 samples, then watched."""
     begun = time.process_time()
     judge = Typicality(Calibration(float(STEP_S)), accept_synthetic=True)
-    watch(judge, jobs // 4, 2_400, 500_000 + seed, count=False)
+    watch(judge, jobs // 4, 700, 500_000 + seed, count=False)
     judge.calibration._own[:] = -np.inf  # the fleet that is watched has another past
     judge.calibration._age[:] = 0
     judge.calibration._pending.clear()
@@ -134,23 +132,22 @@ def upper(events: int, exposure: float, confidence: float = 0.95) -> float:
     return high / exposure
 
 
-def measures(
-    days: float = 15_500.0, *, jobs: int = 900, cells: int = 2_880, workers: int = 2
-) -> Iterator[Measure]:
-    """Blocks of twelve hours until ``days`` GPU-days were watched."""
+def measures(days: float = 16_000.0, *, jobs: int = 1_200, cells: int = 2_880) -> Iterator[Measure]:
+    """Blocks of two days until ``days`` GPU-days were watched."""
+    results: list[tuple[dict[str, int], float, float]] = []
+    while sum(watched for _, watched, _ in results) < days:
+        results.append(block(len(results), jobs, cells))
+        print(f"  {sum(r[1] for r in results):,.0f} GPU-days, {[r[0] for r in results if r[0]]}", flush=True)
+    yield from summary(results)
+
+
+def summary(results: list[tuple[dict[str, int], float, float]]) -> Iterator[Measure]:
+    """What the blocks add up to."""
     total: dict[str, int] = {}
-    watched = spent = 0.0
-    seed = 0
-    with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
-        while watched < days:
-            batch = range(seed, seed + workers)
-            seed += workers
-            for opened, more, cpu in pool.map(block, batch, [jobs] * workers, [cells] * workers):
-                watched, spent = watched + more, spent + cpu
-                for kind, number in opened.items():
-                    total[kind] = total.get(kind, 0) + number
-            print(f"  {watched:,.0f} GPU-days, {total or 'nothing opened'}, {spent:.0f} CPU-s", flush=True)
-    false = sum(total.values())
+    for opened, _, _ in results:
+        for kind, number in opened.items():
+            total[kind] = total.get(kind, 0) + number
+    watched, false = sum(r[1] for r in results), sum(total.values())
     yield Measure("false incidents, simulated honest fleet", false, f"in {watched:,.0f} GPU-days")
     bound = upper(false, watched)
     yield Measure(
@@ -158,5 +155,5 @@ def measures(
     )
     for kind, number in sorted(total.items()):
         yield Measure(f"same, {kind}", number, "incidents")
-    rate = watched * CELLS_PER_DAY / spent
+    rate = watched * CELLS_PER_DAY / sum(r[2] for r in results)
     yield Measure("simulated and judged by every detector", rate, "device-samples/CPU-s")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from compute_guard.actions import Action, Actions
 from compute_guard.incidents import Incident, Incidents, State
 from compute_guard.monitor import STEP_NS, MonitorReport, replay
+from compute_guard.notices import AUDIENCES
 from compute_guard.response import Responder, is_canary
 from compute_guard.usage.attribution import Lease, LeaseBook
 from compute_guard.usage.history import write
@@ -89,6 +90,7 @@ class DrillReport:
     contain_seconds: float | None
     contained_verified: bool | None
     notices: tuple[str, ...]
+    notices_ok: bool
     touched_others: tuple[str, ...]
     restored: bool
     notes: tuple[str, ...]
@@ -97,6 +99,7 @@ class DrillReport:
     def passed(self) -> bool:
         """Detected, notified, contained where a cluster runs, nobody else touched, everything restored."""
         answered = self.detect_seconds is not None and self.notify_seconds is not None
+        answered = answered and self.notices_ok
         return answered and self.contained_verified is not False and not self.touched_others and self.restored
 
     def to_json(self) -> dict[str, Any]:
@@ -160,7 +163,7 @@ def run(
     restored, notes = _restore(home, seen, job, cluster, who)
     onset_ns = source.start_ns + drill.onset * STEP_NS
     done = _Run(drill_id, drill, tenant, job, seed, onset_ns, monitored)
-    report = _measured(done, restored, notes)
+    report = _measured(done, restored, notes, _notices_ok(home, done))
     body = json.dumps(report.to_json(), indent=1, ensure_ascii=False)
     write(home.path("drills", f"{drill_id}.json"), body.encode())
     _record(home, "drill.finished", drill_id, report.to_json())
@@ -180,7 +183,24 @@ class _Run:
     monitored: MonitorReport
 
 
-def _measured(done: _Run, restored: bool, notes: list[str]) -> DrillReport:
+def _notices_ok(home: Home, done: _Run) -> bool:
+    """Both audiences in both languages, each told to be an exercise and with its deadline."""
+    found = next((i for i in done.monitored.incidents if i.kind == done.drill.kind), None)
+    if found is None:
+        return False
+    folder = home.path("incidents", found.id, "notices")
+    for audience in AUDIENCES:
+        for language, words in (("en", "EXERCISE"), ("zh", "演练")):
+            try:
+                text = (folder / f"{audience}.{language}.md").read_text(encoding="utf-8")
+            except OSError:
+                return False
+            if words not in text.splitlines()[0] or found.id not in text:
+                return False
+    return True
+
+
+def _measured(done: _Run, restored: bool, notes: list[str], notices_ok: bool) -> DrillReport:
     matching = (i for i in done.monitored.incidents if (i.kind, i.tenant) == (done.drill.kind, done.tenant))
     found = next(matching, None)
     steps = {a.level: a for a in done.monitored.actions if found is not None and a.incident_id == found.id}
@@ -206,6 +226,7 @@ def _measured(done: _Run, restored: bool, notes: list[str]) -> DrillReport:
         contain_seconds=_seconds(done, stop),
         contained_verified=verified,
         notices=tuple(name for action in steps.values() for name in action.result.get("notices", [])),
+        notices_ok=notices_ok,
         touched_others=tuple(sorted(touched - {done.tenant})),
         restored=restored,
         notes=(*notes, *_why_not_contained(done.drill, stop)),

@@ -315,6 +315,41 @@ def drill_run(ctx: click.Context, name: str, tenant: str, seed: int, output_form
     ctx.exit(0 if report.passed else 1)
 
 
+@drill.command("due")
+@click.option("--run", "do_run", is_flag=True, help="Run what is due now, for cron or a timer.")
+@_format
+@click.pass_context
+def drill_due(ctx: click.Context, do_run: bool, output_format: str) -> None:
+    """Show scheduled drills (usage.yaml) and which are due. With --run: exit code 1 when one fails."""
+    from compute_guard.connection import load_cluster
+    from compute_guard.drill_schedule import planned, run_due
+    from compute_guard.drills import DrillReport, run, submit_over_http
+
+    home = ctx.obj.home()
+    who = home.principal()
+    _needs(who, "run drills")
+
+    def one(name: str, tenant: str) -> DrillReport:
+        cluster = load_cluster(home.path("ray"))
+        submit = None if cluster is None else submit_over_http(home, tenant, cluster.dashboard)
+        return run(home, name, tenant, cluster=_cluster(home), submit=submit, principal=who)
+
+    reports = run_due(home, one, home.clock()) if do_run else []
+    now = home.clock()
+    rows = [plan.to_json(now) for plan in planned(home)]
+    if output_format == "json":
+        _json({"schedule": rows, "ran": [report.to_json() for report in reports]})
+    else:
+        for row in rows:
+            went = {None: "never run", True: "passed", False: "NOT PASSED"}[row["passed"]]
+            due = "due" if row["due"] else ""
+            every = f"every {row['every_hours']:g} h"
+            click.echo(f"{row['name']:20} {row['tenant']:12} {every:14} {went:11} {due}".rstrip())
+        if not rows:
+            click.echo("no drills are scheduled; add some to usage.yaml", err=True)
+    ctx.exit(1 if any(not report.passed for report in reports) else 0)
+
+
 # --- shared parts ------------------------------------------------------------------------------------
 
 

@@ -60,6 +60,7 @@ def families(home: Home) -> list[Family]:
         *_queues(home),
         *_detectors(usage.get("detectors")),
         *_monitor(read_status(home) or {}, tenants),
+        *_drills(home),
         *_allowances(usage.get("gpu_hours_per_day", {}), read_status(home) or {}, tenants),
     ]
 
@@ -200,6 +201,21 @@ def _allowances(hours: Mapping[str, int], status: Mapping[str, Any], tenants: se
             allowed.set(each * 3_600, tenant=tenant)
             spent.set(today[tenant] / 1000, tenant=tenant)
     return [allowed, spent]
+
+
+def _drills(home: Home) -> list[Family]:
+    from compute_guard.drill_schedule import planned
+
+    age = Family("compute_guard_drill_age_seconds", "gauge", "Since a scheduled drill last ran; -1: never.")
+    late = Family("compute_guard_drill_overdue", "gauge", "1 while a scheduled drill is due.")
+    passed = Family("compute_guard_drill_passed", "gauge", "1 when the last run of a scheduled drill passed.")
+    now = home.clock()
+    for plan in planned(home):
+        labels = {"drill": plan.name, "tenant": plan.tenant}
+        age.set(-1 if plan.last is None else (now - plan.last).total_seconds(), **labels)
+        late.set(plan.due(now), **labels)
+        passed.set(plan.passed is True, **labels)
+    return [age, late, passed]
 
 
 def _escaped(text: str) -> str:
