@@ -14,6 +14,7 @@ from guard_core.clock import rfc3339
 from guard_core.findings import RowSet
 
 _SHOWN_CHANGES = 40
+_SAME_CONTENT = "no difference: the same content, however each is stored"
 
 
 def verification_text(found: Verification) -> str:
@@ -41,7 +42,7 @@ def difference_text(found: Difference) -> str:
     for word, names in (
         ("added", found.added_columns),
         ("removed", found.removed_columns),
-        ("retyped", found.retyped_columns),
+        ("retyped", [f"{name} ({a} -> {b})" for name, a, b in found.types]),
     ):
         if names:
             lines.append(f"  columns {word}: {', '.join(names)}")
@@ -49,7 +50,9 @@ def difference_text(found: Difference) -> str:
         if rows.ranges:
             lines.append(f"  {_count(rows)} {word}: {rows_text(rows)}")
     if found.same:
-        lines.append("  same rows in another order" if found.reordered else "  no difference")
+        lines.append("  same rows in another order" if found.reordered else f"  {_SAME_CONTENT}")
+    elif found.types and not (found.added.ranges or found.removed.ranges or found.changed.ranges):
+        lines.append("  equal values in all rows")
     return "\n".join(lines)
 
 

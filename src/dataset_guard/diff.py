@@ -46,6 +46,9 @@ class Difference:
     added_columns: tuple[str, ...]
     removed_columns: tuple[str, ...]
     retyped_columns: tuple[str, ...]
+    """Columns whose logical type differs; their values may be equal all the same (int32 and int64)."""
+    types: tuple[tuple[str, str, str], ...]
+    """(column, type in A, type in B) of the retyped columns."""
     added: RowSet
     removed: RowSet
     changed: RowSet
@@ -58,12 +61,18 @@ class Difference:
         columns = self.added_columns or self.removed_columns or self.retyped_columns
         return not (columns or len(self.added) or len(self.removed) or len(self.changed))
 
+    @property
+    def same_content(self) -> bool:
+        """Whether A and B are one table, however each is stored: columns, types, values and row order."""
+        return self.same and not self.reordered
+
     def to_json(self) -> dict[str, Any]:
         """Counts and row numbers."""
         return {
             "a": self.a,
             "b": self.b,
             "same": self.same,
+            "same_content": self.same_content,
             "reordered": self.reordered,
             "key": self.key,
             "rows": {"a": self.rows_a, "b": self.rows_b},
@@ -71,6 +80,7 @@ class Difference:
                 "added": list(self.added_columns),
                 "removed": list(self.removed_columns),
                 "retyped": list(self.retyped_columns),
+                "types": {name: {"a": a, "b": b} for name, a, b in self.types},
             },
             "added": {"count": len(self.added), "rows": self.added.to_json()},
             "removed": {"count": len(self.removed), "rows": self.removed.to_json()},
@@ -138,6 +148,9 @@ def diff(
             added_columns=tuple(sorted(right.columns.keys() - left.columns.keys())),
             removed_columns=tuple(sorted(left.columns.keys() - right.columns.keys())),
             retyped_columns=tuple(n for n in common if left.columns[n] != right.columns[n]),
+            types=tuple(
+                (n, left.columns[n], right.columns[n]) for n in common if left.columns[n] != right.columns[n]
+            ),
             added=RowSet.of(added.tolist()),
             removed=RowSet.of(removed.tolist()),
             changed=RowSet.of(changed.tolist()),

@@ -7,7 +7,7 @@ prove nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,16 +79,22 @@ class FileChanges:
     missing: tuple[str, ...]
     extra: tuple[str, ...]
     different: tuple[str, ...]
+    moved: tuple[tuple[str, str], ...] = ()
+    """(name now, name it was registered under) of extra or different files with registered bytes."""
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.extra or self.different)
 
     def sentences(self) -> list[str]:
         """One sentence per file."""
+        was = {now: f", those of {before}" for now, before in self.moved}
         return (
             [f"{name} is missing" for name in self.missing]
-            + [f"{name} was added" for name in self.extra]
-            + [f"{name} has other bytes than were registered" for name in self.different]
+            + [
+                f"{name} was added" + was.get(name, "").replace("those", "with the bytes")
+                for name in self.extra
+            ]
+            + [f"{name} has other bytes than were registered" + was.get(name, "") for name in self.different]
         )
 
 
@@ -104,11 +110,24 @@ def compare(entries: Sequence[FileEntry], path: Place) -> FileChanges:
         if file is not None and (file.stat().st_size != entry.bytes or file_digest(file) != entry.blake3):
             different.append(entry.path)
     names = {entry.path for entry in entries}
+    extra = sorted(name for name in found if name not in names)
     return FileChanges(
         missing=tuple(e.path for e in entries if e.path not in found),
-        extra=tuple(sorted(name for name in found if name not in names)),
+        extra=tuple(extra),
         different=tuple(different),
+        moved=tuple(_moved(entries, {name: found[name] for name in (*extra, *different)})),
     )
+
+
+def _moved(entries: Sequence[FileEntry], files: Mapping[str, Place]) -> Iterator[tuple[str, str]]:
+    """Which of ``files`` hold what was registered under another name; read only where a size fits."""
+    known = {entry.blake3: entry.path for entry in entries}
+    sizes = {entry.bytes for entry in entries}
+    for name, file in files.items():
+        if file.stat().st_size in sizes:
+            before = known.get(file_digest(file))
+            if before is not None and before != name:
+                yield name, before
 
 
 def _found_at(path: Place, entries: Sequence[FileEntry]) -> dict[str, Place]:

@@ -92,8 +92,7 @@ def verify(
 
             owner = caller_of(opened, ref, tenant=tenant).tenant
             reference = Registry(opened).reference(ref, tenant=owner)
-        # rows.arrow, which may be as large as the data, is checked where it is used.
-        for name in (records.LEAVES, records.FINDINGS, records.MANIFEST):
+        for name in (records.LEAVES, records.ROWS, records.FINDINGS, records.MANIFEST):
             records.checked_sidecar(reference.version.folder, name, reference.record)
         found = _verified(opened, reference, None if path is None else place_of(path), progress)
         opened.audit.event(
@@ -157,7 +156,7 @@ def _compared(
     home: Home, reference: Reference, source: Source, found: Fingerprint, files: FileChanges | None
 ) -> Verification:
     """Both tables are readable and differ: say where."""
-    problems = [] if files is None else files.sentences()
+    problems = [*_rolled_back(home, reference, found), *([] if files is None else files.sentences())]
     changes = [Change(file=name) for name in (() if files is None else (*files.missing, *files.extra))]
     signed_types = dict(reference.columns)
     found_types = {c.name: c.type for c in found.columns}
@@ -173,6 +172,20 @@ def _compared(
     return Verification(
         ref=reference.ref, ok=False, changes=tuple(changes), problems=tuple(problems), decoded=True
     )
+
+
+def _rolled_back(home: Home, reference: Reference, found: Fingerprint) -> list[str]:
+    """A sentence when the data is that of another version of the same dataset."""
+    from dataset_guard.registry import Registry
+
+    mine = reference.version
+    versions = Registry(home).versions(mine.name, tenant=mine.tenant, deleted=True)
+    others = [v for v in versions if v.fingerprint == found.fingerprint and v.version != mine.version]
+    if not others:
+        return []
+    other = others[-1]
+    how = "rolled back to" if other.version < mine.version else "replaced by"
+    return [f"the data was {how} that of {other.ref}"]
 
 
 def _column_sentence(name: str, signed: str | None, found: str | None) -> str:

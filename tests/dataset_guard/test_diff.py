@@ -39,6 +39,19 @@ def test_equal_tables_do_not_differ(home):
     assert not found.reordered
 
 
+def test_another_encoding_is_the_same_content_and_another_type_is_named(home, tmp_path):
+    from dataset_guard.cli_text import difference_text
+
+    pq.write_table(A, tmp_path / "a.parquet", compression="zstd", row_group_size=100)
+    found = diff(home, A, tmp_path / "a.parquet")
+    assert found.same_content
+    assert "the same content, however each is stored" in difference_text(found)
+    narrow = A.set_column(0, "id", A["id"].cast(pa.int32()))
+    found = diff(home, A, narrow)
+    assert (found.same_content, found.types) == (False, (("id", "int64", "int32"),))
+    assert "retyped: id (int64 -> int32)\n  equal values in all rows" in difference_text(found)
+
+
 def test_another_order_of_rows_is_told_apart_from_a_change(home):
     found = diff(home, A, A.take(pa.array(np.random.default_rng(1).permutation(1_000))))
     assert (found.same, found.reordered) == (True, True)

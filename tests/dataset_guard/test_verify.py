@@ -174,8 +174,8 @@ def flip_a_byte(folder):
 FILES = {
     "a file missing": (lambda f: (f / "a.parquet").unlink(), "a.parquet is missing"),
     "a file added": (lambda f: shutil.copy(f / "a.parquet", f / "c.parquet"), "c.parquet was added"),
-    "a file renamed past the other": (rename, "a.parquet is missing"),
-    "two files swapped": (swap, "a.parquet has other bytes"),
+    "a file renamed past the other": (rename, "c.parquet was added, with the bytes of a.parquet"),
+    "two files swapped": (swap, "a.parquet has other bytes than were registered, those of b.parquet"),
     "a byte flipped": (flip_a_byte, "b.parquet"),
     "a file cut short": (lambda f: os.truncate(f / "b.parquet", 5_000), "b.parquet"),
     "a file emptied": (lambda f: os.truncate(f / "b.parquet", 0), "b.parquet"),
@@ -190,6 +190,20 @@ def test_a_change_of_files_is_found_and_the_file_named(copy, case):
     found = verify(home, folder)
     assert not found.ok
     assert said in " ".join(found.problems)
+
+
+def test_a_rollback_to_an_older_version_is_called_so(tmp_path):
+    with temporary_home() as home:
+        path = tmp_path / "t.csv"
+        for cells in ("1,0\n2,1\n", "1,0\n2,1\n3,1\n"):
+            path.write_text("a,label\n" + cells)
+            dataset_guard.register(path, name="set", tenant="acme", home=home, checks=["schema"])
+        path.write_text("a,label\n1,0\n2,1\n")
+        found = dataset_guard.verify("acme/set@2", home=home)
+        assert found.problems[0] == "the data was rolled back to that of acme/set@1"
+        path.write_text("a,label\n1,0\n2,1\n3,1\n")
+        found = dataset_guard.verify("acme/set@1", home=home)
+        assert found.problems[0] == "the data was replaced by that of acme/set@2"
 
 
 def test_a_rewrite_that_keeps_size_and_time_is_found(tmp_path):
