@@ -182,6 +182,9 @@ default signers := []
 
 signers := data.guard.config.signers.signers
 
+# Nobody limits who signs: told apart first, and by the data itself, which is found faster than a rule.
+entitled(_) if data.guard.config.signers.signers == []
+
 entitled(_) if signers == []
 
 entitled(fact) if {
