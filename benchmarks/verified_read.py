@@ -42,6 +42,7 @@ def tree_cpu_seconds() -> float:
 def on_ray(path: Path, home: Path, repeat: int) -> dict[str, Any]:
     """CPU-seconds of plain and of verified reads on one cluster."""
     os.environ |= {"TRAINGUARD_HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0", "DO_NOT_TRACK": "1"}
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "150")  # a busy machine is no reason to give up
     import ray
     import ray.data
 

@@ -207,3 +207,37 @@ def test_ray_tasks_give_the_roots_of_one_process_for_files_and_for_ray_datasets(
     expected = str(fingerprint(table()).to_json())
     for kind in ("PATH", "DATASET", "SERIAL"):
         assert f"{kind} {expected}" in logs
+
+
+SHARDS = """
+import ray
+
+from dataset_guard import ray_data
+
+split = ray_data.read("good@1", columns=["label"], override_num_blocks=3).streaming_split(2)
+
+
+@ray.remote(num_cpus=0)
+def consume(shard):
+    return sum(batch.num_rows for batch in shard.iter_batches(batch_size=None, batch_format="pyarrow"))
+
+
+print("SPLIT", sum(ray.get([consume.remote(shard) for shard in split])))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_two_workers_share_a_read_as_ray_train_splits_it_and_it_is_one_record(ray_cluster, shared):
+    program = shared / "shards.py"
+    program.write_text(SHARDS)
+    client = ray_cluster.client("acme")
+    job = client.submit_job(
+        entrypoint=f"python {program}", metadata={"datasets": "good@1"}, entrypoint_num_cpus=1
+    )
+    details = ray_cluster.wait(client, job, seconds=180)
+    assert details.status == "SUCCEEDED"
+    assert f"SPLIT {ROWS}" in client.get_job_logs(job)
+    [event] = [e for e in reads(ray_cluster.home) if e["data"]["workload"] == job]
+    assert (event["subject"], event["data"]["rows"], event["data"]["complete"]) == ("acme/good@1", ROWS, True)
+    assert event["data"]["columns"] == ["label"]
