@@ -103,11 +103,15 @@ class Mirror:
         self._holders[workload_id] = replace(self._holders[workload_id], evicting=True)
 
     def prioritised(self, workload_id: str, priority: int) -> None:
-        """It has another place in its line."""
+        """It has another place in its line, or among those that may have to go."""
         workload = self._pending.get(workload_id)
         if workload is not None:
             self.left(workload_id)
             self.joined(replace(workload, priority=priority))
+        holder = self._holders.get(workload_id)
+        if holder is not None:
+            changed = replace(holder.workload, priority=priority)
+            self._holders[workload_id] = replace(holder, workload=changed)
 
     def metered(self, queue: str, meter: str, value: Meter) -> None:
         """A meter was brought up to date."""
