@@ -7,6 +7,7 @@ token and can reach Ray beside this gateway; the reconciler (`detective`) contra
 
 from __future__ import annotations
 
+import os
 import secrets
 from bisect import bisect_left, insort
 from collections.abc import Collection, Mapping, Sequence
@@ -24,6 +25,7 @@ from compute_guard.ray_body import body_for_ray, check_packages
 from compute_guard.refusals import RefusalLog
 from compute_guard.round import DEPTH, Pick, Round, decide_round
 from compute_guard.snapshot import Snapshot, queue_order
+from compute_guard.withdrawn import DataWatch
 from compute_guard.workload import Workload, WorkloadState, workload_from_submission
 from guard_core.clock import to_ns
 from guard_core.errors import Denied, Undecidable, UserError
@@ -77,6 +79,8 @@ class Gateway:
         self._policy_files = _state_of(_policy_folder(home))
         self._asked: dict[str, tuple[object, int]] = {}
         self._refusals = RefusalLog(home)
+        self.data_watch = DataWatch(home, self.ledger)
+        """Looks whether running jobs may still use the data they declared."""
         self._quotas: tuple[object, Quotas] | None = None
         self.left_over: list[Admitted] = []
         """Admitted by the way, and not yet given to anybody who hands them to Ray."""
@@ -585,14 +589,20 @@ def _policy_folder(home: Home) -> Path:
 
 def _state_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Name, time and size of every file below ``folder``: a reason to look again, never evidence."""
-    found = []
-    for file in sorted(folder.rglob("*")):
+    found: list[tuple[str, int, int]] = []
+    folders = [str(folder)]
+    while folders:
         try:
-            state = file.stat()
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        folders.append(entry.path)
+                    else:
+                        state = entry.stat()
+                        found.append((entry.path, state.st_mtime_ns, state.st_size))
         except OSError:
             continue
-        found.append((str(file), state.st_mtime_ns, state.st_size))
-    return tuple(found)
+    return tuple(sorted(found))
 
 
 def _is_denied(decision: Decision) -> bool:

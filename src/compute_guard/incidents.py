@@ -41,6 +41,7 @@ MITRE: Final[Mapping[str, tuple[str, ...]]] = {
     "sensor_integrity": ("T1565.002", "T1574.006", "T1562.006"),
     "cross_tenant": ("T1078", "T1496.001"),
     "atypical_load": ("T1496.001",),
+    "dataset_withdrawn": (),
 }
 """MITRE ATT&CK techniques by kind: T1496.001 Compute Hijacking, T1565.002 Transmitted Data Manipulation,
 T1041 Exfiltration Over C2 Channel, T1078 Valid Accounts, T1059 Command and Scripting Interpreter (.004 Unix

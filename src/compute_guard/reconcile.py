@@ -42,6 +42,16 @@ class Submission:
 
     status: str
     message: str = ""
+    ended_ms: int | None = None
+
+    def is_of_before(self, entry: Entry) -> bool:
+        """Whether this is the record of an earlier run, which ended before ``entry`` was admitted (again)."""
+        return (
+            self.status in ENDED
+            and self.ended_ms is not None
+            and entry.admitted_ms is not None
+            and self.ended_ms < entry.admitted_ms
+        )
 
 
 class Step(StrEnum):
@@ -99,6 +109,8 @@ def reconcile(
 def _own(
     entry: Entry, seen: Submission | None, ray_job_id: str | None, underway: bool, now: datetime | None
 ) -> list[Correction]:
+    if seen is not None and entry.state is WorkloadState.ADMITTED and seen.is_of_before(entry):
+        seen = None
     if entry.state.holds_quota:
         leaving = _leaving(entry, seen, now)
         if leaving is not None:

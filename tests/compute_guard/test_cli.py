@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
 
 from compute_guard.gateway import Gateway
+from compute_guard.workload import WorkloadState
 from guard_core.cli import root
+from guard_core.policy.bundle import shipped_policies
 
 
 @pytest.fixture
@@ -97,3 +100,75 @@ def test_install_prints_what_a_cluster_needs_and_no_secret(trainguard, target, m
         assert needed in done.output
     assert "hunter2" not in done.output
     assert "tg_secret" not in done.output
+
+
+def test_why_estimates_the_start_from_what_was_said_or_seen(trainguard, home):
+    gateway = Gateway(home)
+    ada = home.credentials.verify(home.credentials.issue(tenant="acme", user="ada"))
+    told = {"entrypoint": "x", "entrypoint_num_cpus": 2, "metadata": {"expected_seconds": "600"}}
+    for name in ("runs", "next", "last"):
+        gateway.submit(ada, {**told, "submission_id": name})
+    story = json.loads(trainguard("compute", "why", "last", "--format", "json").stdout)
+    assert 1150 <= story["estimate"]["starts_in_seconds"] <= 1200
+    assert story["status_message"].startswith("waiting in queue acme: cpu_milli: asks 2")
+    assert "in about 19 min" in trainguard("compute", "why", "last").output
+
+
+def test_why_gives_no_estimate_without_a_ground(trainguard, waiting):
+    assert "no estimate: no job of these queues has ended yet" in trainguard("compute", "why", "last").output
+
+
+def test_history_is_a_trace_that_simulate_replays(trainguard, waiting, tmp_path):
+    waiting.run("runs", "01")
+    waiting.finish("runs", WorkloadState.FINISHED, "SUCCEEDED: done")
+    file = tmp_path / "jobs.jsonl"
+    assert "1 jobs in" in trainguard("compute", "history", "--out", str(file)).output
+    done = trainguard("compute", "simulate", str(file), "--format", "json")
+    outcome = json.loads(done.stdout)["outcomes"][0]
+    assert (outcome["quota"], outcome["jobs"], outcome["finished"]) == ("in force", 1, 1)
+    assert "acme" in trainguard("compute", "simulate", str(file)).output
+
+
+@pytest.fixture
+def own_policies(home_dir, tmp_path, monkeypatch):
+    """A policy directory in the settings, as an admin has one."""
+    policies = tmp_path / "policies"
+    shutil.copytree(shipped_policies(), policies)
+    monkeypatch.setenv("TRAINGUARD_POLICY_DIR", str(policies))
+    return policies / "data" / "quotas.yaml"
+
+
+def test_quota_set_changes_one_number_and_keeps_the_rest_of_the_file(trainguard, own_policies):
+    before = own_policies.read_text()
+    done = trainguard("compute", "quota", "set", "acme", "gpu_milli.nominal", "3000")
+    assert done.exit_code == 0, done.output
+    assert "gpu_milli.nominal 2000 -> 3000" in done.output
+    assert own_policies.read_text() == before.replace(
+        "gpu_milli: {nominal: 2000, borrowing_limit: 1000", "gpu_milli: {nominal: 3000, borrowing_limit: 1000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("what", "value", "words"),
+    [
+        ("gpu_milli.nominal", "-5", "no whole number"),
+        ("preemption.then", "sometimes", "quotas.yaml"),
+        ("tpu_milli.nominal", "5", "has no 'tpu_milli'"),
+        ("resources", "5", "no single value"),
+    ],
+)
+def test_quota_set_refuses_what_would_not_count_and_changes_nothing(
+    trainguard, own_policies, what, value, words
+):
+    before = own_policies.read_text()
+    done = trainguard("compute", "quota", "set", "acme", what, "--", value)
+    assert done.exit_code != 0
+    assert words in str(done.exception) + done.output
+    assert own_policies.read_text() == before
+
+
+def test_without_a_policy_directory_a_change_is_staged_and_not_in_force(trainguard, home):
+    done = trainguard("compute", "quota", "set", "acme", "weight", "5")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "staged in shadow" in done.output
+    assert Gateway(home).quotas().queues["acme"].weight == 2

@@ -134,7 +134,7 @@ class Gcs:
         for item in self._call(self._kv.InternalKVMultiGet, request).results:
             record = json.loads(item.value)
             found[item.key.decode().removeprefix(_JOB_KEY)] = Submission(
-                str(record.get("status", "")), str(record.get("message") or "")
+                str(record.get("status", "")), str(record.get("message") or ""), record.get("end_time")
             )
         return found
 

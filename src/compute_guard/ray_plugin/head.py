@@ -215,7 +215,7 @@ class _Head:
             # The same answer as for a job that does not exist: ids of other tenants cannot be probed.
             return self.web.Response(status=404, text=f"Job {job_id} does not exist")
         unknown_to_ray = entry.state in (WorkloadState.PENDING, WorkloadState.DENIED) or (
-            not await self.service.known_to_ray(entry.id)
+            not await self.service.known_to_ray(entry)
         )
         route = (request.method, rest)
         if route == ("GET", "/logs/tail"):

@@ -23,7 +23,7 @@ from compute_guard.gateway import Admitted, Gateway, Held, Refused
 from compute_guard.processes import MARKER
 from compute_guard.ray_plugin.gcs import Gcs
 from compute_guard.ray_plugin.origin import Origins
-from compute_guard.reconcile import Correction, Step, Submission, reconcile
+from compute_guard.reconcile import ENDED, Correction, Step, Submission, reconcile
 from compute_guard.workload import WorkloadState
 from guard_core.clock import new_id, rfc3339
 from guard_core.findings import Enforcement
@@ -39,6 +39,8 @@ PERIOD_VARIABLE = "COMPUTE_GUARD_PERIOD_MS"
 LEASE = "admission"
 LEASE_SECONDS = 10.0
 SUBMIT_ATTEMPTS = 5
+WATCHED_SECONDS = 5.0
+"""Ray's watcher of a job looks every second; after this long it has seen that the job ended."""
 BATCH = 256
 """Submissions decided in one go; more would make the first of them wait for the last."""
 HAND_OVERS = 8
@@ -154,9 +156,10 @@ class Service:
                 self._gateway = Gateway(Home.open())
             return self._gateway
 
-    async def known_to_ray(self, submission_id: str) -> bool:
-        """Whether Ray's Job API has a record of this submission."""
-        return submission_id in await self.read(lambda: self._gcs.submissions([submission_id]))
+    async def known_to_ray(self, entry: Entry) -> bool:
+        """Whether Ray's Job API has a record of this run of a workload."""
+        seen = (await self.read(lambda: self._gcs.submissions([entry.id]))).get(entry.id)
+        return seen is not None and not seen.is_of_before(entry)
 
     async def own_address(self) -> str:
         """``http://host:port`` of this dashboard."""
@@ -184,6 +187,8 @@ class Service:
         await self._record(gateway, corrections)
         for correction in corrections:
             await self._apply(gateway, correction)
+        for incident in await self.decide(gateway.data_watch.look):
+            logger.warning("TrainGuard: %s of %s: %s", incident.kind, incident.job, incident.id)
         admitted = await self.decide(gateway.release)
         self.underway |= {one.id for one in admitted}
         await self._hand_over_all(gateway, admitted)
@@ -251,7 +256,7 @@ class Service:
             entry = await self.read(lambda: gateway.ledger.get(target))
             lost = entry is not None and entry.state is WorkloadState.ADMITTED and target not in self.underway
             # Looked at again: it may have been handed over since the round's own look.
-            if entry is not None and lost and not await self.known_to_ray(target):
+            if entry is not None and lost and not await self.known_to_ray(entry):
                 await self._hand_over(gateway, await self.decide(lambda: gateway.resubmission(entry)))
         elif correction.step is Step.STOP_EVICTED:
             await self._post(f"/api/jobs/{target}/stop", None)
@@ -283,9 +288,6 @@ class Service:
             if driver.submission_id == target:
                 await self.read(partial(self._gcs.end_driver, driver.job_id))
         if entry.eviction.requeue:
-            # Ray keeps ids for ever; only without its record can the job be submitted under its own again.
-            if await self.known_to_ray(target) and (await self._delete(target)) != 200:
-                return
             self._ended.discard(target)
             await self.decide(lambda: gateway.requeue(target, reason))
         else:
@@ -304,6 +306,7 @@ class Service:
     async def _hand_over(self, gateway: Gateway, admitted: Admitted) -> None:
         """Submit through Ray. A refusal by Ray ends the workload; trouble is tried again a few times."""
         with self.on_its_way(admitted.id):
+            await self._clear(admitted.id)
             try:
                 status, text = await self._post("/api/jobs/", admitted.body)
             except OSError as error:
@@ -321,6 +324,18 @@ class Service:
 
     async def _delete(self, submission_id: str) -> int:
         return (await self._call("DELETE", f"/api/jobs/{submission_id}", None))[0]
+
+    async def _clear(self, submission_id: str) -> None:
+        """Delete Ray's record of an earlier run: it keeps ids for ever, and takes each only once.
+
+        Not at once: what watched that run writes its end down again if it finds the record gone.
+        """
+        seen = (await self.read(lambda: self._gcs.submissions([submission_id]))).get(submission_id)
+        if seen is None or seen.status not in ENDED:
+            return
+        since = time.time() - (seen.ended_ms or 0) / 1000
+        await asyncio.sleep(min(WATCHED_SECONDS, max(0.0, WATCHED_SECONDS - since)))
+        await self._delete(submission_id)
 
     async def _post(self, path: str, body: object) -> tuple[int, str]:
         return await self._call("POST", path, body)

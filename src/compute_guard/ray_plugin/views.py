@@ -89,7 +89,13 @@ def listed(
     ``everything`` keeps what is not in the ledger too: for a platform admin. ``waiting``: reasons as of now.
     """
     by_id = {entry.id: entry for entry in entries}
-    known = {details.get("submission_id"): details for details in of_ray}
+    waits = {entry.id for entry in by_id.values() if entry.state is WorkloadState.PENDING}
+    # Of a job that waits again Ray still shows the earlier run: the ledger's word counts.
+    known = {
+        details.get("submission_id"): details
+        for details in of_ray
+        if details.get("submission_id") not in waits
+    }
     answer = [
         shown(details, by_id.get(details.get("submission_id") or ""))
         for details in known.values()
