@@ -89,6 +89,40 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedClu
         yield cluster
 
 
+POOLS = """
+pools:
+  acme: {title: Nodes of Acme's own, tenants: [acme], labels: {}}
+  beta: {title: Nodes of Beta's own, tenants: [beta], labels: {}}
+  shared: {title: Nodes any active tenant may use, tenants: ["*"], labels: {}}
+"""
+
+
+@pytest.fixture(scope="session")
+def gated_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedCluster]:
+    """The one real cluster with gates of this session: profile `hardened`, a head and three nodes.
+
+    Acme has a node of its own, beta has one, one is shared. Acme may have 2 CPUs and 14 workers at once.
+    """
+    pytest.importorskip("ray")
+    if os.geteuid() != 0:
+        if os.environ.get("CI") == "true":
+            pytest.fail("the gated cluster needs root (mount namespaces, Unix users)")
+        pytest.skip("the gated cluster needs root (mount namespaces, Unix users)")
+    from guard_core.policy.bundle import shipped_policies
+
+    quotas = (shipped_policies() / "data" / "quotas.yaml").read_text()
+    workers = "      workers: {nominal: 14, borrowing_limit: 0, lending_limit: 0}\n"
+    quotas = quotas.replace("    per_user: {jobs: 4,", workers + "    per_user: {jobs: 4,")
+    with guarded_cluster(
+        tmp_path_factory.mktemp("gated"),
+        object_store_bytes=100_000_000,
+        profile="hardened",
+        pools=("acme", "beta", "shared"),
+        data={"nodes.yaml": POOLS, "quotas.yaml": quotas},
+    ) as cluster:
+        yield cluster
+
+
 def _opa_binary() -> str:
     """The real OPA: TRAINGUARD_OPA, else on PATH, else built once from its pinned source."""
     named = os.environ.get("TRAINGUARD_OPA") or shutil.which("opa")

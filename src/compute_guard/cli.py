@@ -15,11 +15,23 @@ from guard_core.output import format_option
 if TYPE_CHECKING:
     from guard_core.home import Home
 
+PROFILES = ("observe-and-stop", "gate", "hardened")
 LABELS = {
-    "job_api_admission": "cooperative",
-    "reconciler": "detective",
+    "observe-and-stop": {"job_api_admission": "cooperative", "reconciler": "detective"},
+    "gate": {
+        "job_api_admission": "cooperative",
+        "gcs_gateway": "cooperative",
+        "lease_gateway": "cooperative",
+        "reconciler": "detective",
+    },
+    "hardened": {
+        "job_api_admission": "enforced",
+        "gcs_gateway": "enforced",
+        "lease_gateway": "enforced",
+        "reconciler": "detective",
+    },
 }
-"""Said wherever this profile is shown: code inside the cluster holds the cluster's own token."""
+"""Shown with every profile. Short of *hardened*, tenants run as Ray's user and can read its token."""
 
 
 @click.group()
@@ -47,6 +59,14 @@ def compute() -> None:
     show_default=True,
     help="Time between two rounds of admission and reconciliation.",
 )
+@click.option("--profile", type=click.Choice(PROFILES), default=PROFILES[0], show_default=True)
+@click.option("--nodes", type=click.IntRange(1, 32), help="Nodes beside the head, for profiles with gates.")
+@click.option(
+    "--pool",
+    "pools",
+    multiple=True,
+    help="Pool (nodes.yaml) of one node each, in order; `shared` for the rest.",
+)
 @format_option("text", "json")
 @click.pass_context
 def up(
@@ -55,9 +75,12 @@ def up(
     num_gpus: int | None,
     object_store: int | None,
     period_ms: int,
+    profile: str,
+    nodes: int | None,
+    pools: tuple[str, ...],
     output_format: str,
 ) -> None:
-    """Start a guarded Ray head on this machine."""
+    """Start a guarded Ray cluster on this machine: a head, and with gates any number of nodes."""
     from compute_guard import local_cluster
     from compute_guard.connection import load_cluster
 
@@ -70,6 +93,8 @@ def up(
         num_gpus=num_gpus,
         object_store_bytes=object_store,
         period_ms=period_ms,
+        profile=profile,
+        pools=_node_pools(profile, nodes, pools),
     )
     if output_format == "json":
         click.echo(
@@ -79,7 +104,7 @@ def up(
                     "dashboard": cluster.dashboard,
                     "gcs_address": cluster.gcs_address,
                     "profile": cluster.profile,
-                    "enforcement": LABELS,
+                    "enforcement": LABELS[cluster.profile],
                 }
             )
         )
@@ -90,6 +115,17 @@ def up(
     click.echo(f"the address:   export RAY_ADDRESS={cluster.submit_address}")
     click.echo("a job:         ray job submit --entrypoint-num-cpus 1 -- python train.py")
     click.echo("the end:       trainguard compute down")
+
+
+def _node_pools(profile: str, nodes: int | None, pools: tuple[str, ...]) -> tuple[str, ...]:
+    if profile == PROFILES[0]:
+        if nodes or pools:
+            raise click.UsageError("--nodes and --pool need --profile gate or hardened")
+        return ()
+    count = nodes or max(1, len(pools))
+    if len(pools) > count:
+        raise click.UsageError(f"{len(pools)} pools are named for {count} nodes")
+    return (*pools, *("shared",) * (count - len(pools)))
 
 
 @compute.command()
@@ -121,7 +157,7 @@ def status(ctx: click.Context, output_format: str) -> None:
             "dashboard": seen.cluster.dashboard if seen.cluster else None,
             "address": seen.cluster.submit_address if seen.cluster else None,
             "profile": seen.cluster.profile if seen.cluster else None,
-            "enforcement": LABELS,
+            "enforcement": LABELS[seen.cluster.profile if seen.cluster else PROFILES[0]],
             "jobs": dict(counts),
         }
         click.echo(json.dumps(shape))
@@ -131,7 +167,9 @@ def status(ctx: click.Context, output_format: str) -> None:
     else:
         state = "guarded" if seen.guarded else "NOT guarded" if seen.answers else "does not answer"
         click.echo(f"cluster  {seen.cluster.dashboard}: {state}, {seen.processes} processes")
-        labels = ", ".join(f"{name.replace('_', ' ')} {label}" for name, label in LABELS.items())
+        labels = ", ".join(
+            f"{name.replace('_', ' ')} {label}" for name, label in LABELS[seen.cluster.profile].items()
+        )
         click.echo(f"profile  {seen.cluster.profile} ({labels})")
     click.echo("jobs     " + (", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "none yet"))
 

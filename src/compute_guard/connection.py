@@ -28,6 +28,9 @@ class Cluster:
     marker: str
     temp_dir: str
     profile: str = "observe-and-stop"
+    gate_address: str = ""
+    link_address: str = ""
+    authority_address: str = ""
     started_at: str = ""
 
     @property

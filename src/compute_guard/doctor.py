@@ -8,6 +8,7 @@ import urllib.request
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from compute_guard.ray_body import GATED
 from guard_core.doctor import Probe
 
 if TYPE_CHECKING:
@@ -59,11 +60,18 @@ def _cluster(settings: Settings) -> list[Probe]:
         agents = gcs.agent_addresses()
     finally:
         gcs.close()
-    label = f"profile {cluster.profile}: admission cooperative, reconciler detective"
+    from compute_guard.cli import LABELS
+
+    labels = ", ".join(f"{n.replace('_', ' ')} {label}" for n, label in LABELS[cluster.profile].items())
+    label = f"profile {cluster.profile}: {labels}"
     found = [Probe(AREA, "cluster", "ok", f"{cluster.dashboard}, {len(agents)} node(s), {label}")]
     url = cluster.dashboard + "/api/jobs/"
     found.append(_refused("submission without a credential", url, "", (401, 403, 429)))
     found.append(_refused("submission with the cluster's token", url, cluster.token, (429,)))
+    if cluster.profile in GATED:
+        from compute_guard.ray_plugin.gates.probes import gate_probes
+
+        found += gate_probes(cluster)
     for agent in agents:
         route = agent + "/api/job_agent/jobs/"
         found.append(_refused(f"submission at the agent {agent}", route, cluster.token, (429,)))

@@ -12,13 +12,15 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compute_guard import processes
 from compute_guard.connection import CLUSTER_FILE, TOKEN_FILE, Cluster, load_cluster
+from compute_guard.ray_body import GATED
+from compute_guard.service_account import authority_environment, with_private_account
 from guard_core.clock import rfc3339
 from guard_core.errors import Undecidable, UserError
 from guard_core.files import locked, write_atomic
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
     from guard_core.home import Home
 
 START_SECONDS = 180
+OBSERVE = "observe-and-stop"
+GATE_HOST = "127.0.0.2"
+"""Loopback, but not 127.0.0.1: Ray takes that for the machine's outer address."""
+FIRST_NODE = 11
+STARTED = b"Ray runtime started."
+HEAD_ADDRESSES = ("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1")
 HOOK = "compute_guard.ray_plugin.start.hook"
 _FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_HEADERS", "TRAINGUARD_TOKEN")
 
@@ -49,11 +57,20 @@ def up(
     num_gpus: int | None = None,
     object_store_bytes: int | None = None,
     period_ms: int = 1000,
+    profile: str = OBSERVE,
+    pools: Sequence[str] = (),
 ) -> Cluster:
     """Start a guarded head for ``home`` and wait until it admits; the running one, if there is one already.
 
+    With a profile of gates, the head runs Ray's own processes only and every entry of ``pools`` is one
+    further node in that pool (nodes.yaml), with ``num_cpus``, ``num_gpus`` and ``object_store_bytes`` each.
     Raises UserError when Ray is missing or does not start, Undecidable when it starts without its guard.
     """
+    gated = profile in GATED
+    if profile != OBSERVE and not gated:
+        raise UserError(f"profile must be {OBSERVE}, gate or hardened, got {profile!r}")
+    if pools and not gated:
+        raise UserError("further nodes need profile gate or hardened; nothing would guard them otherwise")
     folder = home.path("ray")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with locked(folder / ".lock"):
@@ -69,27 +86,41 @@ def up(
                 )
         token_file = folder / TOKEN_FILE
         write_atomic(token_file, secrets.token_hex(32).encode(), mode=0o600)
-        gcs, dashboard, agent = _free_ports(3)
+        gcs, dashboard, agent, gate, link, authority = _free_ports(6)
         cluster = Cluster(
             dashboard=f"http://127.0.0.1:{dashboard}",
             gcs_address=f"127.0.0.1:{gcs}",
             token_file=str(token_file),
             marker=secrets.token_hex(8),
             temp_dir=tempfile.mkdtemp(prefix="tg-ray-"),
+            profile=profile,
+            gate_address=f"{GATE_HOST}:{gate}" if gated else "",
+            link_address=f"{GATE_HOST}:{link}" if gated else "",
+            authority_address=f"{GATE_HOST}:{authority}" if gated else "",
             started_at=rfc3339(home.clock()),
         )
+        Path(cluster.temp_dir).chmod(0o711)
         cluster.save(folder)
+        size = {"num-cpus": num_cpus, "num-gpus": num_gpus, "object-store-memory": object_store_bytes}
         options = {
             "port": gcs,
             "dashboard-port": dashboard,
             "dashboard-agent-listen-port": agent,
-            "num-cpus": num_cpus,
-            "num-gpus": num_gpus,
-            "object-store-memory": object_store_bytes,
+            **({"num-cpus": 0, "object-store-memory": 80_000_000} if gated else size),
         }
         try:
-            _start(home.settings, cluster, options, period_ms)
+            _start(home.settings, cluster, ["--head", *HEAD_ADDRESSES], options, period_ms, "head")
             _wait_until_it_admits(home, cluster)
+            for number, pool in enumerate(pools):
+                address = [
+                    f"--address={cluster.gate_address}",
+                    f"--node-ip-address=127.0.0.{FIRST_NODE + number}",
+                ]
+                (agent,) = _free_ports(1)  # Ray's own default is one port for every node of a machine
+                options = {**size, "dashboard-agent-listen-port": agent}
+                _start(home.settings, cluster, address, options, period_ms, f"node-{number}", pool)
+            if pools:
+                _wait_for_nodes(cluster, len(pools))
         except BaseException:
             down(home)
             raise
@@ -119,35 +150,96 @@ def guarded_environment(settings: Settings, token_file: str) -> dict[str, str]:
 def _start(
     settings: Settings,
     cluster: Cluster,
+    arguments: Sequence[str],
     options: Mapping[str, int | None],
     period_ms: int,
+    name: str,
+    pool: str = "",
 ) -> None:
+    """``ray start``, as the cluster's own: ``name`` is its folder and log."""
+    folder = Path(cluster.temp_dir) / name
+    folder.mkdir(mode=0o711)  # tenants' Unix users pass through, and list nothing
     command = [
-        *(sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--head"),
-        *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={cluster.temp_dir}"),
-        *("--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"),
+        *(sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", *arguments),
+        *(f"--temp-dir={folder}", "--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"),
         *(f"--{name}={value}" for name, value in options.items() if value is not None),
     ]
     environment = {key: value for key, value in os.environ.items() if key not in _FOREIGN}
     environment |= guarded_environment(settings, cluster.token_file)
     if settings.storage_url is not None:
         environment["TRAINGUARD_STORAGE_URL"] = settings.storage_url
+    environment |= {"RAY_raylet_start_wait_time_s": str(START_SECONDS)}  # a busy machine is no broken one
     environment |= {processes.MARKER: cluster.marker, "COMPUTE_GUARD_PERIOD_MS": str(period_ms)}
+    if cluster.profile in GATED:
+        environment |= {
+            "COMPUTE_GUARD_PROFILE": cluster.profile,
+            "COMPUTE_GUARD_GATE": cluster.gate_address,
+            "COMPUTE_GUARD_LINK": cluster.link_address,
+            "COMPUTE_GUARD_NODE": str(folder / "guard"),
+            "COMPUTE_GUARD_POOL": pool,
+            **authority_environment(cluster.authority_address),
+        }
+        from compute_guard.ray_plugin.gates.authority import CA_FILE, make_certificate
+
+        certificate = Path(cluster.temp_dir) / "head" / "guard" / CA_FILE
+        make_certificate(certificate.parent, GATE_HOST)
+        # Ray takes the head for a driver's node where it sees the head's processes beside it.
+        command = with_private_account(
+            [*command, "--block"] if pool else command,
+            certificate,
+            own_processes=bool(pool),
+            opened=interpreter_folders() if pool and cluster.profile == "hardened" else (),
+        )
     # `python` in a job's entrypoint means the interpreter the cluster runs on.
     environment["PATH"] = os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
     )
-    log = Path(cluster.temp_dir) / "start.log"
+    _run_start(command, environment, folder / "start.log", stays=bool(pool))
+
+
+def interpreter_folders() -> tuple[Path, ...]:
+    """What a tenant's Unix user must be able to read to run Python, Ray and this package."""
+    return Path(sys.base_prefix), Path(sys.prefix), Path(__file__).parents[1]
+
+
+def _run_start(command: Sequence[str], environment: Mapping[str, str], log: Path, *, stays: bool) -> None:
+    """Run ``ray start`` until it has started its node: until it ends, or with ``stays`` until it says so."""
     with log.open("wb") as output:
         # A file, not a pipe: Ray's daemons inherit it and would keep a pipe open for ever.
-        done = subprocess.run(
-            command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=False
+        started = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            start_new_session=stays,
         )
-    if done.returncode != 0:
+    deadline = time.monotonic() + START_SECONDS
+    while started.poll() is None and not (stays and STARTED in log.read_bytes()):
+        if time.monotonic() > deadline:
+            started.kill()
+            break
+        time.sleep(0.05)
+    if started.poll() not in (None, 0) or (stays and started.poll() is not None):
         text = log.read_text(errors="replace").strip()
         if "No module named 'ray'" in text:
             raise UserError('ray is not installed; run: pip install "trainguard[ray]"')
         raise UserError(f"Ray did not start: {text.splitlines()[-1] if text else 'no output'}")
+
+
+def _wait_for_nodes(cluster: Cluster, count: int) -> None:
+    """Wait until ``count`` nodes beside the head are in the GCS's table, with their agents."""
+    from compute_guard.ray_plugin.gcs import Gcs
+
+    gcs = Gcs(cluster.gcs_address, lambda: cluster.token)
+    deadline = time.monotonic() + START_SECONDS
+    try:
+        while len(gcs.nodes()) < count + 1 or len(gcs.agent_addresses()) < count + 1:
+            if time.monotonic() > deadline:
+                raise UserError(f"{len(gcs.nodes()) - 1} of {count} nodes joined in {START_SECONDS} s")
+            time.sleep(0.1)
+    finally:
+        gcs.close()
 
 
 def _wait_until_it_admits(home: Home, cluster: Cluster) -> None:

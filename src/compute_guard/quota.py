@@ -94,6 +94,10 @@ class Amounts(Mapping[str, int]):
         result._values = MappingProxyType(dict(sorted(values.items())))
         return result
 
+    def __or__(self, other: Amounts) -> Amounts:
+        """The larger of the two, resource by resource."""
+        return Amounts({name: max(self[name], other[name]) for name in {*self, *other}})
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Amounts) and dict(self._values) == dict(other._values)
 

@@ -7,6 +7,7 @@ one name space, so without this a tenant could put its own archive where another
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,11 @@ from compute_guard.notice import NOTICE_VARIABLE, notice_file
 from compute_guard.workload import Workload
 from guard_core.errors import UserError
 
+PROFILE = "COMPUTE_GUARD_PROFILE"
+GATED = ("gate", "hardened")
+POOL_LABEL = "trainguard.io/pool"
+"""Label of every node of a cluster with gates: its pool in nodes.yaml."""
+HEAD_POOL = "head"
 TENANT_KEY = "trainguard_tenant"
 _PACKAGE = re.compile(r"^_ray_pkg_(?P<rest>[^/]+)$")
 _PREFIX = "gcs://"
@@ -49,6 +55,10 @@ def body_for_ray(
     body["submission_id"] = workload.id
     if node_labels:
         body["entrypoint_label_selector"] = {**(body.get("entrypoint_label_selector") or {}), **node_labels}
+    if os.environ.get(PROFILE) in GATED:
+        # The head is for Ray's own processes; among the other nodes, the gates choose by pools.
+        selector = dict(body.get("entrypoint_label_selector") or {})
+        body["entrypoint_label_selector"] = {**selector, POOL_LABEL: f"!{HEAD_POOL}"}
     return body
 
 

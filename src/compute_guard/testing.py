@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,8 +80,15 @@ def guarded_cluster(
     num_gpus: int | None = None,
     object_store_bytes: int = 200_000_000,
     period_ms: int = 250,
+    profile: str = "observe-and-stop",
+    pools: Sequence[str] = (),
+    data: Mapping[str, str] | None = None,
 ) -> Iterator[GuardedCluster]:
-    """A guarded local head in ``folder`` with a copy of the shipped policies, ended on exit."""
+    """A guarded local cluster in ``folder`` with a copy of the shipped policies, ended on exit.
+
+    ``data`` replaces whole files of policy data by name (``{"nodes.yaml": "..."}``); ``profile`` and
+    ``pools`` are those of :func:`compute_guard.local_cluster.up`.
+    """
     from compute_guard import local_cluster
     from guard_core.config import load_settings
     from guard_core.home import Home
@@ -89,6 +96,8 @@ def guarded_cluster(
 
     policies = folder / "policies"
     shutil.copytree(shipped_policies(), policies)
+    for name, text in (data or {}).items():
+        (policies / "data" / name).write_text(text)
     settings = load_settings(home=folder / "home", policy={"dir": policies})
     with Home.open(settings) as home:
         cluster = local_cluster.up(
@@ -97,6 +106,8 @@ def guarded_cluster(
             num_gpus=num_gpus,
             object_store_bytes=object_store_bytes,
             period_ms=period_ms,
+            profile=profile,
+            pools=pools,
         )
         try:
             yield GuardedCluster(home, cluster, policies)

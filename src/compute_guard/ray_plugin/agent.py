@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from compute_guard.ray_body import GATED, PROFILE
+from compute_guard.ray_plugin.head import bearer
 from compute_guard.workload import WorkloadState
 
 logger = logging.getLogger(__name__)
@@ -43,7 +46,10 @@ async def _refusal(request: Any, native: Any, web: Any) -> tuple[int, str] | Non
 
     if not authentication_utils.is_token_auth_enabled():
         return 503, "TrainGuard refuses every request: Ray's token mode is off on this node"
-    if "tg_" in request.headers.get("Authorization", ""):
+    from compute_guard.ray_plugin.patch import system_token
+
+    own = os.environ.get(PROFILE) not in GATED or bearer(request) == system_token()
+    if not own or "tg_" in request.headers.get("Authorization", ""):
         return 429, "TrainGuard: tenants use the dashboard's Job API, not a node's agent"
     if request.method == "POST" and request.path.rstrip("/") == "/api/job_agent/jobs":
 

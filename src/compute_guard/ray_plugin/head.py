@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from guard_core.identity import Principal
 logger = logging.getLogger(__name__)
 
 ACT_FOR = "X-TrainGuard-Tenant"
-MARK = {"X-TrainGuard": "observe-and-stop"}
+MARK = {"X-TrainGuard": os.environ.get("COMPUTE_GUARD_PROFILE", "observe-and-stop")}
 MAX_SUBMISSION_BYTES = 4 << 20
 _JOB = re.compile(r"^/api/jobs/(?P<id>[A-Za-z0-9_.-]+)(?P<rest>/logs|/logs/tail|/stop)?$")
 _PACKAGE = re.compile(r"^/api/packages/gcs/(?P<name>[A-Za-z0-9_.-]+)$")

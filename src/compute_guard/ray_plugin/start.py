@@ -7,12 +7,15 @@ cannot be guarded does not come up.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
+from compute_guard.ray_body import GATED, PROFILE
 from guard_core.errors import UserError
 
 BOOTSTRAP = Path(__file__).parent / "bootstrap"
+_DEFAULT_PORT = 6379
 
 
 def hook(params: Any, head: bool) -> None:
@@ -26,6 +29,23 @@ def hook(params: Any, head: bool) -> None:
     if head:
         # Ray Client would be a second door beside the Job API, without submissions to admit.
         params.ray_client_server_port = None
+    if os.environ.get(PROFILE) in GATED:
+        from compute_guard.ray_plugin.gates.setup import guard_head, guard_node
+
+        if head:
+            guard_head(params, _gcs_port(sys.argv))
+        else:
+            guard_node(params)
+
+
+def _gcs_port(arguments: list[str]) -> int:
+    """The ``--port`` of ``ray start --head``: Ray puts it into its parameters only after the hook."""
+    for index, argument in enumerate(arguments):
+        if argument.startswith("--port="):
+            return int(argument.partition("=")[2])
+        if argument == "--port" and index + 1 < len(arguments):
+            return int(arguments[index + 1])
+    return _DEFAULT_PORT
 
 
 def guarded_python_path(current: str) -> str:

@@ -1,0 +1,217 @@
+"""What the gates cost: the same Ray program on plain Ray and with profile hardened, in the same run.
+
+The plain one is Ray as it comes: one node with 4 logical CPUs, no token, its program submitted through the
+Job API. Ours is a head without CPUs and one node with 4. CPU per lease is what the two gate processes used
+(user + system, from /proc) over the leases they decided.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from compute_guard import processes
+from compute_guard.testing import guarded_cluster
+from measure import Measure, report
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+PROGRAM = Path(__file__).with_name("ray_overhead_program.py")
+
+
+def run(client, folder: Path, arguments: str, watch=lambda: 0.0) -> dict[str, float]:
+    """Submit the program; what it found, the seconds to RUNNING, and the CPU ``watch`` saw on leases."""
+    shutil.copy(PROGRAM, folder / "program.py")
+    begun = time.perf_counter()
+    job = client.submit_job(
+        entrypoint=f"python program.py {arguments}", runtime_env={"working_dir": str(folder)}
+    )
+    running, cpu = 0.0, {}
+    while True:
+        status, logs = client.get_job_status(job), client.get_job_logs(job)
+        running = running or (time.perf_counter() - begun if status == "RUNNING" else 0.0)
+        for mark in ("MARK leases", "MARK leased"):
+            if mark in logs and mark not in cpu:
+                cpu[mark] = watch()
+        if status in ("SUCCEEDED", "FAILED", "STOPPED"):
+            break
+        time.sleep(0.1)
+    lines = [line for line in logs.splitlines() if line.startswith("FOUND ")]
+    if not lines:
+        raise SystemExit(f"the program failed: {logs[-1500:]}")
+    found = json.loads(lines[-1].removeprefix("FOUND "))
+    return {**found, "to_running_s": running, "gate_cpu_s": cpu["MARK leased"] - cpu["MARK leases"]}
+
+
+def gate_cpu(temp_dir: str) -> float:
+    """CPU seconds so far of the gate processes below ``temp_dir``."""
+    ticks = 0
+    for entry in Path("/proc").iterdir():
+        try:
+            line = (entry / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+            if "compute_guard.ray_plugin.gates" in line and temp_dir in line and "gate.log" not in line:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        except OSError:
+            continue
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def plain(arguments: str) -> dict[str, float]:
+    """The program on plain Ray, whose processes are ended by the marker in their environment."""
+    from ray.job_submission import JobSubmissionClient
+
+    folder, marker = Path(tempfile.mkdtemp(prefix="tg-plain-")), f"plain-{os.getpid()}"
+    environment = {**os.environ, processes.MARKER: marker, "RAY_raylet_start_wait_time_s": "180"}
+    environment |= {"RAY_AUTH_MODE": "disabled", "RAY_JOB_ALLOW_DRIVER_ON_WORKER_NODES": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    ray = [
+        sys.executable,
+        "-c",
+        "from ray.scripts.scripts import main; main()",
+        "start",
+        "--disable-usage-stats",
+    ]
+    port, dashboard = 26379 + os.getpid() % 1000, 28265 + os.getpid() % 1000
+    head = [
+        f"--port={port}",
+        f"--dashboard-port={dashboard}",
+        "--num-cpus=4",
+        "--object-store-memory=100000000",
+    ]
+    try:
+        with (folder / "log").open("wb") as log:
+            command = [*ray, "--head", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}/head", *head]
+            subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                client = JobSubmissionClient(f"http://127.0.0.1:{dashboard}")
+                client.list_jobs()
+                break
+            except Exception:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+        work = folder / "work"
+        work.mkdir()
+        return run(client, work, arguments)
+    finally:
+        processes.end(processes.of_cluster(marker))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def guarded(arguments: str) -> dict[str, float]:
+    """The program on a cluster of profile hardened."""
+    folder = Path(tempfile.mkdtemp(prefix="tg-bench-"))
+    try:
+        with guarded_cluster(
+            folder, object_store_bytes=100_000_000, profile="hardened", pools=("shared",)
+        ) as it:
+            quotas = it.policies / "data" / "quotas.yaml"
+            quotas.write_text(quotas.read_text().replace("nominal: 2000,", "nominal: 4000,"))
+            work = folder / "work"
+            work.mkdir()
+            return run(it.client("acme"), work, arguments, lambda: gate_cpu(it.cluster.temp_dir))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--json", type=Path)
+    options.add_argument("--tasks", type=int, default=2000)
+    options.add_argument("--leases", type=int, default=300)
+    chosen = options.parse_args()
+    arguments = f"{chosen.tasks} {chosen.leases}"
+    ours, theirs = guarded(arguments), plain(arguments)
+    decision = 1e3 * ours["gate_cpu_s"] / chosen.leases
+    added = {name: ours[name] - theirs[name] for name in ours}
+
+    def line(name, value, unit, peer, target, met):
+        ratio = value / peer if peer else None
+        return Measure(name, round(value, 3), unit, "plain Ray", peer and round(peer, 3), ratio, target, met)
+
+    ratio = ours["tasks_per_s"] / theirs["tasks_per_s"]
+    report(
+        [
+            line(
+                "tasks/s, warm leases",
+                ours["tasks_per_s"],
+                "1/s",
+                theirs["tasks_per_s"],
+                ">= 0.95x",
+                ratio >= 0.95,
+            ),
+            line(
+                "task with a new lease, p50",
+                ours["lease_p50_ms"],
+                "ms",
+                theirs["lease_p50_ms"],
+                "<= +2 ms",
+                added["lease_p50_ms"] <= 2,
+            ),
+            line(
+                "task with a new lease, p99",
+                ours["lease_p99_ms"],
+                "ms",
+                theirs["lease_p99_ms"],
+                "<= +10 ms",
+                added["lease_p99_ms"] <= 10,
+            ),
+            line(
+                "placement group, median",
+                ours["group_ms"],
+                "ms",
+                theirs["group_ms"],
+                "<= +2 ms",
+                added["group_ms"] <= 2,
+            ),
+            line(
+                "actor created and called",
+                ours["actor_s"],
+                "s",
+                theirs["actor_s"],
+                "<= +0.05 s",
+                added["actor_s"] <= 0.05,
+            ),
+            line(
+                "first task of a job",
+                ours["first_task_s"],
+                "s",
+                theirs["first_task_s"],
+                "<= +0.2 s",
+                added["first_task_s"] <= 0.2,
+            ),
+            line("actor calls/s", ours["calls_per_s"], "1/s", theirs["calls_per_s"], "", None),
+            line(
+                "submission to RUNNING",
+                ours["to_running_s"],
+                "s",
+                theirs["to_running_s"],
+                "<= +0.1 s",
+                added["to_running_s"] <= 0.1,
+            ),
+            line("gates' CPU per lease", decision, "ms", None, "<= 0.5 ms", decision <= 0.5),
+            line(
+                "leases/s on one core",
+                1e3 / decision if decision else 0,
+                "1/s",
+                None,
+                ">= 2000",
+                decision <= 0.5,
+            ),
+        ],
+        chosen.json,
+    )
+
+
+if __name__ == "__main__":
+    main()

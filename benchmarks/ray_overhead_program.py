@@ -1,0 +1,71 @@
+"""The program of ray_overhead.py: plain Ray code, submitted as a job. Prints what it measured as one line."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+
+begun = time.time()
+import ray  # noqa: E402 - its import belongs to the job's start
+
+ray.init(log_to_driver=False)
+TASKS, LEASES = int(sys.argv[1]), int(sys.argv[2])
+found = {"init": time.time() - begun}
+
+
+@ray.remote
+def noop() -> None:
+    return None
+
+
+@ray.remote(num_cpus=0)
+class Actor:
+    def hi(self) -> int:
+        return 1
+
+
+def seconds(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def group_comes_and_goes() -> float:
+    start = time.perf_counter()
+    group = ray.util.placement_group([{"CPU": 0.01}])
+    group.wait(30)
+    took = time.perf_counter() - start
+    ray.util.remove_placement_group(group)
+    return took
+
+
+def actor_comes_and_goes() -> float:
+    start = time.perf_counter()
+    actor = Actor.remote()
+    ray.get(actor.hi.remote())
+    took = time.perf_counter() - start
+    ray.kill(actor)
+    return took
+
+
+found["first_task_s"] = seconds(lambda: ray.get(noop.remote()))
+ray.get([noop.remote() for _ in range(100)])
+runs = [seconds(lambda: ray.get([noop.remote() for _ in range(TASKS)])) for _ in range(3)]
+found["tasks_per_s"] = TASKS / statistics.median(runs)
+print("MARK leases", flush=True)
+time.sleep(1.0)
+# A shape of its own needs a lease of its own, on a worker that is there already.
+shapes = [noop.options(num_cpus=0.01 + 0.0001 * (number % 90)) for number in range(LEASES)]
+times = sorted(seconds(lambda task=task: ray.get(task.remote())) for task in shapes)
+print("MARK leased", flush=True)
+time.sleep(1.0)
+found["lease_p50_ms"] = 1e3 * times[len(times) // 2]
+found["lease_p99_ms"] = 1e3 * times[int(len(times) * 0.99)]
+found["group_ms"] = 1e3 * statistics.median(group_comes_and_goes() for _ in range(30))
+found["actor_s"] = statistics.median(actor_comes_and_goes() for _ in range(5))
+actor = Actor.remote()
+ray.get(actor.hi.remote())
+found["calls_per_s"] = 2000 / seconds(lambda: ray.get([actor.hi.remote() for _ in range(2000)]))
+print("FOUND " + json.dumps(found), flush=True)

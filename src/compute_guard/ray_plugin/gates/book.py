@@ -1,0 +1,120 @@
+"""The lease book: what every workload holds right now, on all nodes. Pure bookkeeping, no I/O.
+
+A workload's *credit* is what the ledger has reserved for it. A lease within the credit needs nobody's
+leave; one beyond it waits until the ledger has granted more (:mod:`.credit`). So the sum of all leases
+never exceeds what the ledger, the only arbiter of quota, has given out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from compute_guard.quota import Amounts
+
+NOTHING = Amounts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """One held lease, or one placement group (``node`` empty). ``worker`` is known once it was granted."""
+
+    id: str
+    workload: str
+    job: str
+    node: str
+    amounts: Amounts
+    worker: str = ""
+
+
+class LeaseBook:
+    """Leases by id, with running sums by workload. Every method is idempotent."""
+
+    def __init__(self) -> None:
+        self._leases: dict[str, Lease] = {}
+        self._by_worker: dict[str, str] = {}
+        self._sums: dict[str, dict[str, int]] = defaultdict(dict)
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def get(self, lease_id: str) -> Lease | None:
+        """The lease with this id."""
+        return self._leases.get(lease_id)
+
+    def leases(self) -> tuple[Lease, ...]:
+        """All leases."""
+        return tuple(self._leases.values())
+
+    def held(self, workload: str) -> Amounts:
+        """What a workload's leases come to."""
+        return Amounts(self._sums[workload]) if workload in self._sums else NOTHING
+
+    def workloads(self) -> frozenset[str]:
+        """The workloads that hold anything."""
+        return frozenset(lease.workload for lease in self._leases.values())
+
+    def with_more(self, workload: str, more: Amounts) -> Amounts:
+        """What `workload` would hold with ``more``."""
+        return self.held(workload) + more
+
+    def fits(self, workload: str, more: Amounts, credit: Mapping[str, int]) -> bool:
+        """Whether ``more`` stays within ``credit``; a resource that is not in ``more`` is not looked at."""
+        sums = self._sums.get(workload, {})
+        return all(sums.get(name, 0) + amount <= credit.get(name, 0) for name, amount in more.items())
+
+    def add(self, lease: Lease) -> None:
+        """Note a lease; a second one with the same id replaces the first."""
+        self.drop(lease.id)
+        self._leases[lease.id] = lease
+        if lease.worker:
+            self._by_worker[lease.worker] = lease.id
+        sums = self._sums[lease.workload]
+        for name, amount in lease.amounts.items():
+            sums[name] = sums.get(name, 0) + amount
+
+    def settle(self, lease_id: str, worker: str, node: str = "") -> None:
+        """Note which worker got a lease."""
+        lease = self._leases.get(lease_id)
+        if lease is not None:
+            self._leases[lease_id] = replace(lease, worker=worker, node=node or lease.node)
+            self._by_worker[worker] = lease_id
+
+    def drop(self, lease_id: str) -> Lease | None:
+        """Forget a lease. The lease, None when there was none."""
+        lease = self._leases.pop(lease_id, None)
+        if lease is None:
+            return None
+        if lease.worker and self._by_worker.get(lease.worker) == lease_id:
+            del self._by_worker[lease.worker]
+        sums = self._sums[lease.workload]
+        for name, amount in lease.amounts.items():
+            sums[name] -= amount
+        if not any(sums.values()):
+            del self._sums[lease.workload]
+        return lease
+
+    def drop_worker(self, worker: str) -> Lease | None:
+        """Forget the lease of a worker that died."""
+        return self.drop(self._by_worker.get(worker, ""))
+
+    def drop_job(self, job: str) -> int:
+        """Forget everything a job holds. How many leases that were."""
+        return self._drop_all(lease for lease in self.leases() if lease.job == job)
+
+    def drop_node(self, node: str) -> int:
+        """Forget everything on a node that is gone. How many leases that were."""
+        return self._drop_all(lease for lease in self.leases() if lease.node == node)
+
+    def _drop_all(self, leases: Iterable[Lease]) -> int:
+        return sum(self.drop(lease.id) is not None for lease in leases)
+
+    def replace_node(self, node: str, leases: Iterable[Lease]) -> None:
+        """Take a node's own account of its leases, after either side was restarted."""
+        fresh = {lease.id: lease for lease in leases}
+        for lease in self.leases():
+            if lease.node == node and lease.id not in fresh:
+                self.drop(lease.id)
+        for lease in fresh.values():
+            self.add(lease)

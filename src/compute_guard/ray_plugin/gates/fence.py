@@ -1,0 +1,40 @@
+"""Label constraints that a tenant cannot take off: where its leases, actors and bundles may land.
+
+Every node carries its pool as a label; the gates add "pool is one of these" to every request. Constraints
+are a conjunction in Ray, so whatever else a task selects, or falls back to, stays inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from compute_guard.ray_body import POOL_LABEL
+
+_IN = 1  # ray.rpc.LabelSelectorOperator.LABEL_OPERATOR_IN
+NOWHERE = "none"
+"""A pool that no node has, for a tenant that policy lets run nowhere."""
+
+
+def fence_spec(spec: Any, pools: Sequence[str]) -> None:
+    """Confine a LeaseSpec or TaskSpec, its fallback options included, to ``pools``."""
+    _add(spec.label_selector, pools)
+    for option in spec.fallback_strategy.options:
+        _add(option.label_selector, pools)
+
+
+def _add(selector: Any, pools: Sequence[str]) -> None:
+    constraint = selector.label_constraints.add()
+    constraint.label_key = POOL_LABEL
+    constraint.operator = _IN
+    constraint.label_values.extend(pools or [NOWHERE])
+
+
+def fence_bundle(bundle: Any, pools: Sequence[str]) -> None:
+    """Confine a placement group's bundle, whose selector is a map of key to expression."""
+    bundle.label_selector[POOL_LABEL] = selector(pools)
+
+
+def selector(pools: Sequence[str]) -> str:
+    """``pools`` as Ray's selector expression, e.g. for ``entrypoint_label_selector``."""
+    return "in(" + ",".join(pools or [NOWHERE]) + ")"

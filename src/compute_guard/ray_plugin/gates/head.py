@@ -1,0 +1,140 @@
+"""The process beside the GCS: the gateway's listeners, the lease book, and the desk that nodes ask.
+
+All it must remember is on disk (jobs, listeners) or in the ledger; the leases it gets back from the nodes.
+So it may be killed at any moment: nodes hold their questions until it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from compute_guard.gateway import Gateway
+from compute_guard.ray_plugin.gates.admitting import Drivers
+from compute_guard.ray_plugin.gates.authority import Authority
+from compute_guard.ray_plugin.gates.book import LeaseBook
+from compute_guard.ray_plugin.gates.booking import Booking
+from compute_guard.ray_plugin.gates.credit import TICK_SECONDS, Credit
+from compute_guard.ray_plugin.gates.gcs_gate import GcsGate
+from compute_guard.ray_plugin.gates.identity import by_token
+from compute_guard.ray_plugin.gates.judge import Judge
+from compute_guard.ray_plugin.gates.link import Desk
+from compute_guard.ray_plugin.gates.nodes import Nodes
+from compute_guard.ray_plugin.gates.settings import HeadConfig
+from compute_guard.ray_plugin.gates.sweep import Sweep
+from compute_guard.ray_plugin.gates.tenancy import Jobs
+from compute_guard.ray_plugin.gates.tokens import Tokens
+from compute_guard.ray_plugin.gates.users import Users
+from compute_guard.ray_plugin.gates.wire import Front, Upstream, serve
+from guard_core.errors import GuardError
+from guard_core.findings import Enforcement
+from guard_core.home import Home
+
+logger = logging.getLogger(__name__)
+JOBS_FILE = "jobs.jsonl"
+USERS_FILE = "users.json"
+TOKENS_FOLDER = "tokens"
+READY_FILE = "ready"
+SWEEP_SECONDS = 0.5
+
+
+class Head:
+    """Everything in the head's process."""
+
+    def __init__(self, config: HeadConfig, home: Home) -> None:
+        self.config = config
+        self.folder = Path(config.folder)
+        token_file = Path(config.token_file)
+        self._system = _cached_text(token_file)
+        self.upstream = Upstream(config.gcs, self._system)
+        enforcement = Enforcement.ENFORCED if config.profile == "hardened" else Enforcement.COOPERATIVE
+        self.judge = Judge(Gateway(home), enforcement)
+        self.jobs = Jobs(self.folder / JOBS_FILE)
+        self.credit = Credit(self.judge, LeaseBook())
+        self.nodes = Nodes(self.upstream)
+        self.drivers = Drivers(self.judge, self.jobs, self._system)
+        self.gate = GcsGate(
+            self.upstream, self.jobs, self.judge, self.credit, self.nodes, self.drivers, self._owner
+        )
+        self.tokens = Tokens(self.folder / TOKENS_FOLDER)
+        self.sweep = Sweep(self.upstream, self.jobs)
+        self._swept = time.monotonic()
+        self.booking = Booking(
+            self.jobs,
+            self.judge,
+            self.credit,
+            self.nodes,
+            self.drivers,
+            self.tokens,
+            Users(self.folder / USERS_FILE) if config.profile == "hardened" else None,
+        )
+
+    async def _owner(self, submission: str) -> str | None:
+        ledger = self.judge.gateway.ledger
+        entry = await asyncio.get_running_loop().run_in_executor(None, lambda: ledger.get(submission))
+        return entry.workload.tenant if entry is not None and entry.id == submission else None
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        authority = Authority(self.folder, self._system, self.tokens.by_token)
+        await authority.start(self.config.host, self.config.authority_port)
+        front = Front(by_token(self._system, self.tokens.by_token), self.gate, self.upstream)
+        gates, _ = await serve(front, f"{self.config.host}:{self.config.port}")
+        desk = Desk(self._system, self.booking.greet, self.booking.ask)
+        server = await desk.start(self.config.host, self.config.link_port)
+        await self.judge.refresh()
+        (self.folder / READY_FILE).touch()
+        logger.info("the head's gate is up at %s:%s", self.config.host, self.config.port)
+        async with server:
+            try:
+                while True:
+                    await asyncio.sleep(TICK_SECONDS)
+                    await self._round()
+            finally:
+                await gates.stop(None)
+
+    def _record(self, what: str) -> None:
+        self.judge.gateway.home.audit.event(
+            "workload.outlived",
+            subject=what,
+            data={"action": "ended"},
+            enforcement=Enforcement.DETECTIVE,
+        )
+
+    async def _round(self) -> None:
+        try:
+            await self.credit.tick()
+            for name in await self.nodes.refresh():
+                self.credit.book.drop_node(name)
+            if self.credit.living is not None and time.monotonic() - self._swept >= SWEEP_SECONDS:
+                self._swept = time.monotonic()
+                for what in await self.sweep.round(self.credit.living):
+                    self._record(what)
+        except (GuardError, OSError) as error:
+            logger.warning("a round could not be finished: %s", error)
+        except Exception:
+            logger.exception("a round could not be finished")
+
+
+def _cached_text(file: Path) -> Callable[[], str]:
+    """Reads a small secret file, anew when it changed."""
+    known: tuple[int, str] = (0, "")
+
+    def read() -> str:
+        nonlocal known
+        stamp = file.stat().st_mtime_ns
+        if stamp != known[0]:
+            known = (stamp, file.read_text(encoding="ascii").strip())
+        return known[1]
+
+    return read
+
+
+async def serve_head(file: Path) -> None:
+    """Run the head's gates as ``file`` (HeadConfig) says."""
+    config = HeadConfig.load(file)
+    with Home.open() as home:
+        await Head(config, home).run()

@@ -1,0 +1,159 @@
+"""Started in place of Python on a guarded node: every worker begins here, as its tenant.
+
+Runs isolated (``-I -S``) and before any code of a tenant. Which tenant a worker is for says the word its
+node's lease gate left for the job (or, for Ray's job supervisor, for the submission's credential); without
+such a word the worker is made to refuse. All other Python processes of the node pass through unchanged.
+
+Only the standard library: this must start in milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+
+TYPE_CHECKING = False  # typing itself costs start time
+if TYPE_CHECKING:
+    from typing import Any
+
+FOLDER = os.environ.get("COMPUTE_GUARD_NODE", "")
+DENY = "compute_guard.ray_plugin.gates.refusal.refuse"
+_CREDENTIAL = re.compile(r"tg_([0-9a-f]{16})_")
+_PRIVATE = ("COMPUTE_GUARD_NODE", "COMPUTE_GUARD_GATE", "COMPUTE_GUARD_LINK", "COMPUTE_GUARD_POOL")
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+def _read(name: str) -> dict[str, Any] | None:
+    try:
+        with open(os.path.join(FOLDER, name), encoding="utf-8") as file:  # noqa: PTH118, PTH123 - start time
+            found: dict[str, Any] = json.load(file)
+            return found
+    except (OSError, ValueError):
+        return None
+
+
+def facts_for(arguments: list[str], environment: dict[str, str]) -> dict[str, Any] | None:
+    """Whose worker this is: the job's facts, the submission's, or None."""
+    job = environment.get("RAY_JOB_ID", "")
+    if re.fullmatch(r"[0-9a-f]{8}", job) and job != "ffffffff":
+        facts = _read("jobs/" + job)
+        if facts is not None:
+            return facts
+    for argument in arguments:
+        if argument.startswith("--serialized-runtime-env-context="):
+            found = _CREDENTIAL.search(argument)
+            if found:
+                return _read("credentials/" + found.group(1))
+    return None
+
+
+def command(arguments: list[str], node: dict[str, Any]) -> list[str]:
+    """The worker's arguments with the gate's port in place of the raylet's."""
+    changed = []
+    for argument in arguments:
+        if argument == "--node-manager-port=" + str(node["raylet_port"]):
+            argument = "--node-manager-port=" + str(node["port"])
+        changed.append(argument)
+    return changed
+
+
+def confine(arguments: list[str], environment: dict[str, str], facts: dict[str, Any]) -> None:
+    """Private temporary directory, no new privileges, own Unix user where there is one."""
+    import ctypes
+
+    uid = facts.get("uid")
+    parent = os.path.join(os.path.dirname(FOLDER), "tenants")  # noqa: PTH118, PTH120 - start time
+    private = os.path.join(parent, facts["tenant"])  # noqa: PTH118 - start time
+    os.makedirs(private, mode=0o711, exist_ok=True)  # noqa: PTH103 - start time
+    os.chmod(private, 0o700)  # noqa: PTH101 - start time
+    environment["TMPDIR"] = private
+    environment["HOME"] = private
+    if uid is not None:
+        os.chown(private, uid, uid)
+        session = _let_in(arguments, facts["groups"][0])
+        _give_packages(session, facts["tenant"], uid)
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError("no_new_privs could not be set")
+    if uid is not None:
+        os.setgroups(facts["groups"])
+        os.setgid(uid)
+        os.setuid(uid)
+        os.umask(0o077)
+
+
+def _let_in(arguments: list[str], group: int) -> str:
+    """Let the node's tenants speak to raylet and object store, and add to the logs, not read them."""
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name in ("--object-store-name", "--raylet-name"):
+            os.chown(value, 0, group)
+            os.chmod(value, 0o660)  # noqa: PTH101 - start time
+            session = os.path.dirname(os.path.dirname(value))  # noqa: PTH120 - start time
+    resources = os.path.join(session, "runtime_resources")  # noqa: PTH118 - start time
+    # Ray makes its directories writable for everybody (`try_to_create_directory`).
+    _open_to([os.path.dirname(session), session, os.path.join(session, "sockets")], 0o711)  # noqa: PTH118, PTH120
+    _open_to([resources, *(entry.path for entry in os.scandir(resources) if entry.is_dir())], 0o711)
+    for folder in (os.path.dirname(session), session):  # noqa: PTH120 - start time
+        for entry in os.scandir(folder):
+            if entry.is_file(follow_symlinks=False):
+                os.chmod(entry.path, 0o644)  # noqa: PTH101 - addresses and ports, which drivers look up
+    logs = os.path.join(session, "logs")  # noqa: PTH118 - start time
+    # Write-only and sticky: each file stays its writer's.
+    parts = ("", "jobs", "events", "export_events")
+    _open_to([os.path.join(logs, part) for part in parts], 0o1733)  # noqa: PTH118 - start time
+    return session
+
+
+def _give_packages(session: str, tenant: str, uid: int) -> None:
+    """Make a tenant's unpacked working directories its own: programs write where they run."""
+    import hashlib
+
+    folder = os.path.join(session, "runtime_resources", "working_dir_files")  # noqa: PTH118 - start time
+    own = "_ray_pkg_" + hashlib.sha256(tenant.encode()).hexdigest()[:16] + "_"  # as ray_body.tenant_package
+    for package in os.scandir(folder) if os.path.isdir(folder) else ():  # noqa: PTH112 - start time
+        if not package.name.startswith(own) or package.stat(follow_symlinks=False).st_uid == uid:
+            continue
+        for parent, folders, files in os.walk(package.path):
+            for name in (*folders, *files):
+                os.chown(os.path.join(parent, name), uid, uid, follow_symlinks=False)  # noqa: PTH118
+        os.chown(package.path, uid, uid, follow_symlinks=False)  # last: it says that the rest is done
+
+
+def _open_to(folders: list[str], mode: int) -> None:
+    for folder in folders:
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - start time
+        os.chmod(folder, mode)  # noqa: PTH101 - start time
+
+
+def main() -> None:
+    """Become what Ray wanted to start."""
+    arguments, environment = sys.argv[1:], dict(os.environ)
+    node = _read("launcher.json")
+    if node is None:
+        sys.exit("TrainGuard: this node's launcher.json cannot be read, so nothing is started")
+    if not any(a.endswith(("setup_worker.py", "default_worker.py")) for a in arguments[:3]):
+        if any(a.endswith("dashboard/agent.py") for a in arguments[:3]):
+            environment["RAY_JOB_CONFIG_JSON_ENV_VAR"] = node["agent_job"]
+        if any(a.endswith("runtime_env/agent/main.py") for a in arguments[:3]):
+            os.umask(0o022)  # packages are read by their tenants; nobody can list them
+        os.execve(node["python"], [node["python"], *arguments], environment)  # noqa: S606
+    facts = facts_for(arguments, environment)
+    for name in _PRIVATE:
+        environment.pop(name, None)
+    if facts is None:
+        environment["__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"] = DENY
+        environment["TRAINGUARD_REFUSAL"] = (
+            f"TrainGuard: no lease of job {environment.get('RAY_JOB_ID')} was admitted on this node"
+        )
+    if facts is not None:
+        environment.pop("RAY_AUTH_TOKEN_PATH", None)
+        environment.update(facts["environment"])
+        confine(arguments, environment, facts)
+    arguments = command(arguments, node)
+    os.execve(node["python"], [node["python"], *arguments], environment)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()

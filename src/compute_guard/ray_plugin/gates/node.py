@@ -1,0 +1,183 @@
+"""The process beside one raylet: its lease gate, and the files its launcher reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray.core.generated import common_pb2
+from ray.core.generated import node_manager_pb2 as pb
+
+from compute_guard.ray_plugin.gates.authority import domain_of
+from compute_guard.ray_plugin.gates.blocked import lent_by
+from compute_guard.ray_plugin.gates.demand import demand_of
+from compute_guard.ray_plugin.gates.grants import Grant, Grants
+from compute_guard.ray_plugin.gates.head import _cached_text
+from compute_guard.ray_plugin.gates.identity import by_token
+from compute_guard.ray_plugin.gates.lease_gate import LeaseGate
+from compute_guard.ray_plugin.gates.link import Line
+from compute_guard.ray_plugin.gates.reaper import Reaper
+from compute_guard.ray_plugin.gates.settings import NodeConfig
+from compute_guard.ray_plugin.gates.wire import Front, Upstream, serve
+from guard_core.files import write_atomic
+
+logger = logging.getLogger(__name__)
+COMPARE_SECONDS = 1.0
+BLOCKED_SECONDS = 0.2
+_LOAD = "/ray.rpc.NodeManagerService/GetResourceLoad"
+_STATS = "/ray.rpc.NodeManagerService/GetNodeStats"
+
+
+class Node:
+    """Everything in a node's process."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.folder = Path(config.folder)
+        self._system = _cached_text(Path(config.token_file))
+        self.upstream = Upstream(f"{config.address}:{config.raylet_port}", self._system)
+        self.grants = Grants()
+        host, _, port = config.head.rpartition(":")
+        self.line = Line(host, int(port), self._system, self._hello)
+        self.gate = LeaseGate(self.upstream, self.line, self.grants, self._admitted)
+        self._reaper = Reaper()
+        self._lent: tuple[str, int] = ("", 0)
+        self._told: tuple[str, int] = ("", 0)
+        self._written: set[str] = set()
+        self._tokens: dict[str, str] = {}
+        self._missing: set[str] = set()
+
+    def _hello(self) -> Mapping[str, Any]:
+        return {
+            "address": self.config.address,
+            "raylet_port": self.config.raylet_port,
+            "gate_port": self.config.port,
+            "pool": self.config.pool,
+            "leases": [grant.to_json() for grant in self.grants.all()],
+        }
+
+    def _admitted(self, answer: Mapping[str, Any]) -> None:
+        """Leave word for the launcher, before the raylet can start a worker for this lease."""
+        if not answer.get("here"):
+            return
+        facts = {name: answer[name] for name in ("tenant", "workload")}
+        facts["environment"] = {
+            "RAY_AUTH_TOKEN": answer["token"],
+            "RAY_CLUSTER_NAME": domain_of(answer["tenant"]),
+        }
+        facts |= {"uid": answer["uid"], "groups": answer["groups"]}
+        if answer.get("supervisor"):
+            self._write(f"credentials/{answer['credential']}", facts)
+        else:
+            self._write(f"jobs/{answer['job']}", facts)
+
+    def _write(self, name: str, facts: Mapping[str, Any]) -> None:
+        if name in self._written:
+            return
+        file = self.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(file, json.dumps(facts).encode(), mode=0o600)
+        self._written.add(name)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        await self._recover()
+        front = Front(by_token(self._system, lambda: self._tokens), self.gate, self.upstream)
+        server, _ = await serve(front, f"{self.config.address}:{self.config.port}")
+        talking = asyncio.ensure_future(self.line.run())
+        logger.info("the lease gate is up at %s:%s", self.config.address, self.config.port)
+        try:
+            await self._learn()
+            compared = time.monotonic()
+            (self.folder / "ready").touch()
+            while True:
+                await asyncio.sleep(BLOCKED_SECONDS)
+                try:
+                    await self._lend()
+                    if time.monotonic() - compared < COMPARE_SECONDS:
+                        continue
+                    compared = time.monotonic()
+                    await self._learn()
+                    await self._compare()
+                except Exception as error:  # noqa: BLE001 - the raylet may be starting or gone; it is looked at again
+                    logger.info("the raylet could not be asked: %s", error)
+        finally:
+            talking.cancel()
+            await server.stop(None)  # a server nobody holds on to is ended by the garbage collector
+
+    async def _learn(self) -> None:
+        """The tenants' tokens and jobs, from the head."""
+        known = await self.line.ask({"op": "known"})
+        self._tokens = dict(known["tokens"])
+        self.grants.learn(known["jobs"])
+        if known["living"] is None:
+            return
+        ended = self._reaper.round(known["users"], frozenset(known["living"]))
+        if ended:
+            logger.warning("ended processes that outlived their tenant's jobs: %s", ended)
+
+    async def _lend(self) -> None:
+        """Tell the head what this node's waiting workers gave back; seen twice, as leases come and go."""
+        lent = ("", 0)
+        if self.grants.all():
+            raw = await self.upstream.call(_LOAD, b"", timeout=5.0)
+            load = pb.GetResourceLoadReply.FromString(raw).resources
+            lent = lent_by(self.grants.all(), load.resources_total, load.resources_available)
+        steady = (lent[0], min(lent[1], self._lent[1])) if lent[0] == self._lent[0] else ("", 0)
+        self._lent = lent
+        if steady != self._told:
+            self._told = steady
+            self.line.tell({"op": "lent", "workload": steady[0], "cpu_milli": steady[1]})
+
+    async def _stats(self) -> Any:
+        request = pb.GetNodeStatsRequest(include_memory_info=False).SerializeToString()
+        return pb.GetNodeStatsReply.FromString(await self.upstream.call(_STATS, request, timeout=5.0))
+
+    async def _recover(self) -> None:
+        """After a restart: what the raylet's workers hold is what was granted."""
+        try:
+            stats = await self._stats()
+        except Exception:  # noqa: BLE001 - at first start there is no raylet yet, and nothing to recover
+            return
+        self.grants.restore(_grants_in(stats))
+
+    async def _compare(self) -> None:
+        """Grants whose worker is gone (twice in a row) are given back, whatever was lost on the way."""
+        stats = await self._stats()
+        alive = {row.worker_id.hex() for row in stats.core_workers_stats}
+        gone = {grant.lease for grant in self.grants.all() if grant.worker and grant.worker not in alive}
+        for lease in gone & self._missing:
+            self.grants.drop(lease)
+            self.line.tell({"op": "release", "lease": lease})
+        self._missing = gone
+
+
+def _grants_in(stats: Any) -> list[Grant]:
+    found = []
+    for row in stats.core_workers_stats:
+        held = {
+            name: sum(slot.allocation for slot in value.resource_slots)
+            for name, value in row.used_resources.items()
+        }
+        if row.worker_type == common_pb2.WORKER and row.job_id.strip(b"\xff"):
+            found.append(
+                Grant(
+                    lease=f"worker:{row.worker_id.hex()}",
+                    job=row.job_id.hex(),
+                    workload="",
+                    tenant="",
+                    amounts=dict(demand_of(held).amounts),
+                    worker=row.worker_id.hex(),
+                )
+            )
+    return found
+
+
+async def serve_node(file: Path) -> None:
+    """Run a node's gate as ``file`` (NodeConfig) says."""
+    await Node(NodeConfig.load(file)).run()

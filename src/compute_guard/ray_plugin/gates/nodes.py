@@ -1,0 +1,113 @@
+"""The nodes of the cluster as the gates know them: a node joins only with a lease gate of its own in front.
+
+A raylet registers the port it listens on; what the GCS, and with it everybody else, is told is its gate's
+port. A raylet whose gate has not reported is a rogue node and is refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ray.core.generated import gcs_service_pb2 as pb
+
+from compute_guard.ray_body import POOL_LABEL
+from compute_guard.ray_plugin.gates.wire import Refusal, Upstream
+
+_ALIVE = 0
+_NODE_INFO = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"
+
+
+@dataclass(frozen=True, slots=True)
+class Gatehouse:
+    """A node's gate as it reported itself."""
+
+    address: str
+    raylet_port: int
+    gate_port: int
+    pool: str
+
+    @property
+    def name(self) -> str:
+        """What the lease book calls the node: known before Ray gives it an id."""
+        return f"{self.address}:{self.gate_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFact:
+    """A living node in the GCS's table."""
+
+    id: bytes
+    name: str
+    pool: str
+    is_head: bool
+
+
+class Nodes:
+    """Gates that reported, and the GCS's table of nodes, read again at most once a second."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._gates: dict[tuple[str, int], Gatehouse] = {}
+        self._facts: dict[bytes, NodeFact] = {}
+        self._read_at = 0.0
+
+    def reported(self, gate: Gatehouse) -> None:
+        """A node's gate is up."""
+        self._gates[gate.address, gate.raylet_port] = gate
+
+    def gatehouse(self, name: str) -> Gatehouse | None:
+        """The gate of a node by its name."""
+        return next((gate for gate in self._gates.values() if gate.name == name), None)
+
+    def registered(self, request: Any) -> bytes:
+        """``RegisterNode`` with the gate's port in place of the raylet's. Raises Refusal for a rogue node."""
+        info = request.node_info
+        gate = self._gates.get((info.node_manager_address, info.node_manager_port))
+        if gate is None:
+            raise Refusal(
+                f"node {info.node_manager_address}:{info.node_manager_port} has no gate; start it with "
+                "RAY_START_HOOK=compute_guard.ray_plugin.start.hook"
+            )
+        if info.labels.get(POOL_LABEL) != gate.pool:
+            raise Refusal(f"node {gate.name} says pool {info.labels.get(POOL_LABEL)}, its gate {gate.pool}")
+        info.node_manager_port = gate.gate_port
+        self._facts[info.node_id] = NodeFact(info.node_id, gate.name, gate.pool, info.is_head_node)
+        raw: bytes = request.SerializeToString()
+        return raw
+
+    def gone(self, node_id: bytes) -> None:
+        """A node left."""
+        self._facts.pop(node_id, None)
+
+    def ids_in(self, pools: Iterable[str]) -> frozenset[bytes]:
+        """Ids of the living nodes in ``pools``."""
+        wanted = frozenset(pools)
+        return frozenset(fact.id for fact in self._facts.values() if fact.pool in wanted)
+
+    def living(self) -> Collection[NodeFact]:
+        """Living nodes."""
+        return tuple(self._facts.values())
+
+    async def refresh(self) -> tuple[str, ...]:
+        """Read the GCS's table. Names of nodes that are gone since the last look."""
+        if time.monotonic() - self._read_at < 1.0:
+            return ()
+        self._read_at = time.monotonic()
+        raw = await self._upstream.call(
+            _NODE_INFO, pb.GetAllNodeInfoRequest().SerializeToString(), timeout=5.0
+        )
+        before = {fact.name for fact in self._facts.values()}
+        self._facts = {
+            node.node_id: NodeFact(
+                node.node_id,
+                f"{node.node_manager_address}:{node.node_manager_port}",
+                node.labels.get(POOL_LABEL, ""),
+                node.is_head_node,
+            )
+            for node in pb.GetAllNodeInfoReply.FromString(raw).node_info_list
+            if node.state == _ALIVE
+        }
+        return tuple(before - {fact.name for fact in self._facts.values()})

@@ -1,0 +1,173 @@
+"""Leases against the real ledger: within the reservation at once, beyond it when the ledger says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+pytest.importorskip("ray")
+
+from compute_guard.elastic import resize
+from compute_guard.gateway import Gateway
+from compute_guard.ledger import Ledger
+from compute_guard.quota import Amounts
+from compute_guard.ray_plugin.gates.book import Lease, LeaseBook
+from compute_guard.ray_plugin.gates.credit import Credit
+from compute_guard.ray_plugin.gates.judge import Judge
+from compute_guard.ray_plugin.gates.wire import Refusal
+from compute_guard.workload import WorkloadState, workload_from_submission
+from guard_core.clock import to_ns
+from guard_core.findings import Enforcement
+from guard_core.home import Home
+
+
+@pytest.fixture
+def running(home: Home) -> Callable[..., str]:
+    """Adds a running job of acme (2 CPUs at most, none borrowed) that declared ``cpus``."""
+
+    def add(job: str, cpus: str = "0") -> str:
+        workload = workload_from_submission(
+            {"entrypoint": "x", "metadata": {"cpus": cpus}},
+            submission_id=job,
+            tenant="acme",
+            user="ada",
+            queue="acme",
+            created_ns=to_ns(home.clock()),
+        )
+        ledger = Ledger(home.storage, home.clock)
+        ledger.add(workload)
+        ledger.reserve(job, Gateway(home).quotas())
+        ledger.move(job, WorkloadState.RUNNING)
+        return job
+
+    return add
+
+
+def lease(number: int, workload: str, cpus: int = 1000) -> Lease:
+    amounts = Amounts({"cpu_milli": cpus, "workers": 1})
+    return Lease(id=f"l{number}", workload=workload, job="j", node="n", amounts=amounts)
+
+
+async def opened(home: Home) -> Credit:
+    credit = Credit(Judge(Gateway(home), Enforcement.COOPERATIVE), LeaseBook())
+    await credit.tick()
+    return credit
+
+
+async def waits(task: asyncio.Task[None], seconds: float = 0.3) -> bool:
+    done, _ = await asyncio.wait({task}, timeout=seconds)
+    return not done
+
+
+def reserved(home: Home, job: str) -> int:
+    return Ledger(home.storage).reservations()[job]["cpu_milli"]
+
+
+def test_a_lease_beyond_the_reservation_raises_it_and_the_next_one_waits(home, running):
+    async def story() -> None:
+        job, credit = running("w1", "1"), await opened(home)
+        await credit.acquire(lease(1, job))
+        assert reserved(home, job) == 1000
+        await credit.acquire(lease(2, job))
+        assert reserved(home, job) == 2000
+        third = asyncio.ensure_future(credit.acquire(lease(3, job)))
+        assert await waits(third)
+        assert "cpu_milli" in credit.waiting()[job][1]
+        credit.release(credit.book.drop("l1"))
+        await asyncio.wait_for(third, 5)
+        assert credit.book.held(job)["cpu_milli"] == 2000 == reserved(home, job)
+
+    asyncio.run(story())
+
+
+def test_two_jobs_of_a_queue_never_hold_more_than_it_has(home, running):
+    async def story() -> None:
+        one, two = running("w1"), running("w2")
+        credit = await opened(home)
+        tasks = [asyncio.ensure_future(credit.acquire(lease(n, (one, two)[n % 2], 600))) for n in range(8)]
+        await asyncio.sleep(0.5)
+        assert sum(task.done() for task in tasks) == 3  # 3 x 0.6 of 2 CPUs
+        for _ in range(40):
+            for held in credit.book.leases():
+                credit.release(credit.book.drop(held.id))
+            await credit.tick()
+            total = sum(amounts["cpu_milli"] for amounts in Ledger(home.storage).reservations().values())
+            assert total <= 2000
+            if all(task.done() for task in tasks):
+                break
+            await asyncio.sleep(0.05)
+        assert all(task.done() for task in tasks)
+
+    asyncio.run(story())
+
+
+def test_a_lease_that_is_taken_back_while_it_waits_holds_nothing(home, running):
+    async def story() -> None:
+        job, credit = running("w1"), await opened(home)
+        await credit.acquire(lease(1, job, 2000))
+        second = asyncio.ensure_future(credit.acquire(lease(2, job)))
+        assert await waits(second)
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+        assert [held.id for held in credit.book.leases()] == ["l1"]
+        assert credit.waiting() == {}
+
+    asyncio.run(story())
+
+
+def test_the_leases_of_a_job_that_ends_are_refused(home, running):
+    async def story() -> None:
+        job, credit = running("w1"), await opened(home)
+        await credit.acquire(lease(1, job, 2000))
+        second = asyncio.ensure_future(credit.acquire(lease(2, job)))
+        assert await waits(second)
+        Ledger(home.storage).move(job, WorkloadState.EVICTED)
+        await credit.tick()
+        with pytest.raises(Refusal, match="has ended"):
+            await second
+        with pytest.raises(Refusal, match="evicted"):
+            await credit.acquire(lease(3, job))
+
+    asyncio.run(story())
+
+
+def test_a_reservation_shrinks_to_what_was_declared_but_not_below(home, running):
+    job = running("w1", "1")
+    quotas = Gateway(home).quotas()
+    assert resize(home.storage, job, Amounts({"cpu_milli": 2000}), quotas).granted
+    assert resize(home.storage, job, Amounts(), quotas).reserved["cpu_milli"] == 1000
+    growth = resize(home.storage, job, Amounts({"cpu_milli": 2001}), quotas)
+    assert not growth.granted and "cpu_milli" in growth.reason
+    assert reserved(home, job) == 1000
+
+
+def test_an_ended_job_cannot_grow(home, running):
+    job = running("w1")
+    Ledger(home.storage).move(job, WorkloadState.FINISHED)
+    growth = resize(home.storage, job, Amounts({"cpu_milli": 1}), Gateway(home).quotas())
+    assert (growth.granted, growth.ever) == (False, False)
+    assert Ledger(home.storage).reservations() == {}
+
+
+def test_a_locked_ledger_grants_nothing_new_and_takes_nothing_away(home, running, monkeypatch):
+    from guard_core.errors import Undecidable
+
+    async def story() -> None:
+        job, credit = running("w1", "1"), await opened(home)
+        await credit.acquire(lease(1, job, 500))
+
+        def locked(*_arguments):
+            raise Undecidable("the database is locked")
+
+        monkeypatch.setattr("compute_guard.ray_plugin.gates.credit.resize", locked)
+        await credit.acquire(lease(2, job, 500))  # within what is reserved
+        third = asyncio.ensure_future(credit.acquire(lease(3, job, 500)))
+        assert await waits(third)
+        assert "locked" in credit.waiting()[job][1]
+        monkeypatch.undo()
+        await credit.tick()
+        await asyncio.wait_for(third, 5)
+
+    asyncio.run(story())
