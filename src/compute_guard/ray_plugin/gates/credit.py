@@ -1,7 +1,7 @@
 """Leases against quota: granted, or held in line until room frees. The head's side of every lease gate.
 
 Within one workload leases are granted strictly in the order they came. Every grant is covered by the
-ledger: the workload's reservation is raised first (:mod:`compute_guard.elastic`), in the transaction that
+ledger: the workload's reservation is raised first (`Ledger.resize`), in the transaction that
 also decides about jobs. When the ledger cannot be reached, leases within what is already reserved go on,
 and all others wait.
 """
@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from compute_guard.elastic import Growth, resize
+from compute_guard.posting import Growth
 from compute_guard.quota import CPU, Amounts
 from compute_guard.ray_plugin.gates.book import Lease, LeaseBook
 from compute_guard.ray_plugin.gates.demand import WORKERS
@@ -189,9 +189,8 @@ class Credit:
         quotas = self._judge.quotas
         if quotas is None:
             return Growth(Amounts(), False, True, self._judge.trouble)
-        storage = self._judge.gateway.home.storage
-        growth: Growth = await self._in_thread(lambda: resize(storage, workload, wanted, quotas))
-        return growth
+        ledger = self._judge.gateway.ledger
+        return await self._in_thread(lambda: ledger.resize(workload, wanted, quotas))
 
     def release(self, lease: Lease | None) -> None:
         """After a lease left the book: let the next ones in."""

@@ -9,7 +9,6 @@ import pytest
 
 pytest.importorskip("ray")
 
-from compute_guard.elastic import resize
 from compute_guard.gateway import Gateway
 from compute_guard.ledger import Ledger
 from compute_guard.quota import Amounts
@@ -135,10 +134,10 @@ def test_the_leases_of_a_job_that_ends_are_refused(home, running):
 
 def test_a_reservation_shrinks_to_what_was_declared_but_not_below(home, running):
     job = running("w1", "1")
-    quotas = Gateway(home).quotas()
-    assert resize(home.storage, job, Amounts({"cpu_milli": 2000}), quotas).granted
-    assert resize(home.storage, job, Amounts(), quotas).reserved["cpu_milli"] == 1000
-    growth = resize(home.storage, job, Amounts({"cpu_milli": 2001}), quotas)
+    quotas, ledger = Gateway(home).quotas(), Ledger(home.storage)
+    assert ledger.resize(job, Amounts({"cpu_milli": 2000}), quotas).granted
+    assert ledger.resize(job, Amounts(), quotas).reserved["cpu_milli"] == 1000
+    growth = ledger.resize(job, Amounts({"cpu_milli": 2001}), quotas)
     assert not growth.granted and "cpu_milli" in growth.reason
     assert reserved(home, job) == 1000
 
@@ -146,7 +145,7 @@ def test_a_reservation_shrinks_to_what_was_declared_but_not_below(home, running)
 def test_an_ended_job_cannot_grow(home, running):
     job = running("w1")
     Ledger(home.storage).move(job, WorkloadState.FINISHED)
-    growth = resize(home.storage, job, Amounts({"cpu_milli": 1}), Gateway(home).quotas())
+    growth = Ledger(home.storage).resize(job, Amounts({"cpu_milli": 1}), Gateway(home).quotas())
     assert (growth.granted, growth.ever) == (False, False)
     assert Ledger(home.storage).reservations() == {}
 
@@ -161,7 +160,7 @@ def test_a_locked_ledger_grants_nothing_new_and_takes_nothing_away(home, running
         def locked(*_arguments):
             raise Undecidable("the database is locked")
 
-        monkeypatch.setattr("compute_guard.ray_plugin.gates.credit.resize", locked)
+        monkeypatch.setattr(Ledger, "resize", locked)
         await credit.acquire(lease(2, job, 500))  # within what is reserved
         third = asyncio.ensure_future(credit.acquire(lease(3, job, 500)))
         assert await waits(third)
