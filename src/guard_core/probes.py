@@ -259,6 +259,7 @@ def mlflow_registries(settings: Settings) -> Iterator[Probe]:  # noqa: ARG001
         "mlflow.dataset_source": _is_source,
         "mlflow.dataset_constructor": _is_constructor,
         "mlflow.run_context_provider": _is_context,
+        "mlflow.request_header_provider": _is_header,
     }
     for point in _declared():
         if point.group not in registered:
@@ -286,6 +287,11 @@ def _is_constructor(point: EntryPoint) -> bool:
     import_module("mlflow.data")  # fills the registry
     registry = import_module("mlflow.data.dataset_registry")._dataset_registry
     return registry.constructors.get(point.name) is point.load()
+
+
+def _is_header(point: EntryPoint) -> bool:
+    registry = import_module("mlflow.tracking.request_header.registry")._request_header_provider_registry
+    return any(type(provider) is point.load() for provider in registry)
 
 
 def _is_context(point: EntryPoint) -> bool:
