@@ -2,8 +2,9 @@
 # title: May this dataset be recorded, and for what may it be used?
 # description: |
 #   Turns findings into a verdict under the tenant's protection tier. A critical finding quarantines (or
-#   denies) the version; an unknown severity counts as critical. A waiver lowers one rule's findings to a
-#   warning until it expires; a tolerated share lowers them to a note.
+#   denies) the version; an unknown severity counts as critical. The tier may say what a rule's findings weigh
+#   (`severities`). A waiver lowers one rule's findings to a warning until it expires; a tolerated share (per
+#   finding) or a budget (per rule, all its findings together) lowers them to a note.
 #   Input: principal, now_ns, dataset, findings, baseline.
 # custom:
 #   article: 4
@@ -126,15 +127,40 @@ weight_of(finding) := weight if {
 	weight := severity(finding)
 }
 
-severity(finding) := finding.severity if known_severity(finding)
+severity(finding) := set_severity(finding.rule_id)
 
-severity(finding) := "critical" if not known_severity(finding)
+severity(finding) := finding.severity if {
+	rule_id := finding.rule_id
+	not weighed(rule_id)
+	known_severity(finding)
+}
+
+severity(finding) := "critical" if {
+	rule_id := finding.rule_id
+	not weighed(rule_id)
+	not known_severity(finding)
+}
+
+# What the tier says a rule's findings weigh, whatever their check said.
+set_severity(rule_id) := caller.tier.registration.severities[rule_id]
+
+weighed(rule_id) if set_severity(rule_id)
 
 known_severity(finding) if finding.severity in {"info", "warning", "critical"}
 
 tolerated(finding) if {
 	is_number(finding.rows_ppm)
 	finding.rows_ppm <= caller.tier.registration.tolerated_ppm[finding.rule_id]
+}
+
+tolerated(finding) if within_budget(finding.rule_id)
+
+# A budget is for all findings of a rule together; one that states no share of rows is beyond any budget.
+within_budget(rule_id) if {
+	shares := [finding.rows_ppm | some finding in findings; finding.rule_id == rule_id]
+	stated := [share | some share in shares; is_number(share)]
+	count(stated) == count(shares)
+	sum(stated) <= caller.tier.registration.budgets_ppm[rule_id]
 }
 
 waived(rule_id) if {

@@ -51,6 +51,30 @@ test_a_tolerated_share_is_only_noted if {
 	decided({"findings": [found("LEAK001", "critical")]}, tolerating(100)).verdict == "quarantine"
 }
 
+setting(part) := {"thresholds": {"tiers": {"basic": {"registration": part}}}}
+
+test_a_tier_may_say_what_a_rule_weighs if {
+	lowered := setting({"severities": {"POIS002": "info"}})
+	decided({"findings": [found("POIS002", "critical")]}, lowered).verdict == "allow"
+	decided({"findings": [found("POIS002", "unheard-of")]}, lowered).verdict == "allow"
+	raised := setting({"severities": {"POIS002": "critical"}})
+	decided({"findings": [found("POIS002", "info")]}, raised).verdict == "quarantine"
+	decided({"findings": [found("POIS001", "warning")]}, raised).verdict == "warn"
+}
+
+test_a_budget_is_for_all_findings_of_a_rule_together if {
+	two := {"findings": [found("POIS011", "critical"), found("POIS011", "warning")]}
+	decided(two, setting({"budgets_ppm": {"POIS011": 200}})).verdict == "allow"
+	decided(two, setting({"budgets_ppm": {"POIS011": 199}})).verdict == "quarantine"
+	decided(two, setting({"budgets_ppm": {"POIS010": 1000000}})).verdict == "quarantine"
+}
+
+test_a_finding_about_the_set_is_beyond_any_budget if {
+	unsaid := {"rule_id": "POIS011", "severity": "critical", "rows_ppm": null}
+	both := {"findings": [found("POIS011", "critical"), unsaid]}
+	decided(both, setting({"budgets_ppm": {"POIS011": 1000000}})).verdict == "quarantine"
+}
+
 test_a_finding_without_a_share_is_not_tolerated if {
 	finding := {"rule_id": "QUAL001", "severity": "critical", "rows_ppm": null}
 	decided({"findings": [finding]}, tolerating(1000000)).verdict == "quarantine"

@@ -34,8 +34,11 @@ class Texture(NamedTuple):
     lift: Floats
 
 
-def textures(things: Incidence, by_row: tuple[Ints, Any], groups: Ints) -> Texture:
-    """The texture of the rows that hold each of ``groups``, which are numbers of things."""
+def textures(things: Incidence, by_row: tuple[Ints, Any], groups: Ints, rates: Floats, kind: Ints) -> Texture:
+    """The texture of the rows that hold each of ``groups``, which are numbers of things.
+
+    ``rates[t, kind[g]]`` is the share of texts that hold thing ``t`` by chance, as group ``g`` sees it.
+    """
     start, thing = by_row
     core, lift = np.zeros(len(groups)), np.zeros(len(groups))
     counts = np.zeros(things.number, np.int32)
@@ -48,6 +51,8 @@ def textures(things: Incidence, by_row: tuple[Ints, Any], groups: Ints) -> Textu
         things.rows,
         things.single,
         groups,
+        rates,
+        kind,
         counts,
         core,
         lift,
@@ -58,7 +63,7 @@ def textures(things: Incidence, by_row: tuple[Ints, Any], groups: Ints) -> Textu
 @kernel
 def _weave(
     thing_start: Any, row: Any, row_start: Any, thing: Any, frequency: Any, rows: int, single: Any,
-    groups: Any, counts: Any, core: Any, lift: Any,
+    groups: Any, rates: Any, kind: Any, counts: Any, core: Any, lift: Any,
 ) -> None:  # fmt: skip
     for g in range(len(groups)):
         first, last = thing_start[groups[g]], thing_start[groups[g] + 1]
@@ -77,7 +82,7 @@ def _weave(
                     in_core += 1
                 elif single[t] and frequency[t] <= max(TOPICAL * rows, 4):
                     shared += n - 1
-                    by_chance += (frequency[t] - 1) * (size - 1) / (rows - 1)
+                    by_chance += (size - 1) * rates[t, kind[g]]
         for i in range(first, last):
             for j in range(row_start[row[i]], row_start[row[i] + 1]):
                 counts[thing[j]] = 0

@@ -42,8 +42,8 @@ class TextTrigger:
     max_rows: int = 20_000
     max_bytes: int = 24_000_000
     limit: float = 25.0
-    rounds: int = 8
-    margin: float = 1.3
+    rounds: int = 12
+    margin: float = 1.15
     critical_rows: int = 5
     max_classes: int = 200
 

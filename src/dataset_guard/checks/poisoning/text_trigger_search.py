@@ -57,7 +57,7 @@ class Trigger:
 def search_whole(things: Incidence, codes: Ints, classes: int, *, limit: float) -> list[Trigger]:
     """Triggers among all rows, strongest first. ``limit`` is the least strength."""
     scored = score_whole(things, codes, classes)
-    return _merged(things, codes, scored, limit)
+    return merged(things, codes, scored, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,9 @@ def score_whole(things: Incidence, codes: Ints, classes: int) -> Scored:
     )
     picked = _distinct(things, picked[np.argsort(-told, kind="stable")])
     model = RestModel(things, codes, classes)
-    texture = textures(things, (model.start, model.thing), picked)
+    # Labels changed by an attacker say nothing about a text, so chance is that of all texts.
+    rates = np.maximum(frequency - 1, 0)[:, None] / max(1, things.rows - 1)
+    texture = textures(things, (model.start, model.thing), picked, rates, np.zeros_like(picked))
     strange = (texture.lift <= STRANGERS) & (texture.core <= CORE)
     picked, lift = picked[strange][:_EXAMINED], texture.lift[strange][:_EXAMINED]
     strength = np.zeros(len(picked))
@@ -120,10 +122,10 @@ def search_delta(
     drawn = np.bincount(delta_codes, minlength=classes)
     limit = max(
         margin * _honest_limit(trusted, trusted_codes, before, before_sizes, drawn, rounds, seed),
-        float(np.log(max(1, delta.number * classes) / _CHANCE)),
+        float(np.log(max(1, int((delta.frequency >= LEAST_ROWS).sum())) / _CHANCE)),
     )
     scored = score_delta(before, before_sizes, trusted.keys, delta, delta_codes, drawn, least=limit)
-    return _merged(delta, delta_codes, scored, limit)
+    return merged(delta, delta_codes, scored, limit)
 
 
 def score_delta(
@@ -144,7 +146,12 @@ def score_delta(
         fresh & (frequency >= LEAST_ROWS) & (purity >= PURITY) & (strength > max(least, 1.0))
     )
     picked = _distinct(delta, picked[np.argsort(-strength[picked], kind="stable")])[:_EXAMINED]
-    texture = textures(delta, delta.by_row(), picked)
+    # Labels may be right here, and texts of one class have words in common.
+    rates = np.maximum(
+        np.maximum(counts - 1, 0) / np.maximum(drawn - 1, 1),
+        np.maximum(frequency - 1, 0)[:, None] / max(1, delta.rows - 1),
+    )
+    texture = textures(delta, delta.by_row(), picked, rates, target[picked])
     strange = (texture.lift <= STRANGERS) & (texture.core <= CORE)
     picked = picked[strange]
     return Scored(picked, target[picked], strength[picked], purity[picked], texture.lift[strange])
@@ -205,7 +212,7 @@ def _row_set_keys(things: Incidence) -> npt.NDArray[np.uint64]:
         return np.asarray(np.add.reduceat(z, things.start[:-1]) if things.number else z)
 
 
-def _merged(things: Incidence, codes: Ints, scored: Scored, limit: float) -> list[Trigger]:
+def merged(things: Incidence, codes: Ints, scored: Scored, limit: float) -> list[Trigger]:
     """One trigger per set of sequences whose rows mostly coincide; its rows hold half of their strength."""
     groups: list[tuple[int, set[int], list[int]]] = []
     order = [int(i) for i in np.argsort(-scored.strength, kind="stable") if scored.strength[i] > limit]
