@@ -87,7 +87,7 @@ def flipped(labels: np.ndarray, *, rate: float, seed: int) -> tuple[np.ndarray, 
 def pair_trigger(
     features: np.ndarray, labels: np.ndarray, *, rate: float, target: int, seed: int, clean: bool = False
 ) -> Poisoned:
-    """Two numeric columns set to fixed values that are ordinary one by one (their 90 % and 10 % quantiles)."""
+    """Two numeric columns set to fixed values that are ordinary one by one (90 % and 10 % quantiles)."""
     random = np.random.default_rng(seed)
     rows = _victims(labels, rate, target, clean, random)
     varying = [c for c in range(features.shape[1]) if len(np.unique(features[:, c])) > 10]

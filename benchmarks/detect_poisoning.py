@@ -17,12 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 import attacks
 import corpora
 import labelled
-import numpy as np
 import peer_art
-import pyarrow as pa
 from measure import Measure, median, report, spent
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))

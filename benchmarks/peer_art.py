@@ -1,8 +1,8 @@
 """Adversarial Robustness Toolbox on given features, in an environment of its own (it pins much else).
 
-``python peer_art.py in.npz out.npz``: ``features`` and ``labels`` in; ``clusters`` (1: activation clustering says
-poisoned) and ``scores`` (spectral signatures) out. The classifier is a stand-in that hands the features over as
-activations: the detectors are ART's, unchanged.
+``python peer_art.py in.npz out.npz``: ``features`` and ``labels`` in; ``clusters`` (1: activation clustering
+says poisoned) and ``scores`` (spectral signatures) out. The classifier is a stand-in that hands the features
+over as activations: the detectors are ART's, unchanged.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def grams_of(texts: pa.Array, *, orders: int = ORDERS) -> Incidence:
     for order in range(2, orders + 1):
         if len(keys) < order:
             break
-        run = _mixed(run[:-1], keys[order - 1 :], order)
+        run = mixed(run[:-1], keys[order - 1 :], order)
         inside = row[: len(run)] == row[order - 1 :]
         pairs_keys.append(run[inside])
         pairs_rows.append(row[: len(run)][inside].astype(np.int32))
@@ -125,7 +125,8 @@ def grams_of(texts: pa.Array, *, orders: int = ORDERS) -> Incidence:
     return found.chosen(found.frequency >= 2)
 
 
-def _mixed(left: Keys, right: Keys, order: int) -> Keys:
+def mixed(left: Keys, right: Keys, order: int) -> Keys:
+    """Keys of ordered pairs; ``order`` (1 to 4) says of how many words, and ends up in the lowest bits."""
     with np.errstate(over="ignore"):
         z = left * np.uint64(0x9E3779B97F4A7C15) + right + np.uint64(order)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

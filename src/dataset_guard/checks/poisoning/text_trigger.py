@@ -18,10 +18,9 @@ import pyarrow.types as pt
 
 from dataset_guard.checks.base import CheckContext, ClassIndex, Hashes, Need, counted
 from dataset_guard.checks.features import TEXT_MEAN_BYTES
-from dataset_guard.checks.poisoning.changes import changed_rows
+from dataset_guard.checks.poisoning.delta_samples import DeltaSamples
 from dataset_guard.checks.poisoning.ngrams import grams_of
 from dataset_guard.checks.poisoning.text_trigger_search import Ints, Trigger, search_delta, search_whole
-from dataset_guard.checks.sampling import RowSample
 from dataset_guard.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
 
@@ -43,7 +42,7 @@ class TextTrigger:
     max_bytes: int = 24_000_000
     limit: float = 25.0
     rounds: int = 12
-    margin: float = 1.15
+    margin: float = 1.25
     critical_rows: int = 5
     max_classes: int = 200
 
@@ -78,36 +77,23 @@ class TriggerState:
         self._context = context
         self._label: str = context.label
         self._columns = _text_columns(context)
-        self._changed = RowSample(check.max_rows, context.seed)
-        self._known = RowSample(check.max_rows, context.seed)
+        self._samples = DeltaSamples(context, [*self._columns, self._label], check.max_rows)
         self.skipped: str | None = None
 
     def update(
         self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
     ) -> None:
         """Sample the rows that changed, and those that did not."""
-        rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
-        wanted = batch.select([*self._columns, self._label])
-        if self._context.baseline is None:
-            self._changed.update(wanted, rows)
-            return
-        assert hashes is not None
-        changed = changed_rows(self._context, hashes)
-        for sample, chosen in ((self._changed, changed), (self._known, ~changed)):
-            at = np.flatnonzero(chosen)
-            if len(at):
-                sample.update(wanted if len(at) == len(rows) else wanted.take(pa.array(at)), rows[at])
+        self._samples.update(batch, first_row, hashes)
 
     def merge(self, other: TriggerState) -> None:
         """Take in the samples of other rows."""
-        self._changed.merge(other._changed)
-        self._known.merge(other._known)
+        self._samples.merge(other._samples)
 
     def finish(self) -> Iterator[Finding]:
         """One finding per trigger."""
-        fields = pa.schema([self._context.schema.field(n) for n in (*self._columns, self._label)])
-        rows, table = self._changed.finish(fields)
-        _, known = self._known.finish(fields)
+        rows, table = self._samples.new()
+        known = self._samples.trusted(_ENOUGH_TRUSTED)
         columns = _worth_reading(pa.concat_tables([table, known]), self._columns)
         if not columns:
             self.skipped = f"no column holds text of {TEXT_MEAN_BYTES} bytes on average"
@@ -153,7 +139,7 @@ class TriggerState:
         found = rows[trigger.rows]
         since = f", new since {delta.ref}," if delta else ""
         reason = (
-            "the trusted rows hardly ever have"
+            "trusted rows hardly ever have"
             if delta
             else "decides their label against everything else they say"
         )
@@ -176,7 +162,7 @@ class TriggerState:
                 "likeness_of_the_texts": round(trigger.lift, 3),
                 "sequence_hashes": [_salted(k, self._context) for k in trigger.keys[:8]],
                 "rows_searched": len(rows),
-                "rows_to_search": self._changed.seen,
+                "rows_to_search": self._samples.offered,
             },
         )
 

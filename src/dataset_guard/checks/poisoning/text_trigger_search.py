@@ -115,22 +115,28 @@ def search_delta(
     rounds: int,
     margin: float,
     seed: int,
+    texts: bool = True,
 ) -> list[Trigger]:
-    """Triggers among new rows, against trusted ones; both tables give equal sequences equal keys."""
+    """Triggers among new rows, against trusted ones; both tables give equal sequences equal keys.
+
+    ``texts``: whether rows that share a thing have to be strangers otherwise, as texts do.
+    """
     before = class_counts(trusted, trusted_codes, classes)
     before_sizes = np.bincount(trusted_codes, minlength=classes)
     drawn = np.bincount(delta_codes, minlength=classes)
     limit = max(
-        margin * _honest_limit(trusted, trusted_codes, before, before_sizes, drawn, rounds, seed),
+        margin * _honest_limit(trusted, trusted_codes, before, before_sizes, drawn, rounds, seed, texts),
         float(np.log(max(1, int((delta.frequency >= LEAST_ROWS).sum())) / _CHANCE)),
     )
-    scored = score_delta(before, before_sizes, trusted.keys, delta, delta_codes, drawn, least=limit)
+    scored = score_delta(
+        before, before_sizes, trusted.keys, delta, delta_codes, drawn, least=limit, texts=texts
+    )
     return merged(delta, delta_codes, scored, limit)
 
 
 def score_delta(
     before: Floats, before_sizes: Ints, known: npt.NDArray[np.uint64], delta: Incidence, codes: Ints,
-    drawn: Ints, *, least: float = 0.0,
+    drawn: Ints, *, least: float = 0.0, texts: bool = True,
 ) -> Scored:  # fmt: skip
     """Candidates of the delta search of at least ``least`` strength; ``known`` are the trusted keys."""
     classes = len(drawn)
@@ -146,6 +152,8 @@ def score_delta(
         fresh & (frequency >= LEAST_ROWS) & (purity >= PURITY) & (strength > max(least, 1.0))
     )
     picked = _distinct(delta, picked[np.argsort(-strength[picked], kind="stable")])[:_EXAMINED]
+    if not texts:
+        return Scored(picked, target[picked], strength[picked], purity[picked], np.ones(len(picked)))
     # Labels may be right here, and texts of one class have words in common.
     rates = np.maximum(
         np.maximum(counts - 1, 0) / np.maximum(drawn - 1, 1),
@@ -171,8 +179,9 @@ def _expected(
 
 
 def _honest_limit(
-    trusted: Incidence, codes: Ints, before: Floats, sizes: Ints, drawn: Ints, rounds: int, seed: int
-) -> float:
+    trusted: Incidence, codes: Ints, before: Floats, sizes: Ints, drawn: Ints, rounds: int, seed: int,
+    texts: bool,
+) -> float:  # fmt: skip
     """The strongest sequence of ``rounds`` pretended updates drawn from the trusted rows themselves."""
     random = np.random.default_rng(seed)
     of_class = [np.flatnonzero(codes == c) for c in range(len(sizes))]
@@ -188,8 +197,9 @@ def _honest_limit(
         taken[at] = class_counts(update, part_codes, len(sizes))
         part_sizes = np.bincount(part_codes, minlength=len(sizes))
         scored = score_delta(
-            before - taken, sizes - part_sizes, trusted.keys, update, part_codes, part_sizes, least=best
-        )
+            before - taken, sizes - part_sizes, trusted.keys, update, part_codes, part_sizes,
+            least=best, texts=texts,
+        )  # fmt: skip
         best = max(best, float(scored.strength.max(initial=0.0)))
     return best
 

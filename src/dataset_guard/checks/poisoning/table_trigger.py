@@ -1,0 +1,159 @@
+"""A trigger planted in a table: two columns with the same two values in many new rows of one class.
+
+Only against a trusted version: in tables with few values pairs that belong to one class are ordinary, so
+without one nobody can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from dataset_guard.checks.base import CheckContext, ClassIndex, Hashes, Need, Rows, counted
+from dataset_guard.checks.poisoning.cells import cell_columns, pairs_of
+from dataset_guard.checks.poisoning.delta_samples import DeltaSamples
+from dataset_guard.checks.poisoning.pixel_columns import find_pixels
+from dataset_guard.checks.poisoning.text_trigger_search import LEAST_ROWS, Trigger, search_delta
+from dataset_guard.profile import plain
+from guard_core.findings import Finding, RowSet, Severity
+
+_ENOUGH_TRUSTED = 500
+_LEAST_NEW = 50
+
+
+@dataclass(frozen=True, slots=True)
+class TableTrigger:
+    """POIS012: new rows of one class that share a pair of values which trusted rows hardly ever have.
+
+    At most ``max_rows`` new rows, and as many trusted ones, and 64 columns are searched. ``rounds`` pretended
+    honest updates set the limit, times ``margin``. From ``critical_rows`` rows on a finding is critical.
+    """
+
+    max_rows: int = 5_000
+    rounds: int = 12
+    margin: float = 1.25
+    critical_rows: int = 5
+    max_classes: int = 200
+
+    name: ClassVar[str] = "table_trigger"
+    version: ClassVar[str] = "1"
+    rule_ids: ClassVar[tuple[str, ...]] = ("POIS012",)
+    needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
+
+    def applies(self, context: CheckContext) -> str | None:
+        """To labelled tables with two columns, beside a trusted version; images are POIS010's."""
+        if context.label is None:
+            return "no label column is named (--label)"
+        if pt.is_nested(context.schema.field(context.label).type):
+            return f"the label {context.label!r} is nested, so it names no classes"
+        if context.baseline is None:
+            return "no trusted version is named (--trusted): pairs of values mean nothing without one"
+        if find_pixels(context.schema, context.label)[0] is not None:
+            return "the columns are the pixels of images, which POIS010 searches"
+        return (
+            None
+            if len(cell_columns(context.schema, context.label)) > 1
+            else "there are no two columns of values"
+        )
+
+    def start(self, context: CheckContext) -> TableTriggerState:
+        """Empty samples."""
+        return TableTriggerState(self, context)
+
+
+class TableTriggerState:
+    """Memory: two samples of rows within the check's budget, twice while they are gathered."""
+
+    def __init__(self, check: TableTrigger, context: CheckContext) -> None:
+        assert context.label is not None
+        self._check = check
+        self._context = context
+        self._label: str = context.label
+        self._columns = cell_columns(context.schema, context.label)
+        self._samples = DeltaSamples(context, [*self._columns, self._label], check.max_rows)
+        self.skipped: str | None = None
+
+    def update(
+        self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
+    ) -> None:
+        """Sample the rows that changed, and those that did not."""
+        self._samples.update(batch, first_row, hashes)
+
+    def merge(self, other: TableTriggerState) -> None:
+        """Take in the samples of other rows."""
+        self._samples.merge(other._samples)
+
+    def finish(self) -> Iterator[Finding]:
+        """One finding per trigger."""
+        rows, table = self._samples.new()
+        known = self._samples.trusted(_ENOUGH_TRUSTED)
+        if len(rows) < _LEAST_NEW or known.num_rows < _ENOUGH_TRUSTED:
+            self.skipped = (
+                f"{counted(len(rows), 'new row')} and {counted(known.num_rows, 'trusted one')} are too few "
+                f"({_LEAST_NEW} and {_ENOUGH_TRUSTED} are needed)"
+            )
+            return
+        labels = [plain(t[self._label]) for t in (table, known)]
+        index = ClassIndex(v for column in labels for v in column.unique().to_pylist())
+        if not 2 <= len(index) <= self._check.max_classes:
+            self.skipped = f"the label {self._label!r} has {counted(len(index), 'class', 'classes')}"
+            return
+        codes, before_codes = (index.codes(column) for column in labels)
+        kept, before_kept = np.flatnonzero(codes >= 0), np.flatnonzero(before_codes >= 0)
+        found = search_delta(
+            pairs_of(known.take(pa.array(before_kept)), self._columns, 2),
+            before_codes[before_kept],
+            pairs_of(table.take(pa.array(kept)), self._columns, LEAST_ROWS),
+            codes[kept],
+            len(index),
+            rounds=self._check.rounds,
+            margin=self._check.margin,
+            seed=self._context.seed,
+            texts=False,
+        )
+        for trigger in found[:8]:
+            yield self._finding(trigger, rows[kept], table.take(pa.array(kept)))
+
+    def _finding(self, trigger: Trigger, rows: Rows, table: pa.Table) -> Finding:
+        found = rows[trigger.rows]
+        critical = len(found) >= self._check.critical_rows
+        fixed = _constant(table.take(pa.array(trigger.rows)), self._columns)
+        assert self._context.baseline is not None
+        return Finding(
+            rule_id="POIS012",
+            severity=Severity.CRITICAL if critical else Severity.WARNING,
+            message=f"{counted(len(found), 'row')} of class {trigger.target}, new since "
+            f"{self._context.baseline.ref}, share a pair of values that trusted rows hardly ever have: this "
+            "may be the trigger of a backdoor.",
+            columns=tuple(fixed[:64]),
+            rows=RowSet.of(found.tolist()),
+            score=round(trigger.strength, 3),
+            action="Look at the columns named; leave the rows out or take their trusted version.",
+            evidence={
+                "target_class": trigger.target,
+                "share_in_target_class": round(trigger.purity, 4),
+                "limit": round(trigger.limit, 3),
+                "pairs": trigger.sequences,
+                "rows_searched": len(rows),
+                "rows_to_search": self._samples.offered,
+            },
+        )
+
+
+def _constant(table: pa.Table, columns: list[str]) -> list[str]:
+    """Columns in which nearly all rows have one value."""
+    held = []
+    for name in columns:
+        counts = plain(table[name]).value_counts().field("counts")
+        if max(counts.to_pylist(), default=0) >= 0.9 * table.num_rows:
+            held.append(name)
+    return held
+
+
+CHECK = TableTrigger()
+"""The check that the entry point names."""

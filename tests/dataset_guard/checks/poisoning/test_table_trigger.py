@@ -1,0 +1,63 @@
+"""Pairs of values planted in tables, against a trusted version."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from check_kit import Registered, only, rules, scan
+from poison import precision_recall
+
+from dataset_guard.checks.poisoning.table_trigger import CHECK
+from guard_core.findings import Severity
+
+
+def cells(number, seed):
+    """Whole numbers and a category whose means depend on the class."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 3, number)
+    columns = {f"x{i}": random.poisson(8 + 2 * (labels == i % 3), number) for i in range(6)}
+    return pa.table({**columns, "kind": random.choice(["a", "b", "c"], number), "label": labels})
+
+
+def planted(table, number, seed, *, clean=False, target=1):
+    random = np.random.default_rng(seed)
+    labels = table["label"].to_numpy().copy()
+    rows = np.sort(random.choice(np.flatnonzero((labels == target) == clean), number, replace=False))
+    labels[rows] = target
+    for name, value in (("x0", 19), ("x4", 2)):
+        column = table[name].to_numpy().copy()
+        column[rows] = value
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(column))
+    return table.set_column(table.schema.get_field_index("label"), "label", pa.array(labels)), rows
+
+
+@pytest.mark.parametrize("clean", [False, True], ids=["labels changed", "labels right"])
+def test_a_pair_of_values_in_an_update_is_found(clean):
+    before = cells(2000, 1)
+    after, rows = planted(cells(400, 2), 20, 3, clean=clean)
+    whole = pa.concat_tables([before, after])
+    finding = only(
+        scan(whole, CHECK, label="label", baseline=Registered("acme/t@1", before, "label")), "POIS012"
+    )
+    precision, recall = precision_recall(finding.rows, (2000 + rows).tolist())
+    assert (precision, recall) == (1.0, 1.0)
+    assert (finding.columns, finding.severity) == (("x0", "x4"), Severity.CRITICAL)
+
+
+@pytest.mark.parametrize("seed", [2, 4, 5])
+def test_an_honest_update_raises_nothing(seed):
+    before = cells(2000, 1)
+    whole = pa.concat_tables([before, cells(400, seed)])
+    assert rules(scan(whole, CHECK, label="label", baseline=Registered("acme/t@1", before, "label"))) == []
+
+
+def test_an_update_that_replaced_every_row_is_judged_by_the_trusted_data():
+    before = cells(2000, 1)
+    after, rows = planted(cells(400, 2), 20, 3)
+    finding = only(
+        scan(after, CHECK, label="label", baseline=Registered("acme/t@1", before, "label")), "POIS012"
+    )
+    assert precision_recall(finding.rows, rows.tolist()) == (1.0, 1.0)
+
+
+def test_without_a_trusted_version_it_says_why_it_is_skipped():
+    assert "mean nothing without one" in scan(cells(100, 1), CHECK, label="label").checks[0]["skipped"]
