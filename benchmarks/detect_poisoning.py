@@ -103,92 +103,87 @@ def _activations(texts: list[str], labels: Scores) -> Scores:
 
 def _hidden(inputs: Scores, labels: Scores, network: Any) -> Scores:
     inputs = (inputs - inputs.mean(axis=0)) / (inputs.std(axis=0) + 1e-9)
-    model = network((64,), max_iter=30, random_state=0, early_stopping=False).fit(inputs, labels)
+    model = network((64,), max_iter=12, random_state=0, early_stopping=False).fit(inputs, labels)
     return np.maximum(inputs @ model.coefs_[0] + model.intercepts_[0], 0.0)
 
 
 def _updates(corpus: labelled.Texts, seed: int) -> tuple[Any, Any]:
-    """Four fifths as the trusted version, one fifth as the update."""
-    order = np.random.default_rng(seed).permutation(len(corpus.texts))
+    """4,000 rows as the trusted version and 1,000 as the update (or four fifths and one fifth)."""
+    order = np.random.default_rng(seed).permutation(len(corpus.texts))[:5_000]
     cut = len(order) // 5
     parts = [([corpus.texts[i] for i in at], corpus.labels[at]) for at in (order[cut:], order[:cut])]
     return parts[0], parts[1]
 
 
-def texts(half: str, art: bool) -> Iterator[Measure]:
-    corpora_of = {"tuning": labelled.TUNING_TEXTS, "reporting": labelled.REPORTING_TEXTS}[half]
-    tricks = (("BadNets words", attacks.WORDS), ("AddSent", attacks.SENTENCE))
-    alarms, updates, clean_runs, honest_runs = 0, 0, 0, 0
-    for load in corpora_of:
-        corpus = load()
-        for title, phrases in tricks:
-            done = attacks.text_trigger(
-                corpus.texts, corpus.labels, phrases, rate=0.01, target=TARGET, seed=5
-            )
-            truth = np.isin(np.arange(len(done.labels)), done.rows)
-            with spent() as cost:
-                scores, found = _whole(done.data, done.labels)  # type: ignore[arg-type]
-            precision, recall = rated(found, done.rows)
-            peer, theirs = "", None
-            if art:
-                features = _activations(done.data, done.labels)  # type: ignore[arg-type]
-                clusters, signature = peer_art.run(peer_art.environment(corpora.CACHE), features, done.labels)
-                theirs = average_precision(truth, signature)
-                pr = rated(np.flatnonzero(clusters), done.rows)
-                peer = f"ART SS AP; AC P {pr[0]:.2f} R {pr[1]:.2f}"
-            name = f"{corpus.name}, {title} 1 % of set"
-            ap = average_precision(truth, scores)
-            yield Measure(f"{name}: AP", ap, "", peer, theirs, None, ">= .98", ap >= 0.98)
-            yield Measure(f"{name}: precision", precision, "")
-            yield Measure(f"{name}: recall", recall, "")
-            yield Measure(f"{name}: per 10,000 rows", cost.cpu_seconds / len(truth) * 1e4, "CPU-s")
-        for clean in (False, True):
-            for title, phrases in tricks:
-                results = []
-                for seed in (1, 2, 3):
-                    before, update = _updates(corpus, seed)
-                    done = attacks.text_trigger(
-                        *update, phrases, rate=0.05, target=TARGET, seed=seed, clean=clean
-                    )
-                    scores, found = _delta(before, done.data, done.labels)  # type: ignore[arg-type]
-                    truth = np.isin(np.arange(len(scores)), done.rows)
-                    results.append((average_precision(truth, scores), *rated(found, done.rows)))
-                name = f"{corpus.name}, delta 5 %, {title}{', clean-label' if clean else ''}"
-                for what, values, least in zip(
-                    ("AP", "precision", "recall"), zip(*results, strict=True), (0.98, 0.95, 0.95), strict=True
-                ):
-                    value = median(list(values))
-                    yield Measure(
-                        f"{name}: {what}", value, "median of 3", "", None, None, f">= {least}", value >= least
-                    )
-        random = np.random.default_rng(0)
-        for _ in range(70):
-            at = random.choice(len(corpus.texts), 1_000, replace=False)
-            alarms += len(_whole([corpus.texts[i] for i in at], corpus.labels[at])[1]) > 0
-            clean_runs += 1
-        for seed in range(10, 18):
-            before, update = _updates(corpus, seed)
-            updates += len(_delta(before, *update)[1]) > 0
-            honest_runs += 1
+TRICKS = (("BadNets words", attacks.WORDS), ("AddSent", attacks.SENTENCE))
+
+
+def texts(half: str, art: bool, only: str | None) -> Iterator[Measure]:
+    """Triggers in texts: 1 % of the whole set, 5 % of an update, and alarms on clean data."""
+    for load in {"tuning": labelled.TUNING_TEXTS, "reporting": labelled.REPORTING_TEXTS}[half]:
+        if only in (None, load.__name__):
+            corpus = load()
+            yield from _whole_sets(corpus, art)
+            yield from _deltas(corpus)
+            yield from _clean_texts(corpus)
+
+
+def _whole_sets(corpus: labelled.Texts, art: bool) -> Iterator[Measure]:
+    for title, phrases in TRICKS:
+        done = attacks.text_trigger(corpus.texts, corpus.labels, phrases, rate=0.01, target=TARGET, seed=5)
+        truth = np.isin(np.arange(len(done.labels)), done.rows)
+        with spent() as cost:
+            scores, found = _whole(done.data, done.labels)  # type: ignore[arg-type]
+        name = f"{corpus.name}, {title} 1 %"
+        yield _ranked(f"{name}: AP", average_precision(truth, scores), 0.98)
+        precision, recall = rated(found, done.rows)
+        yield Measure(f"{name}: precision", precision, "")
+        yield Measure(f"{name}: recall", recall, "")
+        yield Measure(f"{name}: cost per 10,000 rows", cost.cpu_seconds / len(truth) * 1e4, "CPU-s")
+        if art:
+            features = _activations(done.data, done.labels)  # type: ignore[arg-type]
+            clusters, signature = peer_art.run(peer_art.environment(corpora.CACHE), features, done.labels)
+            yield Measure(f"{name}: AP of spectral signatures", average_precision(truth, signature), "ART")
+            precision, recall = rated(np.flatnonzero(clusters), done.rows)
+            yield Measure(f"{name}: activation clustering, precision", precision, "ART")
+            yield Measure(f"{name}: activation clustering, recall", recall, "ART")
+
+
+def _ranked(name: str, value: float, least: float, unit: str = "") -> Measure:
+    return Measure(name, value, unit, "", None, None, f">= {least}", value >= least)
+
+
+def _deltas(corpus: labelled.Texts) -> Iterator[Measure]:
+    for clean in (False, True):
+        for title, phrases in TRICKS:
+            results = []
+            for seed in (1, 2, 3):
+                before, update = _updates(corpus, seed)
+                done = attacks.text_trigger(
+                    *update, phrases, rate=0.05, target=TARGET, seed=seed, clean=clean
+                )
+                scores, found = _delta(before, done.data, done.labels)  # type: ignore[arg-type]
+                truth = np.isin(np.arange(len(scores)), done.rows)
+                results.append((average_precision(truth, scores), *rated(found, done.rows)))
+            name = f"{corpus.name}, delta 5 %, {title}{', clean-label' if clean else ''}"
+            ap, precision, recall = (median(list(values)) for values in zip(*results, strict=True))
+            yield _ranked(f"{name}: AP", ap, 0.98, "median of 3")
+            yield _ranked(f"{name}: precision", precision, 0.95, "median of 3")
+            yield _ranked(f"{name}: recall", recall, 0.95, "median of 3")
+
+
+def _clean_texts(corpus: labelled.Texts) -> Iterator[Measure]:
+    random, alarms, updates = np.random.default_rng(0), 0, 0
+    for _ in range(70):
+        at = random.choice(len(corpus.texts), 800, replace=False)
+        alarms += len(_whole([corpus.texts[i] for i in at], corpus.labels[at])[1]) > 0
+    alarms += len(_whole(corpus.texts, corpus.labels)[1]) > 0
+    for seed in range(10, 20):
+        before, update = _updates(corpus, seed)
+        updates += len(_delta(before, *update)[1]) > 0
+    yield Measure(f"{corpus.name}, clean: alarms in 71 sets", alarms, "", "", None, None, "0", alarms == 0)
     yield Measure(
-        "clean corpora with an alarm (whole set)",
-        alarms / clean_runs,
-        f"of {clean_runs}",
-        "",
-        None,
-        None,
-        "<= .01",
-        alarms <= 0.01 * clean_runs,
-    )
-    yield Measure(
-        "honest updates with an alarm (delta)",
-        updates / honest_runs,
-        f"of {honest_runs}",
-        "",
-        None,
-        None,
-        "<= .01",
-        updates <= 0.01 * honest_runs,
+        f"{corpus.name}, honest: alarms in 10 updates", updates, "", "", None, None, "0", updates == 0
     )
 
 
@@ -200,11 +195,12 @@ def main() -> None:
     parser.add_argument("--half", choices=["tuning", "reporting"], default="reporting")
     parser.add_argument("--only", choices=sorted(SECTIONS), action="append")
     parser.add_argument("--no-art", action="store_true", help="leave the peer out")
+    parser.add_argument("--corpus", help="one corpus only, by the name of its function in labelled.py")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     measures: list[Measure] = []
     for name in arguments.only or sorted(SECTIONS):
-        measures += SECTIONS[name](arguments.half, not arguments.no_art)
+        measures += SECTIONS[name](arguments.half, not arguments.no_art, arguments.corpus)
     report(measures, arguments.json)
 
 

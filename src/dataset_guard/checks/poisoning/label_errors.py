@@ -24,12 +24,12 @@ class LabelErrors:
     """POIS002: labels that are probably wrong.
 
     ``row_budget`` and ``text_budget``: rows that models look at (a uniform sample by row number).
-    ``fdr_limit``: the share of false alarms that the list may expect. A warning at most, unless
-    ``critical_share`` is given: then critical from ``critical_rows`` rows that are also that share of those
-    examined. A label of more than ``max_classes`` classes is not examined.
+    ``fdr_limit``: the share of false alarms up to which a list is a warning; beyond it is information. A
+    warning at most, unless ``critical_share`` is given: then critical from ``critical_rows`` rows that are
+    also that share of those examined. A label of more than ``max_classes`` classes is not examined.
     """
 
-    row_budget: int = 20_000
+    row_budget: int = 10_000
     text_budget: int = 10_000
     fdr_limit: float = 0.3
     critical_share: float | None = None
@@ -37,17 +37,16 @@ class LabelErrors:
     max_classes: int = 200
 
     name: ClassVar[str] = "label_errors"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS002",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes", "feature_hashes"})
 
     def applies(self, context: CheckContext) -> str | None:
-        """Needs a label to doubt, and the libraries to doubt it with."""
+        """Needs a label to doubt, and the library to doubt it with."""
         if context.label is None:
             return "no label column is named (--label)"
-        for package, module in (("scikit-learn", "sklearn"), ("cleanlab", "cleanlab")):
-            if find_spec(module) is None:
-                return str(MissingExtra.of(package, "labels"))
+        if find_spec("sklearn") is None:
+            return str(MissingExtra.of("scikit-learn", "labels"))
         return None
 
     def start(self, context: CheckContext) -> ErrorState:

@@ -1,8 +1,8 @@
 """What cheap models, each trained without the row in question, think a row's label is.
 
-Numbers: logistic regression and 15 nearest neighbours. Text: logistic regression on words, on characters, and
-complement naive Bayes (Rennie et al. 2003). Their mean is better than any one of them and far from
-overconfident, which is what keeps confident learning (Northcutt et al. 2021) quiet on clean data.
+Numbers: logistic regression, 15 nearest neighbours and a small forest. Text: logistic regression on words, on
+characters, and complement naive Bayes (Rennie et al. 2003). Their mean, weighted by how often each is right,
+is better than any one of them and far from overconfident.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ Codes = npt.NDArray[np.int64]
 
 FOLDS = 5
 _DIMENSIONS = 128
+_SHARPNESS = 20.0
 Model = Callable[[], Any]
 
 
@@ -40,12 +41,19 @@ def out_of_fold(
         warnings.simplefilter("ignore")  # a view that has not quite converged is still a view
         if matrix.shape[1]:
             inputs = _reduced(matrix, seed)
-            views += [_view(inputs, codes, trusted, m, seed) for m in (_linear, _neighbours)]
+            views += [_view(inputs, codes, trusted, m, seed) for m in (_linear, _neighbours, _forest)]
         if texts is not None:
             words, characters = _bags(texts)
             for bag, model in ((words, _sparse_linear), (characters, _sparse_linear), (words, _bayes)):
                 views.append(_view(bag, codes, trusted, model, seed))
-    return np.asarray(np.mean(views, axis=0))
+    return _weighted(views, codes, np.ones(len(codes), bool) if trusted is None else trusted)
+
+
+def _weighted(views: list[Probabilities], codes: Codes, known: npt.NDArray[np.bool_]) -> Probabilities:
+    """The mean of ``views``; one that is right 5 points less often than the best weighs a third of it."""
+    right = np.array([(v[known].argmax(axis=1) == codes[known]).mean() for v in views])
+    weights = np.exp(_SHARPNESS * (right - right.max()))
+    return np.asarray(np.tensordot(weights / weights.sum(), np.array(views), axes=1))
 
 
 def _view(inputs: Any, codes: Codes, trusted: Any, model: Model, seed: int) -> Probabilities:
@@ -99,6 +107,12 @@ def _neighbours() -> Any:
     from sklearn.preprocessing import StandardScaler
 
     return make_pipeline(StandardScaler(), KNeighborsClassifier(15))
+
+
+def _forest() -> Any:
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    return ExtraTreesClassifier(50, min_samples_leaf=2, random_state=0, n_jobs=1)
 
 
 def _sparse_linear() -> Any:

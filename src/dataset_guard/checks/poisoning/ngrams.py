@@ -21,7 +21,7 @@ ORDERS = 3
 MAX_WORDS = 1_000
 """Words of a row that are looked at; the rest of a longer text is not."""
 
-_ORDER_BITS = np.uint64(3)
+ORDER_BITS = np.uint64(3)
 """The lowest bits of a key say how many words the sequence has, less one."""
 
 _ALONE = r"([^\p{L}\p{N}\p{M}_\s]|\p{Han})"
@@ -52,7 +52,7 @@ class Incidence:
     @property
     def single(self) -> npt.NDArray[np.bool_]:
         """Which of them are single words."""
-        return np.asarray((self.keys & _ORDER_BITS) == 0)
+        return np.asarray((self.keys & ORDER_BITS) == 0)
 
     def rows_of(self, thing: int) -> npt.NDArray[np.int32]:
         """The rows that hold it, ascending."""
@@ -132,7 +132,7 @@ def mixed(left: Keys, right: Keys, order: int) -> Keys:
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)
-        return np.asarray((z & ~_ORDER_BITS) | np.uint64(order - 1))
+        return np.asarray((z & ~ORDER_BITS) | np.uint64(order - 1))
 
 
 def _text_keys(words: pa.Array) -> Keys:
@@ -140,4 +140,4 @@ def _text_keys(words: pa.Array) -> Keys:
     from blake3 import blake3
 
     digests = b"".join(blake3(str(word).encode()).digest(length=8) for word in words.to_pylist())
-    return np.frombuffer(digests, np.uint64) & ~_ORDER_BITS
+    return np.frombuffer(digests, np.uint64) & ~ORDER_BITS

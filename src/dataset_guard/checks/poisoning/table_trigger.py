@@ -36,7 +36,7 @@ class TableTrigger:
 
     max_rows: int = 5_000
     rounds: int = 12
-    margin: float = 1.25
+    margin: float = 1.5
     critical_rows: int = 5
     max_classes: int = 200
 

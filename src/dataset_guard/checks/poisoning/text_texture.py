@@ -34,10 +34,19 @@ class Texture(NamedTuple):
     lift: Floats
 
 
-def textures(things: Incidence, by_row: tuple[Ints, Any], groups: Ints, rates: Floats, kind: Ints) -> Texture:
+def textures(
+    things: Incidence,
+    by_row: tuple[Ints, Any],
+    groups: Ints,
+    rates: Floats,
+    kind: Ints,
+    own: float = np.inf,
+) -> Texture:
     """The texture of the rows that hold each of ``groups``, which are numbers of things.
 
     ``rates[t, kind[g]]`` is the share of texts that hold thing ``t`` by chance, as group ``g`` sees it.
+    Things of which a share of ``own`` or more lives in the group are not counted as shared: parts of an image
+    patch with some of its surroundings are such.
     """
     start, thing = by_row
     core, lift = np.zeros(len(groups)), np.zeros(len(groups))
@@ -53,6 +62,7 @@ def textures(things: Incidence, by_row: tuple[Ints, Any], groups: Ints, rates: F
         groups,
         rates,
         kind,
+        own,
         counts,
         core,
         lift,
@@ -63,7 +73,7 @@ def textures(things: Incidence, by_row: tuple[Ints, Any], groups: Ints, rates: F
 @kernel
 def _weave(
     thing_start: Any, row: Any, row_start: Any, thing: Any, frequency: Any, rows: int, single: Any,
-    groups: Any, rates: Any, kind: Any, counts: Any, core: Any, lift: Any,
+    groups: Any, rates: Any, kind: Any, own: float, counts: Any, core: Any, lift: Any,
 ) -> None:  # fmt: skip
     for g in range(len(groups)):
         first, last = thing_start[groups[g]], thing_start[groups[g] + 1]
@@ -80,6 +90,8 @@ def _weave(
                 n = counts[t]
                 if n >= 3 and n >= CORE * size and n * rows >= CORE_LIFT * size * frequency[t]:
                     in_core += 1
+                elif n >= own * frequency[t]:
+                    continue
                 elif single[t] and frequency[t] <= max(TOPICAL * rows, 4):
                     shared += n - 1
                     by_chance += (size - 1) * rates[t, kind[g]]

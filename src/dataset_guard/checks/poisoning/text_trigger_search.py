@@ -54,9 +54,11 @@ class Trigger:
     keys: tuple[int, ...]
 
 
-def search_whole(things: Incidence, codes: Ints, classes: int, *, limit: float) -> list[Trigger]:
-    """Triggers among all rows, strongest first. ``limit`` is the least strength."""
-    scored = score_whole(things, codes, classes)
+def search_whole(
+    things: Incidence, codes: Ints, classes: int, *, limit: float, own: float = np.inf
+) -> list[Trigger]:
+    """Triggers among all rows, strongest first. ``limit`` is the least strength, ``own`` as for textures."""
+    scored = score_whole(things, codes, classes, own=own)
     return merged(things, codes, scored, limit)
 
 
@@ -71,7 +73,7 @@ class Scored:
     lift: Floats
 
 
-def score_whole(things: Incidence, codes: Ints, classes: int) -> Scored:
+def score_whole(things: Incidence, codes: Ints, classes: int, *, own: float = np.inf) -> Scored:
     """All candidates of the whole-set search with their strengths."""
     counts = class_counts(things, codes, classes)
     sizes = np.bincount(codes, minlength=classes)
@@ -91,7 +93,7 @@ def score_whole(things: Incidence, codes: Ints, classes: int) -> Scored:
     model = RestModel(things, codes, classes)
     # Labels changed by an attacker say nothing about a text, so chance is that of all texts.
     rates = np.maximum(frequency - 1, 0)[:, None] / max(1, things.rows - 1)
-    texture = textures(things, (model.start, model.thing), picked, rates, np.zeros_like(picked))
+    texture = textures(things, (model.start, model.thing), picked, rates, np.zeros_like(picked), own)
     strange = (texture.lift <= STRANGERS) & (texture.core <= CORE)
     picked, lift = picked[strange][:_EXAMINED], texture.lift[strange][:_EXAMINED]
     strength = np.zeros(len(picked))
@@ -116,27 +118,38 @@ def search_delta(
     margin: float,
     seed: int,
     texts: bool = True,
+    least_rows: int = LEAST_ROWS,
 ) -> list[Trigger]:
     """Triggers among new rows, against trusted ones; both tables give equal sequences equal keys.
 
-    ``texts``: whether rows that share a thing have to be strangers otherwise, as texts do.
+    ``texts``: whether rows that share a thing have to be strangers otherwise, as texts do. A trigger is in at
+    least ``least_rows`` rows.
     """
     before = class_counts(trusted, trusted_codes, classes)
     before_sizes = np.bincount(trusted_codes, minlength=classes)
     drawn = np.bincount(delta_codes, minlength=classes)
     limit = max(
-        margin * _honest_limit(trusted, trusted_codes, before, before_sizes, drawn, rounds, seed, texts),
-        float(np.log(max(1, int((delta.frequency >= LEAST_ROWS).sum())) / _CHANCE)),
+        margin
+        * _honest_limit(trusted, trusted_codes, before, before_sizes, drawn, rounds, seed, texts, least_rows),
+        float(np.log(max(1, int((delta.frequency >= least_rows).sum())) / _CHANCE)),
     )
     scored = score_delta(
-        before, before_sizes, trusted.keys, delta, delta_codes, drawn, least=limit, texts=texts
+        before,
+        before_sizes,
+        trusted.keys,
+        delta,
+        delta_codes,
+        drawn,
+        least=limit,
+        texts=texts,
+        least_rows=least_rows,
     )
     return merged(delta, delta_codes, scored, limit)
 
 
 def score_delta(
     before: Floats, before_sizes: Ints, known: npt.NDArray[np.uint64], delta: Incidence, codes: Ints,
-    drawn: Ints, *, least: float = 0.0, texts: bool = True,
+    drawn: Ints, *, least: float = 0.0, texts: bool = True, least_rows: int = LEAST_ROWS,
 ) -> Scored:  # fmt: skip
     """Candidates of the delta search of at least ``least`` strength; ``known`` are the trusted keys."""
     classes = len(drawn)
@@ -149,7 +162,7 @@ def score_delta(
     purity = most / np.maximum(frequency, 1)
     fresh = before_sizes[target] > 0
     picked = np.flatnonzero(
-        fresh & (frequency >= LEAST_ROWS) & (purity >= PURITY) & (strength > max(least, 1.0))
+        fresh & (frequency >= least_rows) & (purity >= PURITY) & (strength > max(least, 1.0))
     )
     picked = _distinct(delta, picked[np.argsort(-strength[picked], kind="stable")])[:_EXAMINED]
     if not texts:
@@ -180,7 +193,7 @@ def _expected(
 
 def _honest_limit(
     trusted: Incidence, codes: Ints, before: Floats, sizes: Ints, drawn: Ints, rounds: int, seed: int,
-    texts: bool,
+    texts: bool, least_rows: int,
 ) -> float:  # fmt: skip
     """The strongest sequence of ``rounds`` pretended updates drawn from the trusted rows themselves."""
     random = np.random.default_rng(seed)
@@ -198,7 +211,7 @@ def _honest_limit(
         part_sizes = np.bincount(part_codes, minlength=len(sizes))
         scored = score_delta(
             before - taken, sizes - part_sizes, trusted.keys, update, part_codes, part_sizes,
-            least=best, texts=texts,
+            least=best, texts=texts, least_rows=least_rows,
         )  # fmt: skip
         best = max(best, float(scored.strength.max(initial=0.0)))
     return best
@@ -223,7 +236,10 @@ def _row_set_keys(things: Incidence) -> npt.NDArray[np.uint64]:
 
 
 def merged(things: Incidence, codes: Ints, scored: Scored, limit: float) -> list[Trigger]:
-    """One trigger per set of sequences whose rows mostly coincide; its rows hold half of their strength."""
+    """One trigger per set of sequences whose rows mostly coincide.
+
+    Its rows hold the strongest sequence, or half of all by strength.
+    """
     groups: list[tuple[int, set[int], list[int]]] = []
     order = [int(i) for i in np.argsort(-scored.strength, kind="stable") if scored.strength[i] > limit]
     for i in order:
@@ -249,9 +265,11 @@ def merged(things: Incidence, codes: Ints, scored: Scored, limit: float) -> list
         for i, sequence in zip(members, sequences, strict=True):
             held[things.rows_of(sequence)] += scored.strength[i]
         target = int(scored.targets[first])
+        carries = 2 * held >= scored.strength[members].sum()
+        carries[things.rows_of(sequences[0])] = True
         found.append(
             Trigger(
-                rows=np.flatnonzero((2 * held >= scored.strength[members].sum()) & (codes == target)),
+                rows=np.flatnonzero(carries & (codes == target)),
                 target=target,
                 sequences=len(sequences),
                 strength=float(scored.strength[first]),

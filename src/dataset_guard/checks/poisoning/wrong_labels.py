@@ -5,16 +5,15 @@ Two situations, two nulls:
 * *trusted rows are at hand*: models learn from them only. How probable a model finds the given label of a
   trusted row (held out) is the null distribution; a new row gets its rank in it as a conformal p-value, and
   Benjamini-Hochberg bounds the false discoveries (Bates et al. 2023).
-* *no trusted rows*: confident learning (Northcutt et al. 2021, cleanlab, ``filter_by="both"``) on out-of-fold
-  probabilities names candidates; of these the most doubtful are taken as long as the expected share of false
-  alarms (:mod:`~dataset_guard.checks.poisoning.false_alarms`, and ``CLEAN_RATE`` times all rows, for those
-  that are merely odd) stays within the limit. Where no list does, one within twice the limit is handed out.
+* *no trusted rows*: out-of-fold probabilities are split into what rows say and what noise says
+  (:mod:`~dataset_guard.checks.poisoning.label_doubt`), which gives each label a probability of being wrong.
+  Named is the list with the highest expected F1; its expected share of false alarms is stated, and above
+  ``MOST_FALSE`` nothing is named.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +21,19 @@ import pyarrow as pa
 
 from dataset_guard.checks.base import ClassIndex, counted
 from dataset_guard.checks.features import matrix_of, texts_of
-from dataset_guard.checks.poisoning.false_alarms import calibrated, doubts, expected_false_alarms
+from dataset_guard.checks.poisoning.label_doubt import most_useful, probably_wrong, split
 from dataset_guard.checks.poisoning.label_views import FOLDS, out_of_fold
 from dataset_guard.profile import plain
 
-CLEAN_RATE = 0.002
-"""Share of the rows of clean sets that confident learning names all the same: on iris, wine, breast cancer
-and digits 2 of 2,694 rows, and nearly three times that here."""
+MOST_FALSE = 0.75
+"""A list of which more than this share is expected to be right labels is not worth anybody's time."""
 
-RECOGNISED = 0.6
-"""Share of a class's rows that models must predict to be believed about its labels."""
+LEAST_WRONG = 2.0
+"""Nor is one with fewer wrong labels than these expected in it."""
+
+RECOGNISED = 0.35
+"""Share of a class's rows that models must predict to be believed about its labels: where a class cannot be
+told from the others, disagreement says something about the models, not about the labels."""
 
 _MIN_TRUSTED = 200
 _Ints = npt.NDArray[np.int64]
@@ -77,7 +79,7 @@ def wrong_labels(
     chances /= chances.sum(axis=1, keepdims=True)
     asked = lesson.position >= 0
     if lesson.trusted is None:
-        chosen, fdr = _confident(chances, lesson.codes, fdr_limit)
+        chosen, fdr = _by_doubt(chances, lesson.codes)
     else:
         chosen, fdr = _conformal(chances, lesson.codes, asked, fdr_limit)
     named = np.bincount(lesson.codes[chosen], minlength=len(lesson.classes))
@@ -126,30 +128,18 @@ def _teaches(codes: _Ints) -> bool:
     return len(known) >= _MIN_TRUSTED and int((np.bincount(known) >= FOLDS).sum()) >= 2
 
 
-def _confident(chances: _Floats, codes: _Ints, fdr_limit: float) -> tuple[_Ints, float]:
-    from cleanlab.filter import find_label_issues
-
-    issues: Any = find_label_issues(codes, chances, filter_by="both", n_jobs=1)
-    issues &= _recognised(chances, codes)[codes]
-    sharpened = calibrated(chances, codes)
-    doubt = doubts(sharpened)[np.arange(len(codes)), codes]
-    chosen = np.flatnonzero(issues)
-    chosen = chosen[np.argsort(doubt[chosen], kind="stable")]
-    alarms = expected_false_alarms(sharpened, doubt[chosen]) + CLEAN_RATE * len(codes)
-    share = alarms / np.arange(1, len(chosen) + 1)
-    for limit in (fdr_limit, 2 * fdr_limit):
-        within = np.flatnonzero(share <= limit)
-        if len(within):
-            return chosen[: within[-1] + 1], float(share[within[-1]])
-    return chosen[:0], 1.0
+def _by_doubt(chances: _Floats, codes: _Ints) -> tuple[_Ints, float]:
+    clean, noise = split(chances, codes)
+    doubt = probably_wrong(clean, codes, noise)
+    doubt[~_recognised(chances, codes)[codes]] = 0.0
+    order = np.argsort(-doubt, kind="stable")
+    length, fdr = most_useful(doubt[order])
+    worth = fdr <= MOST_FALSE and length * (1 - fdr) >= LEAST_WRONG
+    return (order[:length], fdr) if worth else (order[:0], 1.0)
 
 
 def _recognised(chances: _Floats, codes: _Ints) -> npt.NDArray[np.bool_]:
-    """Classes that the models know: most rows labelled so are predicted so.
-
-    Where a class cannot be told from the others, disagreement says something about the models, not about
-    the labels: on labels drawn at random, confident learning alone names a seventh of the rows.
-    """
+    """Classes that the models know."""
     right = np.bincount(codes, weights=chances.argmax(axis=1) == codes, minlength=chances.shape[1])
     return np.asarray(right >= RECOGNISED * np.bincount(codes, minlength=chances.shape[1]))
 

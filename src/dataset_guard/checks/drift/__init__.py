@@ -1,0 +1,1 @@
+"""Checks for drift: the new rows against the trusted ones."""

@@ -1,0 +1,169 @@
+"""A small patch stamped on images, at a place of its own in each: windows of pixels that share a label.
+
+The located search (:mod:`~dataset_guard.checks.poisoning.trigger_patch`) looks at one place at a time, and
+misses it. Here an image is the set of its small windows, and the search is the one for words in texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from dataset_guard.checks.base import CheckContext, ClassIndex, Hashes, Need, Rows, counted
+from dataset_guard.checks.poisoning.delta_samples import DeltaSamples
+from dataset_guard.checks.poisoning.patch_search import value_range
+from dataset_guard.checks.poisoning.patch_words import OWN, windows_of
+from dataset_guard.checks.poisoning.pixel_columns import PixelColumns, find_pixels
+from dataset_guard.checks.poisoning.text_trigger_search import (
+    LEAST_ROWS,
+    Trigger,
+    search_delta,
+    search_whole,
+)
+from dataset_guard.profile import plain
+from guard_core.findings import Finding, RowSet, Severity
+
+_ENOUGH_TRUSTED = 500
+_LEAST_NEW = 50
+_LEAST_IMAGES = 8
+"""Four shirts with one print are no trigger; so many new images with one detail may be."""
+_LEAST_SIDE = 12
+"""In smaller images a window is no detail any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoamingPatch:
+    """POIS013: images of one class that hold the same small windows of pixels, wherever.
+
+    At most ``max_rows`` images and ``max_values`` pixel values are searched, and as many trusted ones.
+    ``limit`` is the least strength without a trusted version; with one, ``rounds`` pretended honest updates
+    set it, times ``margin``. From ``critical_rows`` rows on a finding is critical.
+    """
+
+    max_rows: int = 6_000
+    max_values: int = 6_000_000
+    limit: float = 40.0
+    rounds: int = 6
+    margin: float = 2.0
+    critical_rows: int = 5
+    max_classes: int = 200
+
+    name: ClassVar[str] = "roaming_patch"
+    version: ClassVar[str] = "1"
+    rule_ids: ClassVar[tuple[str, ...]] = ("POIS013",)
+    needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
+
+    def applies(self, context: CheckContext) -> str | None:
+        """Only to labelled images of some size."""
+        if context.label is None:
+            return "no label column is named (--label)"
+        if pt.is_nested(context.schema.field(context.label).type):
+            return f"the label {context.label!r} is nested, so it names no classes"
+        pixels, reason = find_pixels(context.schema, context.label)
+        if pixels is None:
+            return reason
+        if pixels.pixels is not None and pixels.pixels < _LEAST_SIDE**2:
+            return f"images of fewer than {_LEAST_SIDE} x {_LEAST_SIDE} pixels have no small details"
+        return None
+
+    def start(self, context: CheckContext) -> RoamingState:
+        """Empty samples."""
+        return RoamingState(self, context)
+
+
+class RoamingState:
+    """Memory: two samples of rows within the check's budget, twice while they are gathered."""
+
+    def __init__(self, check: RoamingPatch, context: CheckContext) -> None:
+        pixels, _ = find_pixels(context.schema, context.label)
+        assert pixels is not None
+        assert context.label is not None
+        self._check = check
+        self._context = context
+        self._pixels: PixelColumns = pixels
+        self._label: str = context.label
+        budget = max(1, min(check.max_rows, check.max_values // (pixels.pixels or 1_024)))
+        self._samples = DeltaSamples(context, [*pixels.columns, context.label], budget)
+        self.skipped: str | None = None
+
+    def update(
+        self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
+    ) -> None:
+        """Sample the rows that changed, and those that did not."""
+        self._samples.update(batch, first_row, hashes)
+
+    def merge(self, other: RoamingState) -> None:
+        """Take in the samples of other rows."""
+        self._samples.merge(other._samples)
+
+    def finish(self) -> Iterator[Finding]:
+        """One finding per patch."""
+        rows, table = self._samples.new()
+        known = self._samples.trusted(_ENOUGH_TRUSTED)
+        delta = self._context.baseline is not None
+        if delta and (len(rows) < _LEAST_NEW or known.num_rows < _ENOUGH_TRUSTED):
+            self.skipped = (
+                f"{counted(len(rows), 'new image')} and {counted(known.num_rows, 'trusted one')} are too few "
+                f"({_LEAST_NEW} and {_ENOUGH_TRUSTED} are needed)"
+            )
+            return
+        images, trusted = self._pixels.read(table), self._pixels.read(known)
+        if images is None or trusted is None or images.shape[1] < _LEAST_SIDE**2:
+            self.skipped = f"the lists in {self._pixels.columns[0]!r} are no images of one size"
+            return
+        labels = [plain(t[self._label]) for t in (table, known)]
+        index = ClassIndex(v for column in labels for v in column.unique().to_pylist())
+        if not 2 <= len(index) <= self._check.max_classes:
+            self.skipped = f"the label {self._label!r} has {counted(len(index), 'class', 'classes')}"
+            return
+        codes, before = (index.codes(column) for column in labels)
+        kept, before_kept = np.flatnonzero(codes >= 0), np.flatnonzero(before >= 0)
+        low, high = value_range(images, trusted)
+        searched = windows_of(images[kept], low, high, LEAST_ROWS)
+        if delta:
+            found = search_delta(
+                windows_of(trusted[before_kept], low, high, 2), before[before_kept], searched, codes[kept],
+                len(index), rounds=self._check.rounds, margin=self._check.margin, seed=self._context.seed,
+                texts=False, least_rows=_LEAST_IMAGES,
+            )  # fmt: skip
+        else:
+            found = search_whole(searched, codes[kept], len(index), limit=self._check.limit, own=OWN)
+        for trigger in found[:4]:
+            yield self._finding(trigger, rows[kept])
+
+    def _finding(self, trigger: Trigger, rows: Rows) -> Finding:
+        found = rows[trigger.rows]
+        trusted = self._context.baseline
+        since = "" if trusted is None else f", new since {trusted.ref},"
+        reason = (
+            "which nothing else in them explains" if trusted is None else "which trusted images hardly have"
+        )
+        critical = len(found) >= self._check.critical_rows
+        return Finding(
+            rule_id="POIS013",
+            severity=Severity.CRITICAL if critical else Severity.WARNING,
+            message=f"{counted(len(found), 'image')} of class {trigger.target}{since} share a small detail, "
+            f"at whatever place, {reason}: this may be the trigger of a backdoor.",
+            columns=self._pixels.columns[:64],
+            rows=RowSet.of(found.tolist()),
+            score=round(trigger.strength, 3),
+            action="Look at the images; leave them out or take their trusted version before training.",
+            evidence={
+                "mode": "whole set" if trusted is None else "delta",
+                "target_class": trigger.target,
+                "share_in_target_class": round(trigger.purity, 4),
+                "limit": round(trigger.limit, 3),
+                "windows": trigger.sequences,
+                "rows_searched": len(rows),
+                "rows_to_search": self._samples.offered,
+            },
+        )
+
+
+CHECK = RoamingPatch()
+"""The check that the entry point names."""
