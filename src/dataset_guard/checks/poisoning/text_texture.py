@@ -27,10 +27,12 @@ TOPICAL = 0.02
 
 
 class Texture(NamedTuple):
-    """Per group: ``core``, the mean share of a text that is core; ``lift``, how many times more often than
-    by chance two of its texts share another topical word."""
+    """Per group: ``core``, the mean share of a text that is core; ``size``, the mean number of things that
+    are; ``lift``, how many times more often than by chance two of its texts share another topical word.
+    """
 
     core: Floats
+    size: Floats
     lift: Floats
 
 
@@ -49,7 +51,7 @@ def textures(
     patch with some of its surroundings are such.
     """
     start, thing = by_row
-    core, lift = np.zeros(len(groups)), np.zeros(len(groups))
+    core, size, lift = np.zeros(len(groups)), np.zeros(len(groups)), np.zeros(len(groups))
     counts = np.zeros(things.number, np.int32)
     _weave(
         things.start,
@@ -65,15 +67,16 @@ def textures(
         own,
         counts,
         core,
+        size,
         lift,
     )
-    return Texture(core, lift)
+    return Texture(core, size, lift)
 
 
 @kernel
 def _weave(
     thing_start: Any, row: Any, row_start: Any, thing: Any, frequency: Any, rows: int, single: Any,
-    groups: Any, rates: Any, kind: Any, own: float, counts: Any, core: Any, lift: Any,
+    groups: Any, rates: Any, kind: Any, own: float, counts: Any, core: Any, cores: Any, lift: Any,
 ) -> None:  # fmt: skip
     for g in range(len(groups)):
         first, last = thing_start[groups[g]], thing_start[groups[g] + 1]
@@ -99,4 +102,5 @@ def _weave(
             for j in range(row_start[row[i]], row_start[row[i] + 1]):
                 counts[thing[j]] = 0
         core[g] = in_core / max(words, 1)
+        cores[g] = in_core / max(size, 1)
         lift[g] = (shared + 1.0) / (by_chance + 1.0)

@@ -143,7 +143,8 @@ class TriggerState:
             if delta
             else "decides their label against everything else they say"
         )
-        critical = len(found) >= self._check.critical_rows
+        sure = delta is not None or trigger.strength > 2 * trigger.limit
+        critical = sure and len(found) >= self._check.critical_rows
         return Finding(
             rule_id="POIS011",
             severity=Severity.CRITICAL if critical else Severity.WARNING,

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from dataset_guard.checks.poisoning.ngrams import Incidence
 from dataset_guard.checks.poisoning.patch_search import surprise
 from dataset_guard.checks.poisoning.text_rest import RestModel, class_counts, contradicted, unexplained
-from dataset_guard.checks.poisoning.text_texture import textures
+from dataset_guard.checks.poisoning.text_texture import Texture, textures
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -35,6 +35,9 @@ STRANGERS = 2.5
 """Largest lift of shared topical words between texts that are strangers."""
 CORE = 0.4
 """Largest share of a text that a trigger and what comes with it may be."""
+CORE_SIZE = 40.0
+"""Largest number of words and sequences that a trigger has: a sentence of 14 words has 39. What is longer
+and in most of the texts is a template or a quotation."""
 _EXAMINED = 2_000
 _CHANCE = 1e-3
 
@@ -94,7 +97,7 @@ def score_whole(things: Incidence, codes: Ints, classes: int, *, own: float = np
     # Labels changed by an attacker say nothing about a text, so chance is that of all texts.
     rates = np.maximum(frequency - 1, 0)[:, None] / max(1, things.rows - 1)
     texture = textures(things, (model.start, model.thing), picked, rates, np.zeros_like(picked), own)
-    strange = (texture.lift <= STRANGERS) & (texture.core <= CORE)
+    strange = _strangers(texture)
     picked, lift = picked[strange][:_EXAMINED], texture.lift[strange][:_EXAMINED]
     strength = np.zeros(len(picked))
     for i, thing in enumerate(picked):
@@ -105,6 +108,12 @@ def score_whole(things: Incidence, codes: Ints, classes: int, *, own: float = np
         if against > 0:
             strength[i] = unexplained(labels, chances) + against
     return Scored(picked, target[picked], strength, purity[picked], lift)
+
+
+def _strangers(texture: Texture) -> npt.NDArray[np.bool_]:
+    """Which groups have nothing in common but a short sequence."""
+    short = (texture.core <= CORE) & (texture.size <= CORE_SIZE)
+    return np.asarray(short & (texture.lift <= STRANGERS))
 
 
 def search_delta(
@@ -173,7 +182,7 @@ def score_delta(
         np.maximum(frequency - 1, 0)[:, None] / max(1, delta.rows - 1),
     )
     texture = textures(delta, delta.by_row(), picked, rates, target[picked])
-    strange = (texture.lift <= STRANGERS) & (texture.core <= CORE)
+    strange = _strangers(texture)
     picked = picked[strange]
     return Scored(picked, target[picked], strength[picked], purity[picked], texture.lift[strange])
 
