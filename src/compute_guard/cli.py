@@ -174,6 +174,18 @@ def status(ctx: click.Context, output_format: str) -> None:
     click.echo("jobs     " + (", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "none yet"))
 
 
+@compute.command("rotate-token")
+@click.argument("tenant")
+@click.option("--end-grace", is_flag=True, help="Also stop accepting the token before this one.")
+@click.pass_context
+def rotate_token(ctx: click.Context, tenant: str, end_grace: bool) -> None:
+    """Give TENANT's workers a new token. Nothing is restarted; running workers keep the one they have."""
+    from compute_guard import local_cluster
+
+    local_cluster.rotate_token(ctx.obj.home(), tenant, end_grace=end_grace)
+    click.echo(f"{tenant}: new workers get a new token" + (", the old one has ended" if end_grace else ""))
+
+
 @compute.group()
 def quota() -> None:
     """Queues, what they may use and what they use."""

@@ -299,6 +299,21 @@ def down(home: Home) -> int:
     return len(found | late)
 
 
+def rotate_token(home: Home, tenant: str, *, end_grace: bool = False) -> None:
+    """Replace the token that Ray's protocols know ``tenant`` by. Raises UserError without gates here."""
+    cluster = load_cluster(home.path("ray"))
+    if cluster is None or cluster.profile not in GATED or not cluster.temp_dir:
+        raise UserError("no cluster with gates was started from this home; see: trainguard compute status")
+    if tenant not in home.tenants():
+        raise UserError(f"there is no tenant {tenant!r} in the policy data; add it to tenants.yaml")
+    from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens
+
+    tokens = Tokens(Path(cluster.temp_dir) / "head" / "guard" / TOKENS_FOLDER)
+    tokens.rotate(tenant)
+    if end_grace:
+        tokens.revoke_old(tenant)
+
+
 def status(home: Home) -> Status:
     """Look at the cluster of ``home``: its processes, and whether the dashboard answers as a guarded one."""
     cluster = load_cluster(home.path("ray"))

@@ -172,3 +172,14 @@ def test_without_a_policy_directory_a_change_is_staged_and_not_in_force(traingua
     assert done.exit_code == 0, (done.output, done.exception)
     assert "staged in shadow" in done.output
     assert Gateway(home).quotas().queues["acme"].weight == 2
+
+
+def test_a_token_is_rotated_only_where_there_are_gates(trainguard):
+    done = trainguard("compute", "rotate-token", "acme")
+    assert "no cluster with gates was started from this home" in str(done.exception)
+
+
+def test_nodes_and_pools_need_a_profile_with_gates(trainguard):
+    done = trainguard("compute", "up", "--nodes", "2")
+    assert done.exit_code == 2
+    assert "--nodes and --pool need --profile gate or hardened" in done.output

@@ -51,14 +51,6 @@ class LeaseBook:
         """What a workload's leases come to."""
         return Amounts(self._sums[workload]) if workload in self._sums else NOTHING
 
-    def workloads(self) -> frozenset[str]:
-        """The workloads that hold anything."""
-        return frozenset(lease.workload for lease in self._leases.values())
-
-    def with_more(self, workload: str, more: Amounts) -> Amounts:
-        """What `workload` would hold with ``more``."""
-        return self.held(workload) + more
-
     def fits(self, workload: str, more: Amounts, credit: Mapping[str, int]) -> bool:
         """Whether ``more`` stays within ``credit``; a resource that is not in ``more`` is not looked at."""
         sums = self._sums.get(workload, {})

@@ -32,9 +32,4 @@ def _add(selector: Any, pools: Sequence[str]) -> None:
 
 def fence_bundle(bundle: Any, pools: Sequence[str]) -> None:
     """Confine a placement group's bundle, whose selector is a map of key to expression."""
-    bundle.label_selector[POOL_LABEL] = selector(pools)
-
-
-def selector(pools: Sequence[str]) -> str:
-    """``pools`` as Ray's selector expression, e.g. for ``entrypoint_label_selector``."""
-    return "in(" + ",".join(pools or [NOWHERE]) + ")"
+    bundle.label_selector[POOL_LABEL] = "in(" + ",".join(pools or [NOWHERE]) + ")"

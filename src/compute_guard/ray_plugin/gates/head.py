@@ -26,7 +26,7 @@ from compute_guard.ray_plugin.gates.nodes import Nodes
 from compute_guard.ray_plugin.gates.settings import HeadConfig
 from compute_guard.ray_plugin.gates.sweep import Sweep
 from compute_guard.ray_plugin.gates.tenancy import Jobs
-from compute_guard.ray_plugin.gates.tokens import Tokens
+from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens
 from compute_guard.ray_plugin.gates.users import Users
 from compute_guard.ray_plugin.gates.wire import Front, Upstream, serve
 from guard_core.errors import GuardError
@@ -36,7 +36,6 @@ from guard_core.home import Home
 logger = logging.getLogger(__name__)
 JOBS_FILE = "jobs.jsonl"
 USERS_FILE = "users.json"
-TOKENS_FOLDER = "tokens"
 READY_FILE = "ready"
 SWEEP_SECONDS = 0.5
 

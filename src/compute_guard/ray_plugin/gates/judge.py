@@ -52,8 +52,6 @@ class Judge:
         self._fresh_until = 0.0
         self._quotas: Quotas | None = None
         self._trouble = "policies were not loaded yet"
-        self.asked = 0
-        self.remembered = 0
 
     async def refresh(self) -> None:
         """Take up edited policies; at most once a second."""
@@ -94,7 +92,6 @@ class Judge:
             return Verdict(False, self._trouble, undecidable=True)
         known = self._known.get(key)
         if known is not None:
-            self.remembered += 1
             return known
         revision = self._revision
         loop = asyncio.get_running_loop()
@@ -107,7 +104,6 @@ class Judge:
             )
         except (GuardError, OSError) as error:
             return Verdict(False, str(error), undecidable=True)
-        self.asked += 1
         if decision.undecidable:
             return Verdict(False, decision.explain(), undecidable=True)
         text = "" if decision.allow else f"{decision.explain()} (decision {decision.decision_id})"

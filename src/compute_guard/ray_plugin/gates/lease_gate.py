@@ -78,7 +78,7 @@ class LeaseGate:
                 return _nothing(pb.CancelWorkerLeaseReply)
             return await self._forward(call, request)
         reply = await self._forward(call, request)
-        self._release(pb.ReturnWorkerLeaseRequest.FromString(request).lease_id.hex())
+        self._give_back(pb.ReturnWorkerLeaseRequest.FromString(request).lease_id.hex())
         return reply
 
     def _own(self, call: Call, request: bytes) -> None:
@@ -121,7 +121,7 @@ class LeaseGate:
                 raise
             if asking.cancelled():
                 return _refused("the request was taken back", _INTENDED)
-            self._release(lease, told=False)
+            self._give_back(lease)
             raise
         finally:
             self._held.pop(lease, None)
@@ -136,7 +136,7 @@ class LeaseGate:
             raw = await self._forward(call, message.SerializeToString())
             reply = pb.RequestWorkerLeaseReply.FromString(raw)
         except BaseException:
-            self._release(lease, told=False)
+            self._give_back(lease)
             raise
         worker = reply.worker_address.worker_id
         if worker:
@@ -144,13 +144,12 @@ class LeaseGate:
             self._line.tell({"op": "settle", "lease": lease, "worker": worker.hex()})
         else:
             # Spilled to another node, rejected, cancelled: nothing is held here.
-            self._release(lease, told=False)
+            self._give_back(lease)
         return raw
 
-    def _release(self, lease: str, *, told: bool = True) -> None:
-        known = self._grants.drop(lease)
-        if known or not told:
-            self._line.tell({"op": "release", "lease": lease})
+    def _give_back(self, lease: str) -> None:
+        self._grants.drop(lease)
+        self._line.tell({"op": "release", "lease": lease})
 
 
 def _question(call: Call, spec: Any) -> Mapping[str, Any]:

@@ -28,6 +28,7 @@ from guard_core.files import write_atomic
 
 logger = logging.getLogger(__name__)
 COMPARE_SECONDS = 1.0
+RECOVERED = "worker:"
 BLOCKED_SECONDS = 0.2
 _LOAD = "/ray.rpc.NodeManagerService/GetResourceLoad"
 _STATS = "/ray.rpc.NodeManagerService/GetNodeStats"
@@ -149,8 +150,16 @@ class Node:
     async def _compare(self) -> None:
         """Grants whose worker is gone (twice in a row) are given back, whatever was lost on the way."""
         stats = await self._stats()
-        alive = {row.worker_id.hex() for row in stats.core_workers_stats}
-        gone = {grant.lease for grant in self.grants.all() if grant.worker and grant.worker not in alive}
+        rows = {row.worker_id.hex(): row for row in stats.core_workers_stats}
+        gone = {grant.lease for grant in self.grants.all() if grant.worker and grant.worker not in rows}
+        # A recovered lease has no id that Ray would ever give back; its worker's idleness ends it.
+        gone |= {
+            grant.lease
+            for grant in self.grants.all()
+            if grant.lease.startswith(RECOVERED)
+            and grant.worker in rows
+            and not rows[grant.worker].used_resources
+        }
         for lease in gone & self._missing:
             self.grants.drop(lease)
             self.line.tell({"op": "release", "lease": lease})
@@ -167,7 +176,7 @@ def _grants_in(stats: Any) -> list[Grant]:
         if row.worker_type == common_pb2.WORKER and row.job_id.strip(b"\xff"):
             found.append(
                 Grant(
-                    lease=f"worker:{row.worker_id.hex()}",
+                    lease=RECOVERED + row.worker_id.hex(),
                     job=row.job_id.hex(),
                     workload="",
                     tenant="",

@@ -7,7 +7,7 @@ port. A raylet whose gate has not reported is a rogue node and is refused.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,10 +86,6 @@ class Nodes:
         """Ids of the living nodes in ``pools``."""
         wanted = frozenset(pools)
         return frozenset(fact.id for fact in self._facts.values() if fact.pool in wanted)
-
-    def living(self) -> Collection[NodeFact]:
-        """Living nodes."""
-        return tuple(self._facts.values())
 
     async def refresh(self) -> tuple[str, ...]:
         """Read the GCS's table. Names of nodes that are gone since the last look."""

@@ -13,8 +13,7 @@ from ray.core.generated import gcs_service_pb2 as pb
 
 from compute_guard.connection import Cluster
 from compute_guard.ray_body import POOL_LABEL
-from compute_guard.ray_plugin.gates.head import TOKENS_FOLDER
-from compute_guard.ray_plugin.gates.tokens import Tokens
+from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens
 from guard_core.doctor import Probe
 
 AREA = "compute"

@@ -76,10 +76,6 @@ class Jobs:
         job = self._jobs.get(raw[_TASK_BYTES - _JOB_BYTES : _TASK_BYTES].hex())
         return job.tenant if job is not None else None
 
-    def of_workload(self, workload: str) -> tuple[Job, ...]:
-        """Every driver a submission ever had."""
-        return tuple(job for job in self._jobs.values() if job.workload == workload)
-
     def all(self) -> Iterable[Job]:
         """Every job."""
         return tuple(self._jobs.values())
