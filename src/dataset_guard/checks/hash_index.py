@@ -33,6 +33,11 @@ class HashIndex:
     def __len__(self) -> int:
         return len(self._hi)
 
+    @property
+    def sizes(self) -> _Ints:
+        """How many rows each distinct hash has."""
+        return self._counts
+
     def positions(self, hashes: Hashes) -> _Ints:
         """Where each hash is, or -1. Queries are sorted first, which keeps the search inside the cache."""
         found = np.full(len(hashes), -1, np.int64)

@@ -6,7 +6,6 @@ numbers: see :func:`chance_of` and docs/rules/LEAK002.md.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, counted, set_name
-from dataset_guard.checks.hash_index import HashIndex
+from dataset_guard.checks.leakage.chance import chance_of, group_sizes
 from dataset_guard.hash_store import joined
 from guard_core.findings import Finding, RowSet, Severity
 
@@ -37,7 +36,7 @@ class ExactOverlap:
     chance_critical: float = 1e-3
 
     name: ClassVar[str] = "exact_overlap"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "3"
     rule_ids: ClassVar[tuple[str, ...]] = ("LEAK001", "LEAK002", "QUAL003")
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes", "feature_hashes"})
 
@@ -87,6 +86,8 @@ class OverlapState:
             yield self._within(first, repeats)
         if features is not None:
             yield from self._conflicts(hashes, features)
+        if against and features is not None:
+            first, _ = first_of(features)  # a row that comes again with another label comes again
         for reference in against:
             yield from self._shared(reference, hashes, features, first)
 
@@ -141,7 +142,13 @@ class OverlapState:
         shared = equal | other_label
         if not shared.any():
             return
-        chance = chance_of(shared, first, whole)
+        other = whole if features is None else context.features_of(reference)
+        at = np.unique(other.positions((hashes if features is None else features)[shared]))
+        # From both sides: whoever copies rows twice makes this set look repetitive, but not the other one.
+        chance = min(
+            chance_of(group_sizes(first), len(np.unique(first[shared])), whole.total),
+            chance_of(other.sizes, int((at >= 0).sum()), len(hashes)),
+        )
         same_split = context.split is not None and context.split == reference.split
         critical = chance < self._check.chance_critical and not same_split
         copies = int(equal.sum())
@@ -164,36 +171,6 @@ class OverlapState:
                 "splits": f"{context.split or 'unknown'} / {reference.split or 'unknown'}",
             },
         )
-
-
-def chance_of(shared: npt.NDArray[np.bool_], first: FirstRows, reference: HashIndex) -> float:
-    """Probability of at least so many shared rows if they repeat as often as rows of the set itself do.
-
-    The rows that are *not* shared tell how often two independent rows of this kind are equal: ``p`` pairs
-    among ``m`` rows. With one pair added (so that "never seen" is not "impossible"), the expected number of
-    shared rows is ``(p + 1) / (m (m - 1) / 2) * rows * reference rows``; the tail is Poisson's.
-    """
-    own = ~shared
-    m = int(own.sum())
-    if m < 2:
-        return 0.0 if reference.total > 1 else 1.0
-    _, copies = np.unique(first[own & (first != np.arange(len(first)))], return_counts=True)
-    pairs = float((copies.astype(np.float64) * (copies + 1) / 2).sum()) + 1.0
-    expected = pairs / (m * (m - 1) / 2) * len(shared) * reference.total
-    return poisson_tail(int(shared.sum()), expected)
-
-
-def poisson_tail(at_least: int, mean: float) -> float:
-    """P(X >= at_least) for a Poisson number X; 1.0 where ``at_least`` is not above the mean."""
-    if at_least <= mean:
-        return 1.0
-    log_term = at_least * math.log(mean) - mean - math.lgamma(at_least + 1)
-    total, term, k = 0.0, 1.0, at_least
-    while term > 1e-17 * max(total, 1e-300) and k < at_least + 10_000:
-        total += term
-        k += 1
-        term *= mean / k
-    return min(1.0, math.exp(max(log_term, -745.0)) * total)
 
 
 CHECK = ExactOverlap()

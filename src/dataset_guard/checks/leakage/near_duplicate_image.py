@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, Rows, counted, set_name
+from dataset_guard.checks.leakage.chance import chance_of, group_sizes
 from dataset_guard.checks.leakage.columns import plain_type
-from dataset_guard.checks.leakage.exact_overlap import poisson_tail
 from dataset_guard.checks.poisoning.pixel_columns import find_pixels
 from dataset_guard.checks.sampling import RowSample
 from dataset_guard.profile import plain
@@ -169,7 +169,7 @@ class ImageState:
         own = f"{self._context.tenant}/{self._context.name}"
         for reference in self._context.against:
             if set_name(reference) != own:
-                yield from self._shared(reference, rows, pictures, len(repeats))
+                yield from self._shared(reference, rows, pictures, first)
 
     def _within(self, rows: Rows, first: Rows, repeats: Rows, flipped: int) -> Finding:
         share = len(repeats) / len(rows)
@@ -192,7 +192,7 @@ class ImageState:
         )
 
     def _shared(
-        self, reference: Reference, rows: Rows, pictures: npt.NDArray[np.float32], repeats: int
+        self, reference: Reference, rows: Rows, pictures: npt.NDArray[np.float32], first: Rows
     ) -> Iterator[Finding]:
         source = reference.open()
         if source is None or any(n not in source.schema.names for n in self._pictures.columns):
@@ -209,8 +209,7 @@ class ImageState:
         found, at = np.unique(one, return_index=True)
         if not len(found):
             return
-        expected = 2.0 * (repeats + 1) / len(rows) * len(theirs)
-        chance = poisson_tail(len(found), expected)
+        chance = chance_of(group_sizes(first), len(np.unique(first[found])), len(theirs))
         same = self._context.split is not None and self._context.split == reference.split
         kind = f"the {reference.split} set" if reference.split else "the set"
         yield Finding(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, Rows, counted, set_name
-from dataset_guard.checks.leakage.exact_overlap import poisson_tail
+from dataset_guard.checks.leakage.chance import chance_of, group_sizes
 from dataset_guard.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
 
@@ -41,7 +41,7 @@ class NearDuplicateText:
     chance_critical: float = 1e-3
 
     name: ClassVar[str] = "near_duplicate_text"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "3"
     rule_ids: ClassVar[tuple[str, ...]] = ("LEAK003",)
     needs: ClassVar[frozenset[Need]] = frozenset()
 
@@ -205,7 +205,7 @@ class NearDuplicateState:
         if len(repeats):
             yield self._within(name, collected, texts, first, repeats)
         for reference in against:
-            yield from self._shared(name, collected, texts, len(repeats), reference)
+            yield from self._shared(name, collected, texts, reference)
 
     def _within(self, name: str, collected: Collected, texts: Any, first: Any, repeats: Any) -> Finding:
         share = len(repeats) / len(texts)
@@ -234,10 +234,8 @@ class NearDuplicateState:
             "sampled_share": round((collected.limit + 1) / 2**64, 6),
         }
 
-    def _shared(
-        self, name: str, collected: Collected, texts: Any, repeats: int, reference: Reference
-    ) -> Iterator[Finding]:
-        from dataset_guard.checks.leakage.lsh import matches
+    def _shared(self, name: str, collected: Collected, texts: Any, reference: Reference) -> Iterator[Finding]:
+        from dataset_guard.checks.leakage.lsh import clusters, matches
 
         source = reference.open()
         if (
@@ -268,8 +266,12 @@ class NearDuplicateState:
         found = np.flatnonzero(partner >= 0)
         if not len(found):
             return
-        expected = 2.0 * (repeats + 1) / max(1, len(texts)) * len(theirs)
-        chance = poisson_tail(len(found), expected)
+        groups = clusters(texts, self._check.similarity)
+        others = clusters(theirs, self._check.similarity)
+        chance = min(
+            chance_of(group_sizes(groups), len(np.unique(groups[found])), len(theirs)),
+            chance_of(group_sizes(others), len(np.unique(others[partner[found]])), len(texts)),
+        )
         same = self._context.split is not None and self._context.split == reference.split
         critical = chance < self._check.chance_critical and not same
         kind = f"the {reference.split} set" if reference.split else "the set"

@@ -6,7 +6,8 @@ import pytest
 from check_kit import Registered, only, rules, scan
 
 from dataset_guard.checks.base import CheckContext
-from dataset_guard.checks.leakage.exact_overlap import CHECK, poisson_tail
+from dataset_guard.checks.leakage.chance import chance_of, poisson_tail
+from dataset_guard.checks.leakage.exact_overlap import CHECK
 from dataset_guard.rowhash import RowHasher
 from guard_core.findings import Severity
 
@@ -132,3 +133,17 @@ def test_the_poisson_tail_is_that_of_scipy(at_least, mean):
 
     expected = 1.0 if at_least <= mean else poisson.sf(at_least - 1, mean)
     assert poisson_tail(at_least, mean) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("values", [40, 400, 4_000])
+def test_a_split_by_chance_of_rows_that_repeat_by_nature_is_no_leak(values):
+    rng = np.random.default_rng(values)
+    rows = np.concatenate([rng.integers(0, values, 1_500), 10**6 + np.arange(500)])
+    rng.shuffle(rows)
+    train, test = rows[:1_400], rows[1_400:]
+    _, sizes = np.unique(train, return_counts=True)
+    assert chance_of(sizes, len(np.intersect1d(train, test)), len(test)) > 1e-3
+
+
+def test_copies_of_rows_that_do_not_repeat_are_one():
+    assert chance_of(np.ones(10_000, np.int64), 12, 1_000) < 1e-6
