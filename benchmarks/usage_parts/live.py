@@ -136,19 +136,15 @@ def measures(drills: int = 100, *, runs: int = 3) -> Iterator[Measure]:
         guarded_cluster(Path(folder), num_gpus=2) as cluster,
     ):
         taken, alone = zip(*(stopped_after(cluster, number) for number in range(runs)), strict=True)
-        # Flatness takes five samples to be seen, and two in a row to be an incident: that is the detector's
-        # delay. What the target is about is what comes on top of it.
+        # A flat load is told by five samples, the first of which begins the clock: nothing is faster than that.
         seconds = statistics.median(taken)
         print(f"  {[round(t, 1) for t in taken]} s", flush=True)
-        yield Measure("anomaly to stopped job on live Ray", seconds, f"s at {INTERVAL_S:g} s scrapes")
-        answer, goal = seconds - 6 * INTERVAL_S, 2 * INTERVAL_S + 5
+        goal = 2 * INTERVAL_S + 5
+        words = f"s at {INTERVAL_S:g} s scrapes"
         yield Measure(
-            "same, after the 6 samples detection takes",
-            answer,
-            "s",
-            target=f"<= {goal:g}",
-            met=answer <= goal,
+            "anomaly to stopped job on live Ray", seconds, words, target=f"<= {goal:g}", met=seconds <= goal
         )
+        yield Measure("same, from the sample that completes the evidence", seconds - 4 * INTERVAL_S, "s")
         yield Measure("neighbours of those jobs left running", sum(alone), f"of {runs}")
         yield from _drills(cluster, drills)
 

@@ -22,14 +22,14 @@ from compute_guard.incidents import Hysteresis, Incident, Incidents, Key, Observ
 from compute_guard.quota import GPU, Quotas
 from compute_guard.response import Responder
 from compute_guard.usage.activity import NOTHING, Activity, Flows
-from compute_guard.usage.attribution import LeaseBook, Ledger, Share, Use, attribute
+from compute_guard.usage.attribution import LeaseBook, Ledger, Owner, Share, Use, attribute
 from compute_guard.usage.calibration import Calibration
 from compute_guard.usage.detectors import Detector, View, load_detectors
 from compute_guard.usage.detectors.atypical_load import AtypicalLoad
 from compute_guard.usage.detectors.base import Entitlement, rounded
 from compute_guard.usage.history import History
 from compute_guard.usage.rolling import Rolling
-from compute_guard.usage.samples import Frame, concat, to_table
+from compute_guard.usage.samples import Device, Frame, concat, to_table
 from compute_guard.usage.sources import Source
 from compute_guard.usage.typicality import Typicality
 from guard_core.errors import UserError
@@ -114,6 +114,8 @@ class Monitor:
     _who: Principal = field(init=False)
     _uses: dict[str, tuple[Use, ...]] = field(default_factory=dict)
     _last_ns: dict[str, int] = field(default_factory=dict)
+    _devices: tuple[Device, ...] = ()
+    _keys: list[str] = field(default_factory=list)
     _ledger: Ledger = field(default_factory=Ledger)
     _opened: dict[Key, str] = field(default_factory=dict)
     _first_ns: dict[Key, int] = field(default_factory=dict)
@@ -325,14 +327,28 @@ class Monitor:
         """Attribute the time since each device's previous sample. A gap is attributed by its leases too."""
         newest = np.full(len(frame.devices), -1, dtype=np.int64)
         np.maximum.at(newest, frame.device, frame.ts_ns)
-        for index in np.flatnonzero(newest >= 0).tolist():
-            key, now = frame.devices[index].key, int(newest[index])
-            before = self._last_ns.get(key)
+        if frame.devices is not self._devices:
+            self._devices, self._keys = frame.devices, [device.key for device in frame.devices]
+        sole: dict[tuple[Owner, int], int] = {}  # devices one owner had alone, summed: nearly all
+        for index, now in enumerate(newest.tolist()):
+            if now < 0:
+                continue
+            key = self._keys[index]
+            before, uses = self._last_ns.get(key), self._uses.get(key, ())
             if before is not None and now > before:
-                shares = attribute(key, before, now, book, self._uses.get(key, ()))
-                self._ledger.add(shares)
-                self._spend(shares, now // _DAY_NS)
-            self._last_ns[key] = max(now, before or now)
+                owner = None if uses else book.sole_owner(key, before, now)
+                if owner is None:
+                    shares = attribute(key, before, now, book, uses)
+                    self._ledger.add(shares)
+                    self._spend(shares, now // _DAY_NS)
+                else:
+                    place = (owner, now // _DAY_NS)
+                    sole[place] = sole.get(place, 0) + now - before
+            self._last_ns[key] = now if before is None or now > before else before
+        for (owner, day), ns in sole.items():
+            shares = [Share("", owner, ns)]
+            self._ledger.add(shares)
+            self._spend(shares, day)
 
     def _spend(self, shares: Sequence[Share], day: int) -> None:
         """Count against the day's allowance; an interval over midnight counts for the day it ends in."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final, Literal
 
@@ -255,8 +256,13 @@ def _summed(weights: Iterable[tuple[Owner, int]]) -> dict[Owner, int]:
 
 
 def _owner(lease: Lease) -> Owner:
-    if lease.tenant:
-        return Owner("tenant", lease.tenant, lease.job, "lease")
+    return _owner_of(lease.tenant, lease.job)
+
+
+@lru_cache(maxsize=65_536)
+def _owner_of(tenant: str, job: str) -> Owner:
+    if tenant:
+        return Owner("tenant", tenant, job, "lease")
     return Owner("unattributed", reason="holder_not_admitted")
 
 

@@ -73,10 +73,11 @@ class Typicality:
 
 def classes_of(window: Window, book: LeaseBook) -> list[JobClass]:
     """Classes now: kind of the job on each device (``shared`` for several, empty for none) and model."""
-    kinds: dict[str, str] = {}
+    found = [("", device.model) for device in window.devices]
     at_ns = window.end_ns - 1
     for lease in book.leases:
-        if lease.active(at_ns):
-            before = kinds.get(lease.device)
-            kinds[lease.device] = lease.kind if before in (None, lease.kind) else "shared"
-    return [(kinds.get(device.key, ""), device.model) for device in window.devices]
+        column = window.columns.get(lease.device)
+        if column is not None and lease.active(at_ns):
+            kind, model = found[column]
+            found[column] = (lease.kind if kind in ("", lease.kind) else "shared", model)
+    return found
