@@ -136,7 +136,7 @@ def measures(drills: int = 100, *, runs: int = 3) -> Iterator[Measure]:
         guarded_cluster(Path(folder), num_gpus=2) as cluster,
     ):
         taken, alone = zip(*(stopped_after(cluster, number) for number in range(runs)), strict=True)
-        # A flat load is told by five samples, the first of which begins the clock: nothing is faster than that.
+        # A flat load is told by five samples, the first of which begins the clock.
         seconds = statistics.median(taken)
         print(f"  {[round(t, 1) for t in taken]} s", flush=True)
         goal = 2 * INTERVAL_S + 5
