@@ -157,7 +157,9 @@ class ActivityFeed:
                 Refusal("credentials", "", "authentication", at_ns, int(data.get("count", 1)))
             )
         elif kind == "workload.unadmitted":
-            self._refusals.append(Refusal(str(record.get("subject", "")), "", "unadmitted", at_ns))
+            # What was evicted or denied here and is stopped once more never came past admission.
+            if not str(data.get("reason", "")).startswith("it was "):
+                self._refusals.append(Refusal(str(record.get("subject", "")), "", "unadmitted", at_ns))
         elif kind == "decision":
             path, result = str(record.get("path", "")), record.get("result") or {}
             refused = result.get("allow") is False

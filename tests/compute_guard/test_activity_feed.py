@@ -84,6 +84,18 @@ def test_a_denied_decision_is_a_refusal_of_the_one_who_asked(still_home, clock):
     assert (refusal.who, refusal.tenant, refusal.what) == ("eve", "acme", "isolation")
 
 
+def test_a_job_that_we_stopped_ourselves_did_not_come_past_admission(still_home, clock):
+    for job, reason in (("ours", "it was evicted"), ("theirs", "it did not pass the admission gateway")):
+        still_home.audit.event(
+            "workload.unadmitted",
+            subject=job,
+            data={"kind": "submission", "reason": reason, "action": "stop"},
+            enforcement=Enforcement.DETECTIVE,
+        )
+    (refusal,) = ActivityFeed(still_home)(to_ns(clock())).refusals
+    assert (refusal.who, refusal.what) == ("theirs", "unadmitted")
+
+
 def holding(pids, command):
     grant = Grant(submission_id="job-1", tenant="acme", entrypoint=command)
     node = Node(node_id="n", address="127.0.0.1", local=True, labels={"pool": "gold"})
