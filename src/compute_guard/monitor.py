@@ -19,7 +19,7 @@ import pyarrow as pa
 from compute_guard.actions import Action
 from compute_guard.casefile import CaseFile
 from compute_guard.incidents import Hysteresis, Incident, Incidents, Key, Observation, merge
-from compute_guard.quota import GPU, Quotas
+from compute_guard.quota import GPU, Quotas, base_of
 from compute_guard.response import Responder
 from compute_guard.usage.activity import NOTHING, Activity, Flows
 from compute_guard.usage.attribution import LeaseBook, Ledger, Owner, Share, Use, attribute
@@ -380,7 +380,9 @@ def gpu_limits(config: Mapping[str, Any]) -> dict[str, int]:
         return limits
     quotas = Quotas.from_config(config)
     for queue in quotas.queues.values():
-        limits[queue.tenant] = limits.get(queue.tenant, 0) + quotas.potential(queue.name, GPU)
+        gpus = [name for name in queue.resources if base_of(name) == GPU]  # one for each flavor
+        most = sum(quotas.potential(queue.name, name) for name in gpus)
+        limits[queue.tenant] = limits.get(queue.tenant, 0) + most
     return limits
 
 

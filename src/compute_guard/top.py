@@ -154,7 +154,7 @@ def _row(tenant: str, job: str, state: str, reserved: int) -> dict[str, Any]:
 
 def _queues(home: Home, held: tuple[Holding, ...]) -> list[dict[str, Any]]:
     from compute_guard.gateway import Gateway
-    from compute_guard.quota import GPU
+    from compute_guard.quota import GPU, base_of
     from compute_guard.why import quota_table
 
     gateway = Gateway(home)
@@ -162,7 +162,7 @@ def _queues(home: Home, held: tuple[Holding, ...]) -> list[dict[str, Any]]:
     snapshot = gateway.ledger.snapshot(quotas)
     found = []
     for row in quota_table(quotas, snapshot):
-        if row["resource"] == GPU:
+        if base_of(row["resource"]) == GPU:
             own = [h for h in held if h.grant is not None and h.grant.queue == row["queue"]]
             jobs = snapshot.usage.get(row["queue"])
             found.append(
