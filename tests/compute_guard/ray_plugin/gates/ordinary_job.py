@@ -66,7 +66,12 @@ def size(data: bytearray) -> tuple[int, str]:
     return len(data), ray.get_runtime_context().get_node_id()
 
 
-sizes = ray.get([size.options(scheduling_strategy="SPREAD").remote(big) for _ in range(4)], timeout=120)
+everywhere = [
+    ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    for node in ray.nodes()
+    if node["Alive"]
+]
+sizes = ray.get([size.options(scheduling_strategy=there).remote(big) for there in everywhere], timeout=120)
 found["transfer"] = [sorted({n for n, _ in sizes}), len({node for _, node in sizes})]
 import ray.data  # noqa: E402
 
