@@ -92,17 +92,29 @@ print("DONE", done, beats, flush=True)
 """
 
 
-def test_a_job_outlives_a_kill_of_every_gate(gated_cluster, tmp_path):
+def killed(cluster: GuardedCluster, *names: str) -> None:
+    """Kill -9 these gates and wait until each runs again."""
+    before = gates_of(cluster)
+    assert set(before) == {"head", "node-0", "node-1", "node-2"}
+    for name in names:
+        os.kill(before[name], signal.SIGKILL)
+    wait_until(
+        lambda: all(gates_of(cluster).get(name, before[name]) != before[name] for name in names), seconds=30
+    )
+
+
+def test_a_job_outlives_a_kill_of_the_heads_gate(gated_cluster, tmp_path):
     name = job(gated_cluster, "acme", SLOW, tmp_path / "slow")
     client = gated_cluster.client("acme")
     wait_until(lambda: "STARTED" in client.get_job_logs(name), seconds=120)
-    before = gates_of(gated_cluster)
-    assert set(before) == {"head", "node-0", "node-1", "node-2"}
-    for pid in before.values():
-        os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: len(gates_of(gated_cluster)) == 4, seconds=30)
-    assert not set(gates_of(gated_cluster).values()) & set(before.values())
+    killed(gated_cluster, "head")
     assert "DONE 36 12" in output(gated_cluster, "acme", name)
+
+
+def test_every_gate_may_be_killed_and_the_next_job_runs(gated_cluster, tmp_path):
+    killed(gated_cluster, "head", "node-0", "node-1", "node-2")
+    name = job(gated_cluster, "acme", SLOW.replace("range(12)", "range(2)"), tmp_path / "next")
+    assert "DONE 6 2" in output(gated_cluster, "acme", name)
 
 
 def test_the_ledger_has_nothing_left_when_the_jobs_are_over(gated_cluster):
