@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from guard_core.home import Home
 
 _GROUPS_PER_TASK = 4
+_BLOCKS_PER_TASK = 16
 
 CONTEXT_KEY = "trainguard.reads"
 
@@ -76,8 +77,12 @@ def read(
     # Every dataset copies the context it was made in, also into the actors of a streaming split, so that
     # whichever process drives the execution knows what to record. Reads that did not run record nothing.
     context.set_config(CONTEXT_KEY, (*context.get_config(CONTEXT_KEY, ()), plan.spool))
-    exact = options.get("override_num_blocks") is not None
-    return ray.data.read_datasource(VerifiedDatasource(plan, exact=exact), **options)
+    if options.get("override_num_blocks") is None:
+        # Said here, because Ray would otherwise cut what few tasks read into some 200 small blocks.
+        cpus = int(ray.cluster_resources().get("CPU", 1))
+        wanted = max(2 * cpus, plan.check.blocks // _BLOCKS_PER_TASK)
+        options["override_num_blocks"] = len(plan.ranges(wanted, cpus=cpus))
+    return ray.data.read_datasource(VerifiedDatasource(plan), **options)
 
 
 def fingerprint(data: Any, *, set_root: bool = True, parallelism: int | None = None) -> Fingerprint:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import ray
 from ray.data import Datasource
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
@@ -15,15 +14,11 @@ from dataset_guard.ray_data import CONTEXT_KEY, ReadPlan
 
 
 class VerifiedDatasource(Datasource):  # type: ignore[misc]
-    """A registered version as a Ray datasource: one task per range of whole blocks.
+    """A registered version as a Ray datasource: one task per range of whole blocks."""
 
-    ``exact`` keeps to the parallelism that Ray asks for, because the user named it.
-    """
-
-    def __init__(self, plan: ReadPlan, *, exact: bool = False) -> None:
+    def __init__(self, plan: ReadPlan) -> None:
         super().__init__()
         self._plan = plan
-        self._exact = exact
 
     def get_name(self) -> str:
         """Shown in Ray's progress and dashboard."""
@@ -39,13 +34,11 @@ class VerifiedDatasource(Datasource):  # type: ignore[misc]
         per_task_row_limit: int | None = None,
         data_context: Any = None,  # noqa: ARG002
     ) -> list[ReadTask]:
-        """The read tasks; as many as asked for where blocks and format allow, fewer where that costs less."""
+        """The read tasks; as many as asked for where blocks and format allow."""
         plan = self._plan
         size = plan.source.num_bytes or 0
         tasks = []
-        free = not self._exact and ray.is_initialized()
-        cpus = int(ray.cluster_resources().get("CPU", 1)) if free else None
-        for number, (first, end) in enumerate(plan.ranges(parallelism, cpus=cpus)):
+        for number, (first, end) in enumerate(plan.ranges(parallelism)):
             rows = min(end * BLOCK_ROWS, plan.check.rows) - first * BLOCK_ROWS
             metadata = BlockMetadata(
                 num_rows=rows,
