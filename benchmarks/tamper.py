@@ -154,7 +154,10 @@ def huggingface_differs(original: Path, folder: Path, *, keep_time: bool) -> Cal
         shutil.copy(path, target)
         if keep_time:
             os.utime(target, ns=(1_700_000_000 * 10**9,) * 2)
-        found = datasets.Dataset.from_parquet(str(target), cache_dir=str(folder / "cache"))
+        try:
+            found = datasets.Dataset.from_parquet(str(target), cache_dir=str(folder / "cache"))
+        except (datasets.exceptions.DatasetsError, TypeError, ValueError, NotImplementedError):
+            return "cannot be loaded"  # a type it does not know: seen, at least
         return str(found._fingerprint)
 
     known = digest(original)
