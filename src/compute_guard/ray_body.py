@@ -25,6 +25,7 @@ HEAD_POOL = "head"
 TENANT_KEY = "trainguard_tenant"
 _PACKAGE = re.compile(r"^_ray_pkg_(?P<rest>[^/]+)$")
 _PREFIX = "gcs://"
+_POOL = re.compile(r"[a-z0-9]+([-_][a-z0-9]+)*")
 
 
 def body_for_ray(
@@ -58,7 +59,10 @@ def body_for_ray(
     if os.environ.get(PROFILE) in GATED:
         # The head is for Ray's own processes; among the other nodes, the gates choose by pools.
         selector = dict(body.get("entrypoint_label_selector") or {})
-        body["entrypoint_label_selector"] = {**selector, POOL_LABEL: f"!{HEAD_POOL}"}
+        chosen = str(selector.get(POOL_LABEL, ""))
+        if not _POOL.fullmatch(chosen) or chosen == HEAD_POOL:
+            selector[POOL_LABEL] = f"!{HEAD_POOL}"
+        body["entrypoint_label_selector"] = selector
     return body
 
 

@@ -105,7 +105,10 @@ def attack(gated_cluster: GuardedCluster, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("victim")
     environment = {"working_dir": package(folder, {})}
     victim = beta.submit_job(
-        entrypoint="python -m attacker.victim", runtime_env=environment, metadata={"cpus": "0.5"}
+        entrypoint="python -m attacker.victim",
+        runtime_env=environment,
+        metadata={"cpus": "0.5"},
+        entrypoint_label_selector={"trainguard.io/pool": "beta"},
     )
     facts = known(gated_cluster, line_of(beta, victim, "FACTS"), victim)
     folder = tmp_path_factory.mktemp("attacker")

@@ -93,7 +93,7 @@ class Booking:
         elif op == "lent":
             self._credit.lend(node, str(message["workload"]), int(message["cpu_milli"]))
         elif op == "known":
-            living = self._credit.living
+            living = self._credit.alive()
             return {
                 "jobs": {job.id: job.tenant for job in self._jobs.all()},
                 "tokens": self._tokens.by_token(),

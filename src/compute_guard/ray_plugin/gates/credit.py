@@ -92,6 +92,13 @@ class Credit:
             raise Refusal(f"job {workload} is {state}")
         return self._accounts.setdefault(workload, Account(entry, reserved))
 
+    def alive(self) -> dict[str, str] | None:
+        """Tenant by workload that runs or has asked for its first lease; None while that is not known."""
+        if self.living is None:
+            return None
+        # An account is opened before the first process starts, however late the next round is.
+        return {**self.living, **{w: a.entry.workload.tenant for w, a in self._accounts.items()}}
+
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 

@@ -108,9 +108,10 @@ class Head:
             await self.credit.tick()
             for name in await self.nodes.refresh():
                 self.credit.book.drop_node(name)
-            if self.credit.living is not None and time.monotonic() - self._swept >= SWEEP_SECONDS:
+            alive = self.credit.alive()
+            if alive is not None and time.monotonic() - self._swept >= SWEEP_SECONDS:
                 self._swept = time.monotonic()
-                for what in await self.sweep.round(self.credit.living):
+                for what in await self.sweep.round(alive):
                     self._record(what)
         except (GuardError, OSError) as error:
             logger.warning("a round could not be finished: %s", error)
