@@ -24,6 +24,7 @@ from guard_core.findings import Finding, RowSet, Severity
 
 _THUMBS = pa.schema([("thumb", pa.binary(1024))])
 _BLOCK = 1_024
+_SMALLEST_SIDE = 16  # in fewer pixels two drawings of one digit are as alike as copies
 _WORTH_SHIFTING = 0.85  # correlation below which a shift by one pixel makes no copy
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 
@@ -92,7 +93,7 @@ class Pictures:
         assert self._pixels is not None
         values = self._pixels.read(batch)
         side = 0 if values is None else math.isqrt(values.shape[1])
-        if values is None or side * side != values.shape[1] or side < 4:
+        if values is None or side * side != values.shape[1] or side < _SMALLEST_SIDE:
             return np.empty((0, 32, 32), np.uint8), np.empty(0, np.int64)
         whole = np.flatnonzero(np.isfinite(values).all(axis=1))
         parts = [
@@ -118,8 +119,9 @@ class Pictures:
                     grey = np.asarray(image.convert("L"), np.float32)
             except (OSError, ValueError, Image.DecompressionBombError):
                 continue  # a broken picture is nobody's copy
-            thumbs.append(thumbnails(grey[None])[0])
-            rows.append(row)
+            if min(grey.shape) >= _SMALLEST_SIDE:
+                thumbs.append(thumbnails(grey[None])[0])
+                rows.append(row)
         return np.array(thumbs, np.uint8).reshape(-1, 32, 32), np.array(rows, np.int64)
 
     def merge(self, other: Pictures) -> None:
@@ -159,7 +161,7 @@ class ImageState:
         """Within the set, then each set to compare with."""
         rows, pictures = self._pictures.finish()
         if not len(rows):
-            self.skipped = "no row held a picture that could be read"
+            self.skipped = "no row held a picture of at least 16 x 16 pixels that could be read"
             return
         one, two, flipped = pairs(pictures, pictures, self._check, within=True)
         first = _joined(len(rows), one, two)
