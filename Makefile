@@ -27,10 +27,10 @@ setup: $(VENV)/.ready  ## create .venv with pinned packages
 demo: setup  ## run the main job end to end on embedded defaults
 	@$(BIN)/trainguard demo
 
-# Two processes; each test file, and all that use the one Ray cluster, stay together (tests/conftest.py).
+# Two processes; each test file, and all that use a Ray cluster, stay together (tests/conftest.py).
 WORKERS ?= 2
 test: setup  ## run all tests
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup
+	@$(BIN)/python -m pytest -q -n $(WORKERS)
 
 lint: setup  ## ruff: rules and format
 	@$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,15 +27,24 @@ from guard_core.testing import FrozenClock
 OPA_VERSION = "v1.20.2"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run in parallel, one file's tests share a process, and so do all that need the run's one cluster.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Run in parallel, a file's tests share a process, and so do all files that need a run's cluster."""
+    from xdist.scheduler import LoadScopeScheduling
 
-    ``tryfirst``, because pytest-xdist writes the group into the tests' ids in its own turn of this hook.
-    """
-    for item in items:
-        on_ray = item.get_closest_marker("ray") or "ray_cluster" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("ray" if on_ray else str(item.path)))
+    class ByFileAndCluster(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "cluster" if _needs_a_cluster(config.rootpath / file) else file
+
+    return ByFileAndCluster(config, log)
+
+
+@cache
+def _needs_a_cluster(file: Path) -> bool:
+    return file.parent.name == "bypass" or any(
+        name in file.read_text() for name in ("ray_cluster", "gated_cluster", "mark.ray")
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -171,24 +181,25 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             if path.stat().st_uid == 0 and path.stat().st_mode & 0o077 == 0:
                 path.chmod(path.stat().st_mode | 0o011)
         shutil.chown(data, user)
-    port = free_port()
     initdb = [str(POSTGRESQL / "initdb"), "-D", str(data), "-U", "guard", "-A", "trust", "--no-sync"]
     subprocess.run([*initdb, "-E", "UTF8"], check=True, capture_output=True, user=user, cwd="/")
-    options = ["-h", "127.0.0.1", "-p", str(port), "-k", "", "-F"]
-    process = subprocess.Popen(
-        [str(POSTGRESQL / "postgres"), "-D", str(data), *options],
-        user=user,
-        cwd="/",
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "ready to accept connections" in line:
+    log = folder / "server.log"  # a file: a pipe that nobody reads would stop the server when it is full
+    for _ in range(3):  # another process may take a free port first
+        port = free_port()
+        options = ["-h", "127.0.0.1", "-p", str(port), "-k", "", "-F"]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [str(POSTGRESQL / "postgres"), "-D", str(data), *options], user=user, cwd="/", stderr=output
+            )
+        while process.poll() is None and "ready to accept connections" not in log.read_text():
+            time.sleep(0.05)
+        if process.poll() is None:
             break
+    else:
+        raise RuntimeError(f"PostgreSQL did not start: {log.read_text()[-500:]}")
     yield f"postgresql://guard@127.0.0.1:{port}/postgres"
     process.terminate()
-    process.communicate()
+    process.wait()
 
 
 def free_port() -> int:

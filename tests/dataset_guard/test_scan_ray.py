@@ -1,7 +1,6 @@
 """A scan cut into passes, here or on Ray, says exactly what one pass says."""
 
 import json
-import pickle
 
 import numpy as np
 import pyarrow as pa
@@ -71,6 +70,7 @@ def test_one_pass_finds_something_of_every_kind_here(alone):
 
 
 def test_passes_over_ranges_merge_into_one_also_after_pickling(table, context, alone):
+    pickle = pytest.importorskip("ray").cloudpickle  # what carries a pass to a task and back
     source = open_source(table)
     plan, lost = planned(source, context, row_key=KEY, checks=None, available=None, budget=None)
     whole, parts = Pass(plan, Timer()), []

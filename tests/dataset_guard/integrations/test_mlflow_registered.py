@@ -13,7 +13,7 @@ from dataset_guard.register import register
 from guard_core.errors import Denied, UserError
 from guard_core.findings import Verdict
 
-ROWS = pa.table({"x": [1.0, 2.0, 3.0, 4.0], "label": [0, 1, 0, 1]})
+ROWS = pa.table({"x": [float(i) for i in range(40)], "label": [0, 1] * 20})  # enough that chance is no excuse
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_mlflows_constructor_and_source_lead_to_verified_rows(good, home, tracki
     assert made.load().to_table().equals(ROWS)
     assert mlflow.data.get_source(taken).uri == good.source_uri
     source = mlflow.data.dataset_source_registry.resolve_dataset_source("trainguard://acme/good@1")
-    assert source.load().to_pandas()["label"].tolist() == [0, 1, 0, 1]
+    assert source.load().to_pandas()["label"].tolist() == [0, 1] * 20
     reads = [e["data"]["purpose"] for e in home.audit.records(kind="dataset.read")]
     assert reads == ["train", "train"]
 

@@ -27,7 +27,7 @@ from guard_core.config import load_settings
 from guard_core.errors import UserError
 from guard_core.home import Home
 
-ROWS = pa.table({"x": [1.0, 2.0, 3.0, 4.0], "label": [0, 1, 0, 1]})
+ROWS = pa.table({"x": [float(i) for i in range(40)], "label": [0, 1] * 20})  # enough that chance is no excuse
 
 
 @dataclass
@@ -68,7 +68,7 @@ def server(tmp_path_factory, mlflow_database):
     with Home.open(load_settings(home=folder / "home")) as home:
         good = register(ROWS, name="good", tenant="acme", label="label", home=home, checks=[])
         against = {"against": ["good@1"], "checks": ["exact_overlap"]}
-        more = pa.concat_tables([ROWS, pa.table({"x": [9.0], "label": [1]})])
+        more = pa.concat_tables([ROWS, pa.table({"x": [99.0], "label": [1]})])
         bad = register(more, name="bad", tenant="acme", label="label", home=home, **against)
         assert bad.verdict.value == "quarantine"
         tokens = [home.credentials.issue(tenant=t, user="lin") for t in ("acme", "beta")]
