@@ -10,6 +10,7 @@ import pyarrow as pa
 from dataset_guard.checks.base import CheckContext, Hashes, Rows
 from dataset_guard.checks.poisoning.changes import changed_rows
 from dataset_guard.checks.sampling import RowSample
+from dataset_guard.reading import Source
 
 Sampled = tuple[Rows, pa.Table]
 """Row numbers, ascending, and those rows."""
@@ -56,10 +57,14 @@ class DeltaSamples:
         """The sample of new rows."""
         return self._changed.finish(self._fields(self._context.schema))
 
+    def unchanged(self) -> Sampled:
+        """The sample of rows that the trusted version has too."""
+        return self._known.finish(self._fields(self._context.schema))
+
     def trusted(self, enough: int) -> pa.Table:
         """Rows of this set that did not change; when these are fewer than ``enough``, the trusted version's
         own, if its data is there and has the columns."""
-        _, known = self._known.finish(self._fields(self._context.schema))
+        _, known = self.unchanged()
         baseline = self._context.baseline
         if baseline is None or known.num_rows >= enough:
             return known
@@ -70,12 +75,16 @@ class DeltaSamples:
             for n in self._columns
         ):
             return known
+        return self.of(source)[1]
+
+    def of(self, source: Source) -> Sampled:
+        """A sample of another source's rows, of the same columns and budget."""
         sample, first_row = RowSample(self._budget, self._context.seed), 0
         for batch in source.batches(columns=self._columns):
             rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
             sample.update(batch.select(self._columns), rows)
             first_row += batch.num_rows
-        return sample.finish(self._fields(source.schema))[1]
+        return sample.finish(self._fields(source.schema))
 
     def _fields(self, schema: pa.Schema) -> pa.Schema:
         return pa.schema([schema.field(n) for n in self._columns])

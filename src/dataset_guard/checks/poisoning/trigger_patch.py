@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from dataset_guard.checks.base import CheckContext, ClassIndex, Hashes, Need, counted
-from dataset_guard.checks.poisoning.changes import changed_rows
+from dataset_guard.checks.poisoning.delta_samples import DeltaSamples, Sampled
 from dataset_guard.checks.poisoning.patch_context import search_whole
 from dataset_guard.checks.poisoning.patch_search import (
     LEVELS,
@@ -27,7 +27,6 @@ from dataset_guard.checks.poisoning.patch_search import (
     value_range,
 )
 from dataset_guard.checks.poisoning.pixel_columns import PixelColumns, find_pixels
-from dataset_guard.checks.sampling import RowSample
 from dataset_guard.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
 
@@ -93,9 +92,8 @@ class PatchState:
         self._pixels: PixelColumns = pixels
         self._label: str = context.label
         per_image = pixels.pixels or 1_024
-        self._budget = max(1, min(check.max_rows, check.max_values // per_image))
-        self._changed = RowSample(self._budget, context.seed)
-        self._known = RowSample(self._budget, context.seed)
+        budget = max(1, min(check.max_rows, check.max_values // per_image))
+        self._samples = DeltaSamples(context, [*pixels.columns, context.label], budget)
         self._mode = ""
         self.skipped: str | None = None
 
@@ -103,26 +101,15 @@ class PatchState:
         self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
     ) -> None:
         """Sample the rows that changed, and those that did not."""
-        rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
-        wanted = batch.select([*self._pixels.columns, self._label])
-        if self._context.baseline is None:
-            self._changed.update(wanted, rows)
-            return
-        assert hashes is not None
-        changed = changed_rows(self._context, hashes)
-        for sample, chosen in ((self._changed, changed), (self._known, ~changed)):
-            at = np.flatnonzero(chosen)
-            if len(at):
-                sample.update(wanted if len(at) == len(rows) else wanted.take(pa.array(at)), rows[at])
+        self._samples.update(batch, first_row, hashes)
 
     def merge(self, other: PatchState) -> None:
         """Take in the samples of other rows."""
-        self._changed.merge(other._changed)
-        self._known.merge(other._known)
+        self._samples.merge(other._samples)
 
     def finish(self) -> Iterator[Finding]:
         """One finding per patch."""
-        searched = self._read(self._changed)
+        searched = self._images(self._samples.new())
         if self.skipped is not None or searched is None or not len(searched[0]):
             return
         trusted = None if self._context.baseline is None else self._trusted()
@@ -164,12 +151,8 @@ class PatchState:
             margin=check.margin, purity=check.purity, seed=seed,
         )  # fmt: skip
 
-    def _read(self, sample: RowSample) -> Images | None:
-        fields = [self._context.schema.field(n) for n in (*self._pixels.columns, self._label)]
-        rows, table = sample.finish(pa.schema(fields))
-        return self._images(rows, table)
-
-    def _images(self, rows: Ints, table: pa.Table) -> Images | None:
+    def _images(self, sampled: Sampled) -> Images | None:
+        rows, table = sampled
         pixels = self._pixels.read(table)
         if pixels is None:
             self.skipped = f"the lists in {self._pixels.columns[0]!r} differ in length, so they are no images"
@@ -178,7 +161,7 @@ class PatchState:
 
     def _trusted(self) -> Images | None:
         """Rows of this set that did not change, else the trusted version's own, if its data is there."""
-        known = self._read(self._known)
+        known = self._images(self._samples.unchanged())
         baseline = self._context.baseline
         assert baseline is not None
         if known is None or len(known[0]) >= _ENOUGH_TRUSTED:
@@ -187,13 +170,7 @@ class PatchState:
         columns = [*self._pixels.columns, self._label]
         if source is None or not set(columns) <= set(source.schema.names):
             return known if len(known[0]) else None
-        sample, first_row = RowSample(self._budget, self._context.seed), 0
-        for batch in source.batches(columns=columns):
-            rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
-            sample.update(batch.select(columns), rows)
-            first_row += batch.num_rows
-        fields = [source.schema.field(n) for n in columns]
-        return self._images(*sample.finish(pa.schema(fields)))
+        return self._images(self._samples.of(source))
 
     def _finding(self, patch: Patch, rows: Ints) -> Finding:
         delta = self._mode == "delta"
@@ -221,7 +198,7 @@ class PatchState:
                 "limit_from_honest_rows": round(patch.limit, 3),
                 "p_value": round(patch.p_value, 4),
                 "rows_searched": len(rows),
-                "rows_to_search": self._changed.seen,
+                "rows_to_search": self._samples.offered,
             },
         )
 
