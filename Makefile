@@ -18,7 +18,8 @@ $(VENV)/.ready: constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found; install one, or run: make PYTHON=/path/to/python3.11 demo" >&2; exit 2; }
 	@echo "setting up $(VENV) (pinned and hashed packages; once, one to three minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --require-hashes -r constraints.txt
+	@# Every package is in the file: left to itself, pip's resolver asks for hashes of newer ones where an extra is wanted.
+	@$(BIN)/python -m pip install -q --no-deps --require-hashes -r constraints.txt
 	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
