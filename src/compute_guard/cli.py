@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -287,19 +288,44 @@ def why(ctx: click.Context, job: str, output_format: str) -> None:
     show_default=True,
     help="How the cluster is started.",
 )
+@click.option("--profile", type=click.Choice(PROFILES), default=PROFILES[0], show_default=True)
 @click.option(
     "--token-file",
     default="/etc/ray/auth_token",
     show_default=True,
     help="Where Ray's processes find the cluster's own token (0600, on every node).",
 )
+@click.option("--head", help="With gates: the address or name by which every machine reaches the head.")
+@click.option("--pool", "pools", multiple=True, default=("shared",), help="With gates: pools of the nodes.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="With gates: the folder to write (0700)."
+)
+@click.option("--tenant", help="A cluster that serves this tenant only, beside others with the same quotas.")
 @click.pass_context
-def install(ctx: click.Context, target: str, token_file: str) -> None:
-    """Print what a cluster that you start yourself needs to be guarded. Changes nothing."""
-    from compute_guard.install import instructions
+def install(
+    ctx: click.Context,
+    target: str,
+    profile: str,
+    token_file: str,
+    head: str | None,
+    pools: tuple[str, ...],
+    out: Path | None,
+    tenant: str | None,
+) -> None:
+    """Write what a cluster that you start yourself needs to be guarded. Starts and changes nothing."""
+    from compute_guard.install import HEAD_NAME, Kit, instructions, write_kit
     from compute_guard.local_cluster import guarded_environment
 
-    click.echo(instructions(target, guarded_environment(ctx.obj.settings(), token_file)), nl=False)
+    environment = guarded_environment(ctx.obj.settings(), token_file, tenant=tenant or "")
+    if profile == PROFILES[0]:
+        click.echo(instructions(target, environment), nl=False)
+        return
+    if out is None or (head is None and target == "ray-start"):
+        raise click.UsageError(f"--profile {profile} needs --out FOLDER and, with ray-start, --head ADDRESS")
+    kit = Kit(target=target, profile=profile, head=head or HEAD_NAME, pools=pools, environment=environment)
+    for file in write_kit(kit, out):
+        click.echo(f"wrote {file}")
+    click.echo("it holds the cluster's own token: keep it from everybody but root; next: trainguard doctor")
 
 
 compute.add_command(simulate)

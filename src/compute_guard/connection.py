@@ -20,7 +20,8 @@ TOKEN_FILE = "system.token"  # noqa: S105 - the name of a file
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """One running cluster. ``marker`` is in the environment of every process `compute up` started for it,
-    and empty for a cluster that was started otherwise (``trainguard compute install``)."""
+    and empty for a cluster that was started otherwise (``trainguard compute install``). ``guard_folder`` is
+    that of the gates on the head's machine, empty without gates."""
 
     dashboard: str
     gcs_address: str
@@ -31,6 +32,7 @@ class Cluster:
     gate_address: str = ""
     link_address: str = ""
     authority_address: str = ""
+    guard_folder: str = ""
     started_at: str = ""
 
     @property

@@ -71,7 +71,7 @@ def _cluster(settings: Settings) -> list[Probe]:
     if cluster.profile in GATED:
         from compute_guard.ray_plugin.gates.probes import gate_probes
 
-        found += gate_probes(cluster)
+        found += gate_probes(cluster, settings)
     for agent in agents:
         route = agent + "/api/job_agent/jobs/"
         found.append(_refused(f"submission at the agent {agent}", route, cluster.token, (429,)))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from compute_guard import processes
 from compute_guard.connection import CLUSTER_FILE, TOKEN_FILE, Cluster, load_cluster
-from compute_guard.ray_body import GATED
+from compute_guard.ray_body import GATED, ONLY_TENANT
 from compute_guard.service_account import authority_environment, with_private_account
 from guard_core.clock import rfc3339
 from guard_core.errors import Undecidable, UserError
@@ -87,16 +87,18 @@ def up(
         token_file = folder / TOKEN_FILE
         write_atomic(token_file, secrets.token_hex(32).encode(), mode=0o600)
         gcs, dashboard, agent, gate, link, authority = _free_ports(6)
+        temp_dir = tempfile.mkdtemp(prefix="tg-ray-")
         cluster = Cluster(
             dashboard=f"http://127.0.0.1:{dashboard}",
             gcs_address=f"127.0.0.1:{gcs}",
             token_file=str(token_file),
             marker=secrets.token_hex(8),
-            temp_dir=tempfile.mkdtemp(prefix="tg-ray-"),
+            temp_dir=temp_dir,
             profile=profile,
             gate_address=f"{GATE_HOST}:{gate}" if gated else "",
             link_address=f"{GATE_HOST}:{link}" if gated else "",
             authority_address=f"{GATE_HOST}:{authority}" if gated else "",
+            guard_folder=f"{temp_dir}/head/guard" if gated else "",
             started_at=rfc3339(home.clock()),
         )
         Path(cluster.temp_dir).chmod(0o711)
@@ -127,8 +129,11 @@ def up(
     return cluster
 
 
-def guarded_environment(settings: Settings, token_file: str) -> dict[str, str]:
-    """The variables that make a plain ``ray start`` guarded, for this home. No secrets among them."""
+def guarded_environment(settings: Settings, token_file: str, *, tenant: str = "") -> dict[str, str]:
+    """The variables that make a plain ``ray start`` guarded, for this home. No secrets among them.
+
+    ``tenant``: the one that a cluster of its own serves.
+    """
     from guard_core.config import flat
 
     values = {
@@ -138,6 +143,7 @@ def guarded_environment(settings: Settings, token_file: str) -> dict[str, str]:
     }
     return {
         **values,
+        **({ONLY_TENANT: tenant} if tenant else {}),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": token_file,
         "RAY_START_HOOK": HOOK,
@@ -181,7 +187,7 @@ def _start(
         }
         from compute_guard.ray_plugin.gates.authority import CA_FILE, make_certificate
 
-        certificate = Path(cluster.temp_dir) / "head" / "guard" / CA_FILE
+        certificate = Path(cluster.guard_folder) / CA_FILE
         make_certificate(certificate.parent, GATE_HOST)
         # Ray takes the head for a driver's node where it sees the head's processes beside it.
         command = with_private_account(
@@ -302,13 +308,13 @@ def down(home: Home) -> int:
 def rotate_token(home: Home, tenant: str, *, end_grace: bool = False) -> None:
     """Replace the token that Ray's protocols know ``tenant`` by. Raises UserError without gates here."""
     cluster = load_cluster(home.path("ray"))
-    if cluster is None or cluster.profile not in GATED or not cluster.temp_dir:
-        raise UserError("no cluster with gates was started from this home; see: trainguard compute status")
+    if cluster is None or not cluster.guard_folder:
+        raise UserError("there is no cluster with gates in this home; see: trainguard compute status")
     if tenant not in home.tenants():
         raise UserError(f"there is no tenant {tenant!r} in the policy data; add it to tenants.yaml")
     from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens
 
-    tokens = Tokens(Path(cluster.temp_dir) / "head" / "guard" / TOKENS_FOLDER)
+    tokens = Tokens(Path(cluster.guard_folder) / TOKENS_FOLDER)
     tokens.rotate(tenant)
     if end_grace:
         tokens.revoke_old(tenant)

@@ -19,6 +19,8 @@ from guard_core.errors import UserError
 
 PROFILE = "COMPUTE_GUARD_PROFILE"
 GATED = ("gate", "hardened")
+ONLY_TENANT = "COMPUTE_GUARD_TENANT"
+"""Names the one tenant that a cluster serves, of several clusters with the same quotas and ledger."""
 POOL_LABEL = "trainguard.io/pool"
 """Label of every node of a cluster with gates: its pool in nodes.yaml."""
 HEAD_POOL = "head"

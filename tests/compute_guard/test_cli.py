@@ -176,7 +176,7 @@ def test_without_a_policy_directory_a_change_is_staged_and_not_in_force(traingua
 
 def test_a_token_is_rotated_only_where_there_are_gates(trainguard):
     done = trainguard("compute", "rotate-token", "acme")
-    assert "no cluster with gates was started from this home" in str(done.exception)
+    assert "no cluster with gates in this home from this home" in str(done.exception)
 
 
 def test_nodes_and_pools_need_a_profile_with_gates(trainguard):

@@ -19,6 +19,7 @@ from compute_guard.gateway import Admitted, Refused
 from compute_guard.ledger import Entry
 from compute_guard.ray_body import tenant_package
 from compute_guard.ray_plugin.service import Service
+from compute_guard.ray_plugin.state import DEFAULT_ROWS, MOST_ROWS, ROUTE, cut
 from compute_guard.ray_plugin.tail import follow_logs
 from compute_guard.ray_plugin.views import details_of, listed, message_of, shown
 from compute_guard.workload import WorkloadState
@@ -113,12 +114,18 @@ class _Head:
         if not authentication_utils.is_token_auth_enabled():
             return self.no(503, "every request is refused: Ray's token mode is off")
         token = bearer(request)
+        state = ROUTE.match(request.path) if request.method == "GET" else None
         if not token.startswith("tg_"):
+            tenant = await self.service.read(lambda: self.service.tenant_of_worker(token))
+            if tenant is not None and state is not None:
+                return await self._state(request, handler, tenant, state["kind"])
             return await self._system(request, handler)
         acting_for = request.headers.get(ACT_FOR, "")
         gateway = await self.service.gateway()
         principal = await self.service.read(lambda: gateway.authenticate(token, acting_for=acting_for))
         caller = _Caller(principal, principal.is_platform_admin and not acting_for)
+        if state is not None and not caller.everything and self.service.only in ("", principal.tenant):
+            return await self._state(request, handler, principal.tenant, state["kind"])
         return await self._tenant(request, handler, caller)
 
     async def _system(self, request: Any, handler: Handler) -> Any:
@@ -144,6 +151,9 @@ class _Head:
 
     async def _tenant(self, request: Any, handler: Handler, caller: _Caller) -> Any:
         method, path = request.method, request.rel_url.raw_path
+        only = self.service.only
+        if only and caller.principal.tenant != only and (not caller.everything or method == "POST"):
+            return self.no(429, f"this cluster is for tenant {only}; {caller.principal.tenant} has another")
         if path == "/api/jobs/" and method == "POST":
             return await self._submit(request, handler, caller)
         if path == "/api/jobs/" and method == "GET":
@@ -206,6 +216,19 @@ class _Head:
                 waiting=await self.service.decide(lambda: gateway.explain(entries)),
             )
         )
+
+    async def _state(self, request: Any, handler: Handler, tenant: str, kind: str) -> Any:
+        """``ray list``: everything is asked for, and the tenant's own is given out."""
+        try:
+            limit = min(MOST_ROWS, max(0, int(request.query.get("limit", DEFAULT_ROWS))))
+        except ValueError:
+            return self.no(400, f"limit must be a number, got {request.query['limit']!r}")
+        everything = request.rel_url.update_query(limit=MOST_ROWS)
+        response = await handler(self.as_system(request, rel_url=everything))
+        if response.status != 200:
+            return response
+        jobs, submissions = await self.service.read(lambda: self.service.ids_of(tenant))
+        return self.web.json_response(cut(kind, response.body, limit, jobs, submissions))
 
     async def _job(self, request: Any, handler: Handler, caller: _Caller, job_id: str, rest: str) -> Any:
         gateway = await self.service.gateway()

@@ -16,11 +16,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_guard.connection import Cluster, load_cluster
 from compute_guard.gateway import Admitted, Gateway, Held, Refused
 from compute_guard.processes import MARKER
+from compute_guard.ray_body import GATED, ONLY_TENANT, PROFILE, TENANT_KEY
+from compute_guard.ray_plugin.gates.identity import same
+from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens
 from compute_guard.ray_plugin.gcs import Gcs
 from compute_guard.ray_plugin.origin import Origins
 from compute_guard.reconcile import ENDED, Correction, Step, Submission, reconcile
@@ -54,6 +58,8 @@ class Service:
         self.underway: set[str] = set()
         self._period = max(0.05, int(os.environ.get(PERIOD_VARIABLE, "1000")) / 1000)
         self._holder = new_id("head")
+        self.only = os.environ.get(ONLY_TENANT, "")
+        """The one tenant of this cluster, where others have clusters of their own; empty for all."""
         self._deciding = ThreadPoolExecutor(1, thread_name_prefix="trainguard-decide")
         self._reading = ThreadPoolExecutor(4, thread_name_prefix="trainguard-read")
         self._gcs_address = gcs_address
@@ -65,6 +71,8 @@ class Service:
         self._gateway: Gateway | None = None
         self._ended: set[str] = set()
         self._attempts: dict[str, int] = {}
+        gates = _gates(os.environ)
+        self._worker_tokens = Tokens(Path(gates["guard_folder"]) / TOKENS_FOLDER) if gates else None
         self._inbox: list[tuple[Principal, Mapping[str, Any], asyncio.Future[Admitted | Held | Refused]]] = []
         self._deciding_inbox: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
@@ -120,6 +128,7 @@ class Service:
                         if not answer.done():
                             answer.set_exception(error)
                     continue
+                others = self._here(others)
                 self.underway |= {one.id for one in (*outcomes, *others) if isinstance(one, Admitted)}
                 for (_, _, answer), outcome in zip(batch, outcomes, strict=True):
                     if not answer.done():
@@ -131,6 +140,11 @@ class Service:
             self._deciding_inbox = None
             if self._inbox:
                 self._deciding_inbox = asyncio.get_running_loop().create_task(self._decide_inbox())
+
+    def _here(self, admitted: Iterable[Admitted]) -> list[Admitted]:
+        """Those for this cluster; another tenant's cluster finds its own in the ledger."""
+        tenants = {one.id: (one.body.get("metadata") or {}).get(TENANT_KEY) for one in admitted}
+        return [one for one in admitted if not self.only or tenants[one.id] == self.only]
 
     async def _hand_over_all(self, gateway: Gateway, admitted: Iterable[Admitted]) -> None:
         """Hand several over at once, a few at a time: Ray's Job API starts a process for each."""
@@ -161,6 +175,19 @@ class Service:
         seen = (await self.read(lambda: self._gcs.submissions([entry.id]))).get(entry.id)
         return seen is not None and not seen.is_of_before(entry)
 
+    def ids_of(self, tenant: str) -> tuple[frozenset[str], frozenset[str]]:
+        """Ray job ids (hex) and submission ids of ``tenant``. Blocking."""
+        drivers = self._gcs.drivers()
+        known = self._opened().ledger.states({driver.submission_id for driver in drivers} - {""})
+        own = frozenset(name for name, (_, whose) in known.items() if whose == tenant)
+        return frozenset(driver.job_id for driver in drivers if driver.submission_id in own), own
+
+    def tenant_of_worker(self, token: str) -> str | None:
+        """The tenant whose workers carry ``token`` in Ray's protocols, where there are gates. Blocking."""
+        if self._worker_tokens is None:
+            return None
+        return next((t for known, t in self._worker_tokens.by_token().items() if same(known, token)), None)
+
     async def own_address(self) -> str:
         """``http://host:port`` of this dashboard."""
         return "http://" + await self.read(self._gcs.dashboard_address)
@@ -189,7 +216,7 @@ class Service:
             await self._apply(gateway, correction)
         for incident in await self.decide(gateway.data_watch.look):
             logger.warning("TrainGuard: %s of %s: %s", incident.kind, incident.job, incident.id)
-        admitted = await self.decide(gateway.release)
+        admitted = self._here(await self.decide(gateway.release))
         self.underway |= {one.id for one in admitted}
         await self._hand_over_all(gateway, admitted)
 
@@ -198,7 +225,8 @@ class Service:
         now = time.monotonic()
         if now < self._renew_at:
             return True
-        held = gateway.ledger.lead(LEASE, self._holder, LEASE_SECONDS)
+        name = f"{LEASE}/{self.only}" if self.only else LEASE
+        held = gateway.ledger.lead(name, self._holder, LEASE_SECONDS)
         self._renew_at = now + LEASE_SECONDS / 2 if held else 0.0
         return held
 
@@ -216,6 +244,7 @@ class Service:
                 token_file=os.environ.get("RAY_AUTH_TOKEN_PATH", ""),
                 marker="",
                 temp_dir="",
+                **_gates(os.environ),
                 started_at=rfc3339(gateway.home.clock()),
             ).save(folder)
 
@@ -224,7 +253,8 @@ class Service:
         entries = {
             entry.id: entry
             for entry in gateway.ledger.entries(
-                states=[WorkloadState.PENDING, WorkloadState.ADMITTED, WorkloadState.RUNNING]
+                tenant=self.only or None,
+                states=[WorkloadState.PENDING, WorkloadState.ADMITTED, WorkloadState.RUNNING],
             )
         }
         drivers = self._origins.judged([d for d in self._gcs.drivers() if not d.is_dead])
@@ -353,3 +383,18 @@ class Service:
                     return answer.status, await answer.text()
             except (aiohttp.ClientError, TimeoutError) as error:
                 return 0, repr(error)
+
+
+def _gates(environment: Mapping[str, str]) -> dict[str, str]:
+    """Where the gates are, of a cluster that its own scripts started (``trainguard compute install``)."""
+    profile = environment.get(PROFILE, "")
+    if profile not in GATED:
+        return {}
+    authority = f"{environment['KUBERNETES_SERVICE_HOST']}:{environment['KUBERNETES_SERVICE_PORT']}"
+    return {
+        "profile": profile,
+        "gate_address": environment["COMPUTE_GUARD_GATE"],
+        "link_address": environment["COMPUTE_GUARD_LINK"],
+        "authority_address": authority,
+        "guard_folder": environment["COMPUTE_GUARD_NODE"],
+    }

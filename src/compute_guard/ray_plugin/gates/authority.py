@@ -25,6 +25,7 @@ REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 ACCESS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 CA_FILE = "ca.crt"
 _CERT, _KEY = "authority.crt", "authority.key"
+AUTHORITY_FILES = (CA_FILE, _CERT, _KEY)
 _DAYS = 3650
 
 

@@ -22,12 +22,12 @@ from compute_guard.ray_plugin.gates.gcs_gate import GcsGate
 from compute_guard.ray_plugin.gates.identity import by_token
 from compute_guard.ray_plugin.gates.judge import Judge
 from compute_guard.ray_plugin.gates.link import Desk
-from compute_guard.ray_plugin.gates.nodes import Nodes
+from compute_guard.ray_plugin.gates.nodes import GATES_FILE, Nodes
 from compute_guard.ray_plugin.gates.settings import HeadConfig
 from compute_guard.ray_plugin.gates.sweep import Sweep
 from compute_guard.ray_plugin.gates.tenancy import Jobs
 from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens
-from compute_guard.ray_plugin.gates.users import Users
+from compute_guard.ray_plugin.gates.users import USERS_FILE, Users
 from compute_guard.ray_plugin.gates.wire import Front, Upstream, serve
 from guard_core.errors import GuardError
 from guard_core.findings import Enforcement
@@ -35,7 +35,6 @@ from guard_core.home import Home
 
 logger = logging.getLogger(__name__)
 JOBS_FILE = "jobs.jsonl"
-USERS_FILE = "users.json"
 READY_FILE = "ready"
 SWEEP_SECONDS = 0.5
 
@@ -53,7 +52,7 @@ class Head:
         self.judge = Judge(Gateway(home), enforcement)
         self.jobs = Jobs(self.folder / JOBS_FILE)
         self.credit = Credit(self.judge, LeaseBook())
-        self.nodes = Nodes(self.upstream)
+        self.nodes = Nodes(self.upstream, self.folder / GATES_FILE)
         self.drivers = Drivers(self.judge, self.jobs, self._system)
         self.gate = GcsGate(
             self.upstream, self.jobs, self.judge, self.credit, self.nodes, self.drivers, self._owner

@@ -100,9 +100,9 @@ def _let_in(arguments: list[str], group: int) -> str:
             if entry.is_file(follow_symlinks=False):
                 os.chmod(entry.path, 0o644)  # noqa: PTH101 - addresses and ports, which drivers look up
     logs = os.path.join(session, "logs")  # noqa: PTH118 - start time
-    # Write-only and sticky: each file stays its writer's.
-    parts = ("", "jobs", "events", "export_events")
-    _open_to([os.path.join(logs, part) for part in parts], 0o1733)  # noqa: PTH118 - start time
+    # Write-only and sticky: each file stays its writer's. Ray Tune keeps its working files in `artifacts`.
+    parts = (logs, *(os.path.join(logs, part) for part in ("jobs", "events", "export_events")))  # noqa: PTH118
+    _open_to([*parts, os.path.join(session, "artifacts")], 0o1733)  # noqa: PTH118 - start time
     return session
 
 

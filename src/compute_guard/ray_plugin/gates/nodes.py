@@ -6,17 +6,21 @@ port. A raylet whose gate has not reported is a rogue node and is refused.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ray.core.generated import gcs_service_pb2 as pb
 
 from compute_guard.ray_body import POOL_LABEL
 from compute_guard.ray_plugin.gates.wire import Refusal, Upstream
+from guard_core.files import write_atomic
 
 _ALIVE = 0
+GATES_FILE = "gates.json"
 _NODE_INFO = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"
 
 
@@ -48,15 +52,20 @@ class NodeFact:
 class Nodes:
     """Gates that reported, and the GCS's table of nodes, read again at most once a second."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, file: Path) -> None:
         self._upstream = upstream
+        self._file = file
         self._gates: dict[tuple[str, int], Gatehouse] = {}
         self._facts: dict[bytes, NodeFact] = {}
         self._read_at = 0.0
 
     def reported(self, gate: Gatehouse) -> None:
-        """A node's gate is up."""
+        """A node's gate is up. It is written down too, for `doctor`, who knocks at every gate there is."""
+        if self._gates.get((gate.address, gate.raylet_port)) == gate:
+            return
         self._gates[gate.address, gate.raylet_port] = gate
+        rows = [asdict(known) for known in self._gates.values()]
+        write_atomic(self._file, json.dumps(rows).encode(), mode=0o600)
 
     def gatehouse(self, name: str) -> Gatehouse | None:
         """The gate of a node by its name."""

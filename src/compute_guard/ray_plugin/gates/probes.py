@@ -1,11 +1,14 @@
 """`doctor` on a cluster with gates: harmless violations with a tenant's token, at every door.
 
-The token is the canary tenant's. Each attempt only reads, or names an object that does not exist.
+The token is the canary tenant's. Each attempt only reads, or names an object that does not exist. What came
+of them says which profile is really in force, whatever the configuration says.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import grpc
@@ -13,11 +16,14 @@ from ray.core.generated import gcs_service_pb2 as pb
 
 from compute_guard.connection import Cluster
 from compute_guard.ray_body import POOL_LABEL
+from compute_guard.ray_plugin.gates.nodes import GATES_FILE
 from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens
+from compute_guard.ray_plugin.gates.users import nobodys_id
+from guard_core.config import Settings
 from guard_core.doctor import Probe
 
 AREA = "compute"
-REMEDY = "trainguard compute down, then trainguard compute up"
+REMEDY = "start the cluster again: trainguard compute down, then up; or its own scripts (compute install)"
 CANARY = "canary"
 _SECONDS = 5.0
 _NOBODY = bytes.fromhex("fffffffe")
@@ -26,16 +32,16 @@ _LIST_JOBS = "JobInfoGcsService/GetAllJobInfo"
 _NODE_STATS = "NodeManagerService/GetNodeStats"
 
 
-def gate_probes(cluster: Cluster) -> list[Probe]:
-    """Findings about the gates of a cluster that `compute up` started on this machine."""
-    folder = Path(cluster.temp_dir)
-    if not (folder / "head" / "guard" / TOKENS_FOLDER).exists():
+def gate_probes(cluster: Cluster, settings: Settings) -> list[Probe]:
+    """Findings about the gates of ``cluster``; to be asked for on its head's machine."""
+    folder = Path(cluster.guard_folder)
+    if not (folder / GATES_FILE).exists():
         return [Probe(AREA, "gates", "info", "the head's gate is not on this machine; run doctor there")]
-    token = Tokens(folder / "head" / "guard" / TOKENS_FOLDER).of(CANARY)
+    token = Tokens(folder / TOKENS_FOLDER).of(CANARY)
     gate, gcs = cluster.gate_address, cluster.gcs_address
     finished = pb.MarkJobFinishedRequest(job_id=_NOBODY).SerializeToString()
     drain = "autoscaler.AutoscalerStateService/DrainNode"
-    found = [
+    doors = [
         _closed("a tenant's token at the GCS itself", gcs, _LIST_JOBS, token),
         _closed("no token at the gate", gate, _LIST_JOBS, ""),
         _closed("another's job at the gate", gate, "JobInfoGcsService/MarkJobFinished", token, finished),
@@ -43,11 +49,54 @@ def gate_probes(cluster: Cluster) -> list[Probe]:
         _closed("an unknown call at the gate", gate, "JobInfoGcsService/NoSuchCall", token),
         _only_own_jobs(gate, token),
         *_nodes(cluster, token),
-        _limits(),
     ]
-    if cluster.profile == "hardened":
-        found.append(_users(folder))
-    return found
+    files = [
+        Path(cluster.token_file),
+        folder / TOKENS_FOLDER / CANARY,
+        settings.home / "credentials" / "local.token",
+        settings.home / "trainguard.db",
+    ]
+    users = _as_another_user(cluster.profile, [file for file in files if file.exists()])
+    return [*doors, users, _limits(), _in_force(cluster.profile, doors, users)]
+
+
+def _in_force(claimed: str, doors: Iterable[Probe], users: Probe) -> Probe:
+    """The profile that the attempts prove, against the one that is configured."""
+    shut = all(probe.status == "ok" for probe in doors)
+    proved = ("hardened" if users.status == "ok" else "gate") if shut else "observe-and-stop"
+    if proved == claimed:
+        return Probe(AREA, "profile in force", "ok", f"{proved}, as configured: every attempt was refused")
+    if claimed == "gate" and proved == "hardened":
+        return Probe(AREA, "profile in force", "ok", "gate, as configured: every attempt was refused")
+    text = f"{proved}, though {claimed} is configured: see what is broken above"
+    return Probe(AREA, "profile in force", "broken", text, REMEDY)
+
+
+def _as_another_user(profile: str, files: Iterable[Path]) -> Probe:
+    """Try to read the cluster's and the home's secrets as a Unix user from the tenants' range."""
+    name = "the cluster's secrets as a tenant's Unix user"
+    if profile != "hardened":
+        return Probe(AREA, name, "info", f"profile {profile} runs tenants as Ray's user, who can read them")
+    if os.geteuid() != 0:
+        return Probe(AREA, name, "info", "not tried: only root can become another user; run doctor as root")
+    open_to_all = [str(file) for file in files if _readable_as(nobodys_id(), file)]
+    if open_to_all:
+        return Probe(AREA, name, "broken", f"readable: {', '.join(open_to_all)}", "chmod 600 these files")
+    return Probe(AREA, name, "ok", "none can be read")
+
+
+def _readable_as(uid: int, file: Path) -> bool:
+    child = os.fork()
+    if child == 0:  # system calls only: this process has other threads
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            os.close(os.open(file, os.O_RDONLY))
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def _ask(address: str, method: str, token: str, request: bytes = b"") -> bytes:
@@ -85,11 +134,8 @@ def _nodes(cluster: Cluster, token: str) -> list[Probe]:
     reply = pb.GetAllNodeInfoReply.FromString(
         _ask(cluster.gcs_address, "NodeInfoGcsService/GetAllNodeInfo", cluster.token)
     )
-    gates = {
-        (facts["address"], facts["port"]): facts["raylet_port"]
-        for file in Path(cluster.temp_dir).glob("node-*/guard/config.json")
-        for facts in [json.loads(file.read_text(encoding="utf-8"))]
-    }
+    rows = json.loads((Path(cluster.guard_folder) / GATES_FILE).read_text(encoding="utf-8"))
+    gates = {(row["address"], row["gate_port"]): row["raylet_port"] for row in rows}
     found = []
     for node in reply.node_info_list:
         if node.state != 0 or node.is_head_node:
@@ -103,13 +149,6 @@ def _nodes(cluster: Cluster, token: str) -> list[Probe]:
         found.append(_closed(f"{name}: its gate", address, _NODE_STATS, token))
         found.append(_closed(f"{name}: its raylet beside the gate", raylet, _NODE_STATS, token))
     return found
-
-
-def _users(folder: Path) -> Probe:
-    file = folder / "head" / "guard" / TOKENS_FOLDER
-    if file.stat().st_mode & 0o077:
-        return Probe(AREA, "tenants' tokens", "broken", f"{file} is open to others", f"chmod 700 {file}")
-    return Probe(AREA, "tenants' Unix users", "ok", "each tenant's workers run as a user of their own")
 
 
 def _limits() -> Probe:

@@ -12,7 +12,7 @@ from typing import Any
 
 from compute_guard.ray_body import HEAD_POOL, POOL_LABEL, PROFILE
 from compute_guard.ray_plugin.gates.admitting import AGENT_MARK, agent_mark
-from compute_guard.ray_plugin.gates.authority import SYSTEM
+from compute_guard.ray_plugin.gates.authority import AUTHORITY_FILES, SYSTEM, make_certificate
 from compute_guard.ray_plugin.gates.process import start_kept
 from compute_guard.ray_plugin.gates.settings import HeadConfig, NodeConfig, Profile
 from guard_core.errors import UserError
@@ -22,6 +22,10 @@ GATE = "COMPUTE_GUARD_GATE"
 LINK = "COMPUTE_GUARD_LINK"
 POOL = "COMPUTE_GUARD_POOL"
 NODE_FOLDER = "COMPUTE_GUARD_NODE"
+LISTEN = "COMPUTE_GUARD_LISTEN"
+"""Where the head's gates listen, when that is not the address that others reach them by (a pod)."""
+AUTHORITY = "COMPUTE_GUARD_AUTHORITY"
+"""A folder with the authority's key and certificates, where they come from outside (a mounted Secret)."""
 READY_SECONDS = 60.0
 RAY_SETTINGS = {
     # Ray's processes ask the head's token authority who calls, and have a domain each.
@@ -47,10 +51,14 @@ def guard_head(params: Any, gcs_port: int) -> None:
     folder = _folder()
     host, port = _address(GATE)
     _, link_port = _address(LINK)
+    if given := os.environ.get(AUTHORITY):
+        for name in AUTHORITY_FILES:
+            write_atomic(folder / name, (Path(given) / name).read_bytes(), mode=0o600)
+    make_certificate(folder, os.environ["KUBERNETES_SERVICE_HOST"])
     config = HeadConfig(
         profile=profile,
-        gcs=f"{params.node_ip_address or host}:{gcs_port}",
-        host=host,
+        gcs=f"{params.node_ip_address or _own_address()}:{gcs_port}",
+        host=os.environ.get(LISTEN, host),
         port=port,
         link_port=link_port,
         authority_port=int(os.environ["KUBERNETES_SERVICE_PORT"]),

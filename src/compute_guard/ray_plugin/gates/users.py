@@ -9,6 +9,7 @@ from pathlib import Path
 from guard_core.errors import UserError
 from guard_core.files import write_atomic
 
+USERS_FILE = "users.json"
 FIRST = "COMPUTE_GUARD_FIRST_UID"
 DEFAULT_FIRST = 61_000
 COUNT = 4_000
@@ -16,12 +17,17 @@ _NODE = "node:"  # no tenant's name holds a colon
 """Ids from 61000 are given to nobody by Debian's and Red Hat's tools (60000 is their highest)."""
 
 
+def nobodys_id() -> int:
+    """A user id of the range that is no tenant's and never will be: `doctor` tries doors with it."""
+    return int(os.environ.get(FIRST, DEFAULT_FIRST))
+
+
 class Users:
     """Unix user (and group) ids by tenant."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._first = int(os.environ.get(FIRST, DEFAULT_FIRST))
+        self._first = nobodys_id()
         self._known: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
 
     def node_group(self, node: str) -> int:

@@ -58,8 +58,28 @@ def read_anothers_log_at_an_agent() -> str:
 @attack
 def use_the_dashboard_with_rays_token() -> str:
     url = FACTS["dashboard"]
-    paths = ("/api/jobs/", "/api/v0/actors", "/nodes?view=summary", "/logs/")
+    hidden = ("nodes", "workers", "objects", "runtime_envs", "logs?node_ip=127.0.0.1", "actors/summarize")
+    paths = ("/api/jobs/", "/nodes?view=summary", "/logs/", *(f"/api/v0/{kind}" for kind in hidden))
     return " ".join(must_fail("GET", url + path, TOKEN) for path in paths)
+
+
+@attack
+def list_others_state_at_the_dashboard() -> str:
+    """What `ray list` asks for, with every credential there is: answered, with one's own rows only."""
+    victim, counts = FACTS["victim"], []
+    aimed = f"&filter_keys=job_id&filter_predicates=%3D&filter_values={victim['job']}"
+    for token in (TOKEN, os.environ["TRAINGUARD_TOKEN"]):
+        for kind in ("actors", "tasks", "placement_groups", "jobs"):
+            for query in ("&limit=10000", aimed if kind in ("actors", "tasks") else ""):
+                url = f"{FACTS['dashboard']}/api/v0/{kind}?detail=1{query}"
+                request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    text = answer.read().decode()
+                theirs = [name for name in ("submission", "job", "actor") if victim[name] in text]
+                if theirs or os.environ["TRAINGUARD_TOKEN"] in text:
+                    raise Succeeded(f"{kind}: {theirs} of the victim, or a credential, in {text[:200]}")
+                counts.append(json.loads(text)["data"]["result"]["total"])
+    return f"rows of one's own: {counts}"
 
 
 @attack
