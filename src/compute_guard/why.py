@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from compute_guard.admission import Assessment, amount, assess
+from compute_guard.connection import load_cluster
 from compute_guard.forecast import forecast
 from compute_guard.gateway import Gateway
+from compute_guard.held_leases import held_leases, held_text
 from compute_guard.ledger import Entry
 from compute_guard.quota import HOUR_MS, Amounts, Quotas
 from compute_guard.snapshot import Snapshot
 from compute_guard.workload import WorkloadState
-from guard_core.clock import rfc3339
+from guard_core.clock import rfc3339, to_ns
 from guard_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ def why(home: Home, job: str, principal: Principal) -> dict[str, Any]:
     }
     if entry.state is WorkloadState.PENDING:
         story |= _waiting(gateway, entry)
+    if entry.state.holds_quota and (held := _held_at_gates(gateway, entry)):
+        story["held_at_gates"] = held
     if entry.eviction is not None:
         story["notice"] = {
             "cause": entry.eviction.cause,
@@ -74,6 +79,39 @@ def _waiting(gateway: Gateway, entry: Entry) -> dict[str, Any]:
         "ahead": list(assessment.ahead),
         "would_fit_now": {n: max(0, r.available) for n, r in assessment.resources.items()},
         "held_by": _holders(gateway, snapshot, entry),
+    }
+
+
+def _held_at_gates(gateway: Gateway, entry: Entry) -> dict[str, Any]:
+    """Leases of a running job that wait: for what, since when, behind whom; empty when none does."""
+    cluster = load_cluster(gateway.home.path("ray"))
+    lines = held_leases(cluster.guard_folder if cluster is not None else "")
+    own, quotas = lines.get(entry.id), gateway.quotas()
+    queue = quotas.queues.get(entry.workload.queue)
+    if own is None or queue is None:
+        return {}
+    members = {member.name for member in quotas.members(queue)}
+    snapshot = gateway.snapshot(quotas)
+    before = [held for held in lines.values() if held.since_ms < own.since_ms]
+    known = {one.id: one for one in gateway.ledger.entries(states=[WorkloadState.RUNNING])}
+    ahead = [
+        # Another tenant's job ids are that tenant's business.
+        known[held.workload].id
+        if known[held.workload].workload.tenant == entry.workload.tenant
+        else f"another tenant's job in queue {known[held.workload].workload.queue}"
+        for held in sorted(before, key=lambda held: held.since_ms)
+        if held.workload in known and known[held.workload].workload.queue in members
+    ]
+    return {
+        "leases": own.count,
+        "needs": dict(own.needs),
+        "since": rfc3339(datetime.fromtimestamp(own.since_ms / 1000, UTC)),
+        "sentence": own.sentence(to_ns(gateway.home.clock()) // 1_000_000),
+        "reason": own.reason,
+        "ahead": ahead,
+        "would_fit_now": {
+            name: max(0, quotas.available(queue.name, name, snapshot.usage)) for name in own.needs
+        },
     }
 
 
@@ -116,6 +154,9 @@ def why_text(story: Mapping[str, Any]) -> Iterator[str]:
         most = max(1, shares[-1][1])
         text = ", ".join(f"{name} {100 * share // most}" for name, share in shares)
         yield f"  fair share    {text} (per cent of the most; less goes first when borrowing)"
+    if "held_at_gates" in story:
+        held = story["held_at_gates"]
+        yield from held_text(held, held["ahead"], held["would_fit_now"])
     if "notice" in story:
         yield f"  has notice    {story['notice']['reason']}"
     if "estimate" in story:

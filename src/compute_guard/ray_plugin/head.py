@@ -214,6 +214,7 @@ class _Head:
                 entries,
                 everything=caller.everything,
                 waiting=await self.service.decide(lambda: gateway.explain(entries)),
+                held=await self.service.read(self.service.held),
             )
         )
 
@@ -251,7 +252,8 @@ class _Head:
                 return self.no(429, f"{request.method} {request.path} is not open to tenants")
             response = await handler(self.as_system(request))
             if route == ("GET", "") and response.status == 200:
-                return self.web.json_response(shown(json.loads(response.body), entry))
+                held = (await self.service.read(self.service.held)).get(entry.id, "")
+                return self.web.json_response(shown(json.loads(response.body), entry, held))
             return response
         return await self._ledger_only(route, entry, caller)
 

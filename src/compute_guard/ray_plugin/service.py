@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_guard.connection import Cluster, load_cluster
 from compute_guard.gateway import Admitted, Gateway, Held, Refused
+from compute_guard.held_leases import held_leases
 from compute_guard.processes import MARKER
 from compute_guard.ray_body import GATED, ONLY_TENANT, PROFILE, TENANT_KEY
 from compute_guard.ray_plugin.gates.identity import same
@@ -29,7 +30,7 @@ from compute_guard.ray_plugin.gcs import Gcs
 from compute_guard.ray_plugin.origin import Origins
 from compute_guard.reconcile import ENDED, Correction, Step, Submission, reconcile
 from compute_guard.workload import WorkloadState
-from guard_core.clock import new_id, rfc3339
+from guard_core.clock import new_id, rfc3339, to_ns
 from guard_core.findings import Enforcement
 
 if TYPE_CHECKING:
@@ -181,6 +182,13 @@ class Service:
         known = self._opened().ledger.states({driver.submission_id for driver in drivers} - {""})
         own = frozenset(name for name, (_, whose) in known.items() if whose == tenant)
         return frozenset(driver.job_id for driver in drivers if driver.submission_id in own), own
+
+    def held(self) -> dict[str, str]:
+        """What leases of running jobs wait for at the gates, by workload. Blocking."""
+        gates = _gates(os.environ)
+        now = to_ns(self._opened().home.clock()) // 1_000_000
+        lines = held_leases(gates["guard_folder"]) if gates else {}
+        return {workload: held.sentence(now) for workload, held in lines.items()}
 
     def tenant_of_worker(self, token: str) -> str | None:
         """The tenant whose workers carry ``token`` in Ray's protocols, where there are gates. Blocking."""

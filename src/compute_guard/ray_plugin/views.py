@@ -67,13 +67,18 @@ def without_token(environment: Mapping[str, Any]) -> dict[str, Any]:
     return {**environment, "env_vars": {**variables, "TRAINGUARD_TOKEN": HIDDEN}}
 
 
-def shown(details: Mapping[str, Any], entry: Entry | None) -> dict[str, Any]:
-    """Ray's details of one job, without its credential, and with our reason where we ended it."""
+def shown(details: Mapping[str, Any], entry: Entry | None, held: str = "") -> dict[str, Any]:
+    """Ray's details of one job, without its credential, and with our reason where we ended it.
+
+    ``held``: what its leases wait for at the gates.
+    """
     answer = dict(details)
     answer["runtime_env"] = without_token(answer.get("runtime_env") or {})
     ended_by_us = entry is not None and entry.state in (WorkloadState.EVICTED, WorkloadState.PREEMPTED)
     if entry is not None and (ended_by_us or entry.eviction is not None):
         answer["message"] = message_of(entry)
+    elif entry is not None and held and entry.state.holds_quota:
+        answer["message"] = f"TrainGuard: {held} (trainguard compute why {entry.id})"
     return answer
 
 
@@ -83,10 +88,12 @@ def listed(
     *,
     everything: bool,
     waiting: Mapping[str, str] | None = None,
+    held: Mapping[str, str] | None = None,
 ) -> list[Any]:
     """Ray's job list cut to the workloads in ``entries``, with those that Ray does not know added.
 
-    ``everything`` keeps what is not in the ledger too: for a platform admin. ``waiting``: reasons as of now.
+    ``everything`` keeps what is not in the ledger too: for a platform admin. ``waiting``: reasons as of now;
+    ``held``: what leases of running jobs wait for.
     """
     by_id = {entry.id: entry for entry in entries}
     waits = {entry.id for entry in by_id.values() if entry.state is WorkloadState.PENDING}
@@ -97,9 +104,10 @@ def listed(
         if details.get("submission_id") not in waits
     }
     answer = [
-        shown(details, by_id.get(details.get("submission_id") or ""))
+        shown(details, by_id.get(name), (held or {}).get(name, ""))
         for details in known.values()
-        if everything or details.get("submission_id") in by_id
+        for name in [details.get("submission_id") or ""]
+        if everything or name in by_id
     ]
     # Ray forgets a job that was deleted; only what still says something of its own is added.
     missing = (e for e in by_id.values() if e.id not in known and e.state is not WorkloadState.FINISHED)

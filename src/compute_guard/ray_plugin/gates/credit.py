@@ -121,6 +121,14 @@ class Credit:
             self.pump(account)
             raise
 
+    def held(self) -> dict[str, tuple[int, Amounts, str]]:
+        """By workload: how many leases wait, what the first asks for, and what is in the way."""
+        return {
+            workload: (len(account.waiting), account.waiting[0].lease.amounts, account.reason)
+            for workload, account in self._accounts.items()
+            if account.waiting
+        }
+
     def lend(self, node: str, workload: str, cpus: int) -> None:
         """Note what a workload's waiting workers on ``node`` gave back (:mod:`.blocked`)."""
         self._lent[node] = (workload, cpus)

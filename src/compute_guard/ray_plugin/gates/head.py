@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from compute_guard.gateway import Gateway
+from compute_guard.held_leases import HeldLeasesFile
 from compute_guard.ray_plugin.gates.admitting import Drivers
 from compute_guard.ray_plugin.gates.authority import Authority
 from compute_guard.ray_plugin.gates.book import LeaseBook
@@ -29,6 +30,7 @@ from compute_guard.ray_plugin.gates.tenancy import Jobs
 from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens
 from compute_guard.ray_plugin.gates.users import USERS_FILE, Users
 from compute_guard.ray_plugin.gates.wire import Front, Upstream, serve
+from guard_core.clock import to_ns
 from guard_core.errors import GuardError
 from guard_core.findings import Enforcement
 from guard_core.home import Home
@@ -60,6 +62,7 @@ class Head:
         self.tokens = Tokens(self.folder / TOKENS_FOLDER)
         self.sweep = Sweep(self.upstream, self.jobs)
         self._swept = time.monotonic()
+        self._held = HeldLeasesFile(self.folder)
         self.booking = Booking(
             self.jobs,
             self.judge,
@@ -105,6 +108,7 @@ class Head:
     async def _round(self) -> None:
         try:
             await self.credit.tick()
+            self._held.note(self.credit.held(), to_ns(self.judge.gateway.home.clock()) // 1_000_000)
             for name in await self.nodes.refresh():
                 self.credit.book.drop_node(name)
             alive = self.credit.alive()
