@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -137,9 +138,11 @@ def guarded_environment(settings: Settings, token_file: str, *, tenant: str = ""
     from guard_core.config import flat
 
     values = {
-        f"TRAINGUARD_{key.replace('.', '_').upper()}": str(value)
+        f"TRAINGUARD_{key.replace('.', '_').upper()}": (
+            json.dumps(value) if isinstance(value, dict) else str(value)
+        )
         for key, value in flat(settings).items()
-        if value is not None and key not in ("token", "storage_url")
+        if value not in (None, {}) and key not in ("token", "storage_url")
     }
     return {
         **values,

@@ -9,12 +9,13 @@ from (``trainguard config show``). Variables are the key's path in capitals: ``p
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from guard_core.errors import UserError
 
@@ -55,12 +56,31 @@ class AuditSettings(_Section):
     )
 
 
+class OidcSettings(_Section):
+    """An identity provider whose tokens count beside the credentials issued here; off without an issuer."""
+
+    issuer: str | None = Field(default=None, description="the `iss` that tokens must have")
+    audience: str | None = Field(default=None, description="the `aud` that tokens must have")
+    jwks: str | None = Field(default=None, description="the provider's key set: a file or an https URL")
+    tenant_claim: str = Field(default="tenant", description="the claim that names the tenant")
+    tenant_map: dict[str, str] = Field(default={}, description="tenant by that claim's value")
+    user_claim: str = Field(default="sub", description="the claim that names the user")
+    roles_claim: str | None = Field(default=None, description="the claim that lists roles; empty = none")
+    admin_role: str | None = Field(default=None, description="the role there that makes a platform-admin")
+
+    @field_validator("tenant_map", mode="before")
+    @classmethod
+    def _from_variable(cls, value: object) -> object:
+        return json.loads(value) if isinstance(value, str) else value
+
+
 class Settings(_Section):
     """All settings of one TRAINGUARD_HOME. Immutable, picklable; ``home`` is absolute."""
 
     home: Path
     policy: PolicySettings = PolicySettings()
     audit: AuditSettings = AuditSettings()
+    oidc: OidcSettings = OidcSettings()
     storage_url: str | None = Field(default=None, description="database URL; empty = SQLite in the home")
     token: SecretStr | None = Field(default=None, description="credential; empty = the home's local token")
     signing_key: Path | None = Field(

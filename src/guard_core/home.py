@@ -44,7 +44,7 @@ class Home:
         self.settings = settings
         self.clock = clock
         self.storage = Storage.in_home(settings.home, settings.storage_url)
-        self.credentials = Credentials(self.storage, clock)
+        self.credentials = Credentials(self.storage, clock, self.settings.oidc)
         self._signer: Signer | None = None
         self._signer_stamp: tuple[int, int] | None = None
         self.audit = AuditLog(

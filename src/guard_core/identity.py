@@ -18,6 +18,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +29,8 @@ from guard_core.files import locked, write_atomic
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from guard_core.config import OidcSettings
+    from guard_core.oidc import OidcTokens
     from guard_core.storage import Storage
     from guard_core.storage.tables import CredentialRow
 
@@ -116,9 +119,20 @@ class Credential:
 class Credentials:
     """Issues, verifies and revokes credentials in a storage."""
 
-    def __init__(self, storage: Storage, clock: Clock = system_clock) -> None:
+    def __init__(
+        self, storage: Storage, clock: Clock = system_clock, oidc: OidcSettings | None = None
+    ) -> None:
         self._storage = storage
         self._clock = clock
+        self._oidc_settings = oidc if oidc is not None and oidc.issuer else None
+
+    @cached_property
+    def _oidc(self) -> OidcTokens | None:
+        if self._oidc_settings is None:
+            return None
+        from guard_core.oidc import OidcTokens
+
+        return OidcTokens(self._oidc_settings, self._clock)
 
     def issue(
         self,
@@ -186,7 +200,12 @@ class Credentials:
             own.add(row)
 
     def verify(self, token: str) -> Principal:
-        """Who ``token`` proves. Raises Denied when it is unknown, expired or revoked."""
+        """Who ``token`` proves: a credential of ours, or a token of the identity provider in the settings.
+
+        Raises Denied when it is unknown, expired or revoked, Undecidable without the provider's keys.
+        """
+        if self._oidc is not None and is_jwt(token):
+            return self._oidc.verify(token)
         row = self._row(_id_of(token))
         # A comparison is made even for an unknown id, so that timing does not tell which ids exist.
         stored = row.token_sha256 if row is not None else "0" * 64
@@ -259,6 +278,11 @@ class Credentials:
                     roles = (PLATFORM_ADMIN,)
                     self._store(token, LOCAL_TENANT, _login(), roles, "local", None, (), self._clock(), None)
         return token
+
+
+def is_jwt(token: str) -> bool:
+    """Whether ``token`` has the form of a signed JSON Web Token (RFC 7519)."""
+    return token.startswith("ey") and token.count(".") == 2
 
 
 def masked_tokens(text: str) -> str:

@@ -24,7 +24,7 @@ from compute_guard.ray_plugin.tail import follow_logs
 from compute_guard.ray_plugin.views import details_of, listed, message_of, shown
 from compute_guard.workload import WorkloadState
 from guard_core.errors import Denied, GuardError
-from guard_core.identity import Principal
+from guard_core.identity import Principal, is_jwt
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class _Head:
             return self.no(503, "every request is refused: Ray's token mode is off")
         token = bearer(request)
         state = ROUTE.match(request.path) if request.method == "GET" else None
-        if not token.startswith("tg_"):
+        if not (token.startswith("tg_") or is_jwt(token)):
             tenant = await self.service.read(lambda: self.service.tenant_of_worker(token))
             if tenant is not None and state is not None:
                 return await self._state(request, handler, tenant, state["kind"])
