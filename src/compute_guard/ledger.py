@@ -296,13 +296,17 @@ class Ledger:
             return True
 
     def lead(self, name: str, holder: str, seconds: float) -> bool:
-        """Take or renew the single-process lease ``name``; False while another holder's is still valid."""
+        """Take or renew the single-process lease ``name``; False while another holder's is still valid.
+
+        One that would run longer than anybody takes it for was made before the clock went back.
+        """
         from guard_core.storage.tables import LeaseRow
 
         now = self._clock()
         with self._storage.session() as session:
             row = session.get(LeaseRow, name)
-            if row is not None and row.holder != holder and row.expires_at > now:
+            lasts = timedelta(seconds=2 * seconds)
+            if row is not None and row.holder != holder and now < row.expires_at <= now + lasts:
                 return False
             session.merge(LeaseRow(name=name, holder=holder, expires_at=now + timedelta(seconds=seconds)))
             return True

@@ -16,6 +16,8 @@ from compute_guard.workload import WorkloadState
 
 INTERNAL_NAMESPACE = "_ray_internal_"
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
+STOPPING_SECONDS = 30.0
+"""How long a job that we ended may take to be gone: Ray sends SIGTERM, waits, then SIGKILL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +70,16 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """One step. ``target`` is a submission id, or a Ray job id for STOP_DRIVER."""
+    """One step. ``target`` is a submission id, or a Ray job id for STOP_DRIVER.
+
+    ``ours``: it belongs to a job that we have just ended ourselves, and is no intrusion.
+    """
 
     step: Step
     target: str
     reason: str = ""
     ray_job_id: str | None = None
+    ours: bool = False
 
 
 def reconcile(
@@ -102,8 +108,22 @@ def reconcile(
             found.append(
                 Correction(Step.STOP_SUBMISSION, submission_id, "it did not pass the admission gateway")
             )
-    found += [Correction(Step.STOP_DRIVER, d.job_id, why) for d in alive if (why := _intruder(d, by_id))]
+    for driver in alive:
+        if why := _intruder(driver, by_id):
+            claimed = by_id.get(driver.submission_id)
+            ours = claimed is not None and driver.origin is not False and _stopping(claimed, now)
+            found.append(Correction(Step.STOP_DRIVER, driver.job_id, why, ours=ours))
     return tuple(found)
+
+
+def _stopping(entry: Entry, now: datetime | None) -> bool:
+    """Whether we ended this job so short a time ago that it may still be on its way out."""
+    return (
+        entry.state in (WorkloadState.EVICTED, WorkloadState.PREEMPTED)
+        and entry.finished_ms is not None
+        and now is not None
+        and now.timestamp() - entry.finished_ms / 1000 < STOPPING_SECONDS
+    )
 
 
 def _own(
@@ -130,7 +150,7 @@ def _own(
         return []
     if seen is not None and seen.status not in ENDED:
         why = "it is waiting" if entry.state is WorkloadState.PENDING else f"it was {entry.state.value}"
-        return [Correction(Step.STOP_SUBMISSION, entry.id, why)]
+        return [Correction(Step.STOP_SUBMISSION, entry.id, why, ours=_stopping(entry, now))]
     return []
 
 

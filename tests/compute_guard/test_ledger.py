@@ -343,3 +343,11 @@ LedgerMachine.TestCase.settings = settings(
     max_examples=4, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
 )
 test_any_history_keeps_the_ledger_consistent = LedgerMachine.TestCase
+
+
+def test_a_clock_that_went_back_locks_nobody_out(tmp_path):
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    ledger = Ledger(opened(tmp_path), lambda: now[0])
+    assert ledger.lead("admission", "dead", 10)
+    now[0] -= timedelta(hours=1)
+    assert ledger.lead("admission", "next", 10)

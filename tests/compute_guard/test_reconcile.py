@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 
 from compute_guard.ledger import Entry
@@ -107,3 +110,24 @@ def test_rays_own_drivers_are_left_alone():
 def test_a_driver_of_a_job_that_ended_is_stopped():
     got = reconcile([entry("evicted")], {"sub": Submission("STOPPED")}, [driver("sub", origin=True)])
     assert [c.step for c in got] == [Step.STOP_DRIVER]
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("seconds", "ours"), [(1, True), (29, True), (31, False)])
+def test_a_job_that_we_ended_is_no_intruder_while_it_is_on_its_way_out(seconds, ours):
+    ended = replace(
+        entry("evicted", ray_job_id="02000000"), finished_ms=int(NOW.timestamp() * 1000) - 1000 * seconds
+    )
+    found = reconcile([ended], {"sub": Submission("RUNNING")}, [driver("sub", origin=True)], now=NOW)
+    assert [(one.step, one.ours) for one in found] == [
+        (Step.STOP_SUBMISSION, ours),
+        (Step.STOP_DRIVER, ours),
+    ]
+
+
+def test_who_claims_a_job_that_we_have_just_ended_is_an_intruder_all_the_same():
+    ended = replace(entry("evicted"), finished_ms=int(NOW.timestamp() * 1000))
+    found = reconcile([ended], {}, [driver("sub", origin=False)], now=NOW)
+    assert [(one.step, one.ours) for one in found] == [(Step.STOP_DRIVER, False)]

@@ -49,6 +49,7 @@ WATCHED_SECONDS = 5.0
 BATCH = 256
 """Submissions decided in one go; more would make the first of them wait for the last."""
 HAND_OVERS = 8
+INTRUDERS_KEPT = 10_000
 
 
 class Service:
@@ -72,6 +73,7 @@ class Service:
         self._gateway: Gateway | None = None
         self._ended: set[str] = set()
         self._attempts: dict[str, int] = {}
+        self._intruders: set[tuple[str, str]] = set()
         gates = _gates(os.environ)
         self._worker_tokens = Tokens(Path(gates["guard_folder"]) / TOKENS_FOLDER) if gates else None
         self._inbox: list[tuple[Principal, Mapping[str, Any], asyncio.Future[Admitted | Held | Refused]]] = []
@@ -301,10 +303,10 @@ class Service:
         elif correction.step is Step.TAKE_OUT:
             await self._take_out(gateway, target, reason)
         elif correction.step is Step.STOP_SUBMISSION:
-            await self._record_intrusion(gateway, "submission", target, reason)
+            await self._record_intrusion(gateway, "submission", correction)
             await self._post(f"/api/jobs/{target}/stop", None)
         else:
-            await self._record_intrusion(gateway, "driver", target, reason)
+            await self._record_intrusion(gateway, "driver", correction)
             done = await self.read(lambda: self._gcs.end_driver(target))
             logger.warning("TrainGuard stopped driver %s: %s (%s)", target, reason, done)
 
@@ -331,7 +333,14 @@ class Service:
         else:
             await self.decide(lambda: gateway.finish(target, WorkloadState.PREEMPTED, reason))
 
-    async def _record_intrusion(self, gateway: Gateway, kind: str, target: str, reason: str) -> None:
+    async def _record_intrusion(self, gateway: Gateway, kind: str, correction: Correction) -> None:
+        """Once for each intruder and reason: it is looked at again every round until it is gone."""
+        target, reason = correction.target, correction.reason
+        if correction.ours or (target, reason) in self._intruders:
+            return
+        if len(self._intruders) >= INTRUDERS_KEPT:
+            self._intruders.clear()
+        self._intruders.add((target, reason))
         await self.decide(
             lambda: gateway.home.audit.event(
                 "workload.unadmitted",
