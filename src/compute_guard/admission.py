@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compute_guard.cycle import place_among
 from compute_guard.quota import CPU, GPU, HOUR_MS, JOBS, MEMORY, Amounts, Way, base_of, total
+from compute_guard.quota_tree import place_among
 from compute_guard.snapshot import Snapshot
 from compute_guard.workload import Workload
 

@@ -29,13 +29,19 @@ POLICY = "guard/compute/preemption/decision"
 RECLAIM = "reclaim"
 PRIORITY = "priority"
 LOWERED = "lowered_quota"
+FAIR_SHARE = "fair_share"
 
 
 def cause_of(displaced: Displacement) -> str:
-    """Why: borrowed quota is wanted back, a higher priority in the same queue, or a lowered quota."""
+    """Why: borrowed quota is wanted back or fairly shared, a higher priority in the same queue, or a lowered
+
+    quota.
+    """
     if displaced.cause is None:
         return LOWERED
-    return PRIORITY if displaced.cause.queue == displaced.holder.workload.queue else RECLAIM
+    if displaced.cause.queue == displaced.holder.workload.queue:
+        return PRIORITY
+    return FAIR_SHARE if displaced.fair else RECLAIM
 
 
 class Evictions:
@@ -147,4 +153,6 @@ def _why(one: Displacement) -> str:
     if one.cause.queue == queue:
         return f"a job of higher priority in queue {queue} needs the room"
     # The other tenant's job id is its own business: its queue is named.
+    if one.fair:
+        return f"queue {one.cause.queue} has had less of what both borrow, for its weight, than queue {queue}"
     return f"queue {one.cause.queue} takes back what queue {queue} borrowed"

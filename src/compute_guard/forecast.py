@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Final
 
-from compute_guard.cycle import charge, take_all
+from compute_guard.fair_meter import charge
+from compute_guard.quota_tree import take_all
 from compute_guard.replay_loop import RUNNING
 from compute_guard.simulate import Stage
 from compute_guard.snapshot import NO_METER, Snapshot

@@ -24,7 +24,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from compute_guard.cycle import NO_LIMIT, Tree, grown, room
+from compute_guard.quota_tree import NO_LIMIT, Tree, grown, room, take
 from guard_core.errors import UserError
 
 JOBS = "jobs"
@@ -190,6 +190,8 @@ class FairShare:
     cost: Mapping[str, int] = field(default_factory=lambda: {GPU: 32, CPU: 1})
     patience_seconds: int = 3600
     """A job that would borrow and has waited so long keeps room from those behind it."""
+    preempt: bool = False
+    """Whether a borrower takes from one whose queue would still have had more for its weight."""
 
     @property
     def half_life_ms(self) -> int:
@@ -383,8 +385,6 @@ class Quotas:
 
     def usage_of(self, usage: Usage) -> list[list[int]]:
         """Reserved amounts by queue as use of every node of `tree`, one list of `resources` for each."""
-        from compute_guard.cycle import take
-
         dense = [[0] * len(self.resources) for _ in self.tree.parent]
         for name, amounts in usage.items():
             node = self.nodes.get(name)

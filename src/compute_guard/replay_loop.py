@@ -15,22 +15,12 @@ from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any, Final, NamedTuple
 
-import compute_guard.cycle as core
-from compute_guard.cycle import (
-    BIGGEST,
-    Board,
-    Ints,
-    Scratch,
-    Terms,
-    Tree,
-    Work,
-    advance,
-    charge,
-    cycle,
-    fits,
-    give_all,
-    rate_of,
-)
+from compute_guard import board, fair_meter, quota_tree, victims
+from compute_guard import cycle as core
+from compute_guard.board import Board, Scratch, Terms, Work
+from compute_guard.cycle import cycle
+from compute_guard.fair_meter import advance, charge, rate_of
+from compute_guard.quota_tree import BIGGEST, Ints, Tree, fits, give_all
 
 ABSENT: Final = 0
 WAITING: Final = 1
@@ -397,9 +387,14 @@ def compiled() -> SimpleNamespace:
     """The same functions, compiled; the machine code is kept beside this file for the next process."""
     import numba
 
-    scope: dict[str, Any] = {**vars(core), **globals()}
+    sources = (quota_tree, board, fair_meter, victims, core)
+    scope: dict[str, Any] = {}
+    for source in sources:
+        scope |= vars(source)
+    scope |= globals()
     # numba judges by the age of a function's own file whether kept code is stale; these call across files.
-    text = Path(core.__file__).read_bytes() + Path(__file__).read_bytes()
+    files = (*(str(source.__file__) for source in sources), __file__)
+    text = b"".join(Path(file).read_bytes() for file in files)
     mark = hashlib.sha256(text).hexdigest()[:12]
     for function in (*core.KERNEL, *LOOP):
         own: Callable[..., Any] = FunctionType(function.__code__, scope, function.__name__)

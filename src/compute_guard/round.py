@@ -9,21 +9,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from compute_guard.admission import Assessment, assess, kept_by_user_cap, open_ways
-from compute_guard.cycle import (
-    ANY,
-    LOWER,
-    NEVER,
-    NO_LIMIT,
-    Board,
-    Terms,
-    Work,
-    cycle,
-    overcommitted,
-    scratch_for,
-    take_all,
-)
+from compute_guard.board import ANY, LOWER, NEVER, Board, Terms, Work, scratch_for
+from compute_guard.cycle import cycle
 from compute_guard.quota import Amounts, Quotas, Way, total
+from compute_guard.quota_tree import NO_LIMIT, take_all
 from compute_guard.snapshot import NO_METER, Holder, Snapshot
+from compute_guard.victims import overcommitted
 from compute_guard.workload import Workload
 
 DEPTH = 64
@@ -42,10 +33,14 @@ class Pick:
 
 @dataclass(frozen=True, slots=True)
 class Displacement:
-    """A workload that has to go: for ``cause``, or (None) because its queue's quota was lowered."""
+    """A workload that has to go: for ``cause``, or (None) because its queue's quota was lowered.
+
+    ``fair``: ``cause`` would borrow as well, and its queue has had less for its weight.
+    """
 
     holder: Holder
     cause: Workload | None
+    fair: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +177,12 @@ def decide_round(
         chosen, victims = layout.round_in(root)
         picks += _picks(layout, use, chosen)
         displaced += [
-            Displacement(layout.holders[layout.items[gone].id], layout.items[cause])
+            Displacement(
+                layout.holders[layout.items[gone].id],
+                layout.items[cause],
+                # Of a line that stopped, the scratch still holds how its head stood.
+                fair=bool(layout.scratch.borrows[layout.work.queue[cause]]),
+            )
             for gone, cause in victims
         ]
     return Round(tuple(picks), tuple(displaced))
@@ -241,6 +241,7 @@ def terms_of(quotas: Quotas, caps: list[str]) -> Terms:
         cost=[fair.rate({resource: 1}) for resource in quotas.resources],
         half_life=fair.half_life_ms,
         patience=fair.patience_seconds * 1000,
+        fair=int(fair.preempt),
     )
 
 

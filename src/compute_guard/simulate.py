@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from compute_guard.cycle import Board, Tree, Work, scratch_for
+from compute_guard.board import Board, Work, scratch_for
 from compute_guard.quota import GPU, STORAGE_LIMIT, Amounts, Quotas, Way, base_of, total
+from compute_guard.quota_tree import Tree
 from compute_guard.replay_loop import (
     ABSENT,
     ENDED,

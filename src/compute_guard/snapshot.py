@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from compute_guard.cycle import advance
+from compute_guard.fair_meter import advance
 from compute_guard.quota import Amounts, Quotas
 from compute_guard.workload import Workload
 

@@ -231,6 +231,48 @@ def test_a_borrower_reclaims_nothing():
     assert displaced(state(tree, (job("big", "own", 2),), lent)) == []
 
 
+def shared() -> Quotas:
+    """Two borrowers, of which one may have all of the lender's four, and shares that are enforced."""
+    return quotas(queue("a", 0), queue("b", 0), queue("lender", 4), fair_share=FairShare(preempt=True))
+
+
+def meters(**gpus: int) -> dict[str, Meter]:
+    """What these queues hold now, and nothing of earlier."""
+    return {name: Meter(0, 32_000 * count, 0) for name, count in gpus.items()}
+
+
+def test_where_shares_are_enforced_a_borrower_takes_its_part_from_one_that_had_more():
+    tree = shared()
+    holders = running(*(job(f"b{n}", "b", age=9) for n in range(4)))
+    waiting = state(tree, (job("mine", "a"),), holders, used=meters(b=4))
+    gone = decide_round(waiting).displaced
+    assert [(one.holder.workload.queue, one.fair) for one in gone] == [("b", True)]
+    assert displaced(replace(waiting, quotas=quotas(*tree.queues.values()))) == []
+
+
+def test_with_equal_shares_nobody_takes_from_the_other():
+    held = running(
+        *(job(f"a{n}", "a", age=9) for n in range(2)), *(job(f"b{n}", "b", age=9) for n in range(2))
+    )
+    used = meters(a=2, b=2)
+    assert displaced(state(shared(), (job("one-more", "a"),), held, used=used)) == []
+    assert displaced(state(shared(), (job("one-more", "b"),), held, used=used)) == []
+
+
+def test_a_borrower_takes_no_more_than_makes_the_shares_even():
+    holders = running(*(job(f"b{n}", "b", age=9) for n in range(4)))
+    assert len(displaced(state(shared(), (job("two", "a", 2),), holders, used=meters(b=4)))) == 2
+    assert displaced(state(shared(), (job("three", "a", 3),), holders, used=meters(b=4))) == []
+
+
+def test_twice_the_weight_is_twice_the_part():
+    tree = quotas(
+        queue("a", 0, weight=3), queue("b", 0), queue("lender", 4), fair_share=FairShare(preempt=True)
+    )
+    holders = running(*(job(f"b{n}", "b", age=9) for n in range(4)))
+    assert len(displaced(state(tree, (job("three", "a", 3),), holders, used=meters(b=4)))) == 3
+
+
 def test_who_is_on_the_way_out_counts_as_gone():
     tree = quotas(queue("own", 2, preemption=ANY), queue("a", 0))
     lent = running(job("a1", "a"), job("a2", "a"))

@@ -2,17 +2,18 @@
 # title: May this running job be made to go?
 # description: |
 #   The core has found that room is needed and whose; this says whether they may be taken out for it. A queue takes
-#   back what is its own, a higher priority ends a lower one in the same queue, and a lowered quota ends what runs
-#   beyond it, each only where quotas.yaml says so. Input: principal (whose job needs the room, or the owner of the
+#   back what is its own, a higher priority ends a lower one in the same queue, a lowered quota ends what runs beyond
+#   it, and borrowers share fairly what they borrow, each only where quotas.yaml says so. Input: principal (whose job needs the room, or the owner of the
 #   job that goes), now_ns, cause, victim {submission_id, tenant, queue, tree, priority}, beneficiary {the same}.
 # custom:
 #   article: 4
 #   instead:
 #     preemption-incomplete: ask with the cause, the job that goes, and the one that needs the room
-#     cause-unknown: give one of reclaim, priority, lowered_quota as the cause
+#     cause-unknown: give one of reclaim, priority, lowered_quota, fair_share as the cause
 #     queue-unknown: use queues of quotas.yaml
 #     tenant-mismatch: ask for a job of your own tenant
 #     reclaim-off: set preemption.reclaim_within_cohort of the queue that needs the room
+#     shares-off: set fair_share.preempt, and borrowers share what they borrow
 #     priority-off: set preemption.within_queue of the queue
 #     priority-too-low: nothing to do; only a job of lower priority may be ended here
 #     other-cohort: nothing to do; only queues of one tree of cohorts take from each other
@@ -27,7 +28,7 @@ default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no r
 # entrypoint: true
 decision := {"allow": count(deny) == 0, "deny": deny, "warn": []}
 
-causes := {"reclaim", "priority", "lowered_quota"}
+causes := {"reclaim", "priority", "lowered_quota", "fair_share"}
 
 loser := data.guard.config.quotas.queues[input.victim.queue]
 
@@ -37,7 +38,7 @@ deny contains reason if some reason in caller.deny
 
 deny contains {"rule": "preemption-incomplete", "msg": "the request does not describe both jobs"} if not complete
 
-deny contains {"rule": "cause-unknown", "msg": "the cause is none of reclaim, priority, lowered_quota"} if {
+deny contains {"rule": "cause-unknown", "msg": "the cause is none of reclaim, priority, lowered_quota, fair_share"} if {
 	not known_cause
 }
 
@@ -58,6 +59,11 @@ deny contains {"rule": "reclaim-off", "msg": "this queue takes nothing back from
 	not reclaims
 }
 
+deny contains {"rule": "shares-off", "msg": "borrowers take nothing from each other here"} if {
+	input.cause == "fair_share"
+	not data.guard.config.quotas.fair_share.preempt == true
+}
+
 deny contains {"rule": "priority-off", "msg": "priorities end nothing in this queue"} if {
 	input.cause == "priority"
 	not winner.preemption.within_queue == "lower_priority"
@@ -69,7 +75,7 @@ deny contains {"rule": "priority-too-low", "msg": "the job that goes has no lowe
 }
 
 deny contains {"rule": "other-cohort", "msg": "the two queues are in no common cohort"} if {
-	input.cause == "reclaim"
+	input.cause in {"reclaim", "fair_share"}
 	not same_tree
 }
 
@@ -85,7 +91,7 @@ deny contains {"rule": "lowered-keeps", "msg": "a lowered quota lets this queue'
 
 known_cause if input.cause in causes
 
-taken if input.cause in {"reclaim", "priority"}
+taken if input.cause in {"reclaim", "priority", "fair_share"}
 
 own if winner.tenant == input.principal.tenant
 

@@ -48,6 +48,13 @@ test_only_where_the_quotas_say_so if {
 	denied(lowered, off) == {"lowered-keeps"}
 }
 
+test_borrowers_share_fairly_only_where_the_quotas_say_so if {
+	shared := {"fair_share": {"preempt": true}}
+	denied({"cause": "fair_share"}, {}) == {"shares-off"}
+	decided({"cause": "fair_share"}, shared).allow == true
+	denied({"cause": "fair_share", "victim": {"tree": "apart"}}, shared) == {"other-cohort"}
+}
+
 test_lower_priority_only_where_the_quotas_say_so if {
 	lower_ranked := {"queues": {"acme": {"preemption": {"reclaim_within_cohort": "lower_priority"}}}}
 	denied({}, lower_ranked) == {"priority-too-low"}
