@@ -36,7 +36,7 @@ class Contamination:
     columns: tuple[str, ...] = ()
 
     name: ClassVar[str] = "contamination"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     rule_ids: ClassVar[tuple[str, ...]] = ("LEAK004",)
     needs: ClassVar[frozenset[Need]] = frozenset()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, Row
 from dataset_guard.checks.leakage.chance import chance_of, group_sizes
 from dataset_guard.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
+
+if TYPE_CHECKING:
+    from dataset_guard.checks.leakage.folding import Cells
 
 _WINDOW_BYTES = 4 << 20
 _SIGNATURE_BYTES = 512  # made at the end only, but counted from the start
@@ -41,7 +44,7 @@ class NearDuplicateText:
     chance_critical: float = 1e-3
 
     name: ClassVar[str] = "near_duplicate_text"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     rule_ids: ClassVar[tuple[str, ...]] = ("LEAK003",)
     needs: ClassVar[frozenset[Need]] = frozenset()
 
@@ -80,20 +83,23 @@ class Collected:
 
     def update(self, column: Any, first_row: int) -> None:
         """Take the texts of an Arrow array."""
-        from dataset_guard.checks.leakage.shingles import buffers, windows_of
+        from dataset_guard.checks.leakage.folding import cells_of
+        from dataset_guard.checks.leakage.shingles import windows_of
 
         texts = plain(column)
         long_enough = np.asarray(pc.binary_length(texts).fill_null(0)) >= self._least
         chosen = np.flatnonzero(long_enough)
         if not len(chosen):
             return
-        offsets, data = buffers(texts if long_enough.all() else texts.take(pa.array(chosen)))
-        for start, stop in windows_of(offsets, _WINDOW_BYTES):
-            self._window(offsets[start : stop + 1], data, chosen[start:stop] + first_row)
+        cells = cells_of(texts if long_enough.all() else texts.take(pa.array(chosen)))
+        for start, stop in windows_of(cells.offsets, _WINDOW_BYTES):
+            window = cells._replace(offsets=cells.offsets[start : stop + 1])
+            self._window(window, chosen[start:stop] + first_row)
 
-    def _window(self, offsets: Any, data: Any, rows: Rows) -> None:
+    def _window(self, cells: Cells, rows: Rows) -> None:
         from dataset_guard.checks.leakage.shingles import longest_of, shingle
 
+        offsets, data, fold = cells
         n, longest = len(offsets) - 1, longest_of(offsets)
         shingles = np.empty(int(offsets[-1] - offsets[0]) + 1, np.uint32)
         ends = np.empty(n, np.int64)
@@ -101,7 +107,7 @@ class Collected:
         tokens, text = np.empty(longest, np.uint64), np.empty(longest, np.uint8)
         hashes = np.empty(longest, np.uint64)
         limit = np.uint64(self.limit)
-        shingle(offsets, data, limit, tokens, text, hashes, shingles, ends, rank)
+        shingle(offsets, data, fold, limit, tokens, text, hashes, shingles, ends, rank)
         sizes = np.diff(ends, prepend=0)
         self._add(rows, rank, sizes, shingles[: ends[-1]], own=False)
 

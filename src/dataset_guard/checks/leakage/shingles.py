@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from dataset_guard.checks.leakage.folding import cells_of, folded, point_at, width_of
 from dataset_guard.jit import inlined, kernel
 
 BINS = 128
@@ -45,13 +44,6 @@ def _mixed(z: Any) -> Any:
     return z ^ (z >> _U64(31))
 
 
-@inlined
-def _width(byte: Any) -> Any:
-    """Bytes of the UTF-8 character that starts with ``byte``."""
-    return 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-
-
-@inlined
 def _kind(point: Any) -> Any:
     """0 separates, 1 belongs to a word, 2 is a token of its own."""
     if point < 0x80:
@@ -64,18 +56,16 @@ def _kind(point: Any) -> Any:
     return 0 if 0xFF00 <= point <= 0xFF0F else 1
 
 
-@inlined
-def _point(data: Any, at: Any, stop: Any, width: Any) -> Any:
-    """The code point of the character of more than one byte at ``at``."""
-    point = np.int64(data[at]) & (0x7F >> width)
-    for k in range(1, width):
-        if at + k < stop:
-            point = (point << 6) | (np.int64(data[at + k]) & 0x3F)
-    return point
+kind_of = inlined(_kind)
+
+
+def separates(point: int) -> bool:
+    """Whether the character stands between words and in none."""
+    return bool(_kind(point) == 0)
 
 
 @kernel
-def tokens_of(data: Any, start: int, stop: int, tokens: Any) -> int:
+def tokens_of(data: Any, start: int, stop: int, fold: Any, tokens: Any) -> int:
     """Write the token hashes of one text; returns how many."""
     n, i = 0, start
     word = _FNV_START
@@ -94,10 +84,10 @@ def tokens_of(data: Any, start: int, stop: int, tokens: Any) -> int:
                 word = _FNV_START
                 inside = False
             continue
-        width = _width(byte)
-        point = _point(data, i, stop, width)
+        width = width_of(byte)
+        point = folded(point_at(data, i, stop, width), fold)
         i += width
-        kind = _kind(point)
+        kind = kind_of(point)
         if kind == 1:
             word = (word ^ _U64(point)) * _FNV_PRIME
             inside = True
@@ -116,15 +106,29 @@ def tokens_of(data: Any, start: int, stop: int, tokens: Any) -> int:
     return n
 
 
+@inlined
+def _write(point: Any, plain: Any, m: Any) -> Any:
+    """Write one character as UTF-8; returns where the next one goes."""
+    if point < 0x80:
+        plain[m] = _ASCII[point]
+        return m + 1
+    following = 1 if point < 0x800 else 2 if point < 0x10000 else 3
+    head = (0xC0, 0xE0, 0xF0)[following - 1]
+    plain[m] = head | (point >> (6 * following))
+    for k in range(following):
+        plain[m + 1 + k] = 0x80 | ((point >> (6 * (following - 1 - k))) & 0x3F)
+    return m + 1 + following
+
+
 @kernel
-def _plain(data: Any, start: int, stop: int, plain: Any) -> Any:
+def _plain(data: Any, start: int, stop: int, fold: Any, plain: Any) -> Any:
     """Write the text's bytes with one space for every run of separators; returns how many, and the tokens."""
     m, i = 0, start
     tokens, inside = 0, False
     while i < stop:
-        width = _width(data[i])
-        point = np.int64(data[i]) if width == 1 else _point(data, i, stop, width)
-        kind = _kind(point)
+        width = width_of(data[i])
+        point = np.int64(data[i]) if width == 1 else folded(point_at(data, i, stop, width), fold)
+        kind = kind_of(point)
         if kind == 0:
             inside = False
             if m > 0 and plain[m - 1] != 0x20:
@@ -133,10 +137,7 @@ def _plain(data: Any, start: int, stop: int, plain: Any) -> Any:
         else:
             tokens += kind == 2 or not inside
             inside = kind == 1
-            for k in range(width):
-                if i + k < stop:
-                    plain[m] = _ASCII[data[i]] if width == 1 else data[i + k]
-                    m += 1
+            m = _write(point, plain, m)
         i += width
     return m - 1 if m > 0 and plain[m - 1] == 0x20 else m, tokens
 
@@ -182,13 +183,13 @@ def sign(ends: Any, shingles: Any, signatures: Any) -> None:
 
 
 @kernel
-def _hashes(data: Any, start: int, stop: int, tokens: Any, plain: Any, out: Any) -> int:
+def _hashes(data: Any, start: int, stop: int, fold: Any, tokens: Any, plain: Any, out: Any) -> int:
     """Write a 64-bit number for each shingle of one text, to be mixed; returns how many. Windows roll."""
     m, n = 0, SHORT
     if stop - start <= _LIKELY_SHORT:  # most are: not cut twice
-        m, n = _plain(data, start, stop, plain)
+        m, n = _plain(data, start, stop, fold, plain)
     if n >= SHORT:
-        n = tokens_of(data, start, stop, tokens)
+        n = tokens_of(data, start, stop, fold, tokens)
     if n >= SHORT:
         factor = _U64(0x9E3779B97F4A7C15)
         oldest = factor * factor * factor * factor
@@ -201,7 +202,7 @@ def _hashes(data: Any, start: int, stop: int, tokens: Any, plain: Any, out: Any)
             h -= tokens[t] * oldest
         return n - TOKENS + 1
     if m == 0:
-        m, n = _plain(data, start, stop, plain)
+        m, n = _plain(data, start, stop, fold, plain)
     if m >= 2 * BYTES:
         window = _U64(0)
         mask = (_U64(1) << _U64(8 * BYTES)) - _U64(1)
@@ -230,6 +231,7 @@ def _mix_all(hashes: Any) -> Any:
 def shingle(
     offsets: Any,
     data: Any,
+    fold: Any,
     limit: Any,
     tokens: Any,
     plain: Any,
@@ -247,7 +249,7 @@ def shingle(
     """
     at = 0
     for i in range(len(offsets) - 1):
-        n = _hashes(data, offsets[i], offsets[i + 1], tokens, plain, hashes)
+        n = _hashes(data, offsets[i], offsets[i + 1], fold, tokens, plain, hashes)
         least = _mix_all(hashes[:n])
         rank[i] = _mixed(least + _U64(0x9E3779B97F4A7C15))
         if n > 0 and rank[i] <= limit:
@@ -258,10 +260,10 @@ def shingle(
 
 
 @kernel
-def _cut(offsets: Any, data: Any, most: int, word: Any, tokens: Any, ends: Any) -> None:
+def _cut(offsets: Any, data: Any, fold: Any, most: int, word: Any, tokens: Any, ends: Any) -> None:
     at = 0
     for i in range(len(offsets) - 1):
-        n = min(tokens_of(data, offsets[i], offsets[i + 1], word), most)
+        n = min(tokens_of(data, offsets[i], offsets[i + 1], fold, word), most)
         tokens[at : at + n] = word[:n]
         at += n
         ends[i] = at
@@ -269,30 +271,11 @@ def _cut(offsets: Any, data: Any, most: int, word: Any, tokens: Any, ends: Any) 
 
 def cut(texts: Any, most: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
     """The hashes of the first ``most`` tokens of each text of an Arrow array: ``(ends, tokens)``."""
-    offsets, data = buffers(texts)
+    offsets, data, fold = cells_of(texts)
     ends = np.empty(len(offsets) - 1, np.int64)
     tokens = np.empty(int(offsets[-1] - offsets[0]) + 1, np.uint64)
-    _cut(offsets, data, most, np.empty(longest_of(offsets), np.uint64), tokens, ends)
+    _cut(offsets, data, fold, most, np.empty(longest_of(offsets), np.uint64), tokens, ends)
     return ends, tokens[: ends[-1] if len(ends) else 0].copy()
-
-
-def lowered(array: Any) -> Any:
-    """Lower case and one form per character; ASCII is lowered while hashing."""
-    array = array.fill_null("") if array.null_count else array
-    foreign = pc.invert(pc.string_is_ascii(array))
-    if not pc.any(foreign).as_py():
-        return array
-    wide = array.cast(pa.large_string())
-    return pc.replace_with_mask(
-        wide, foreign, pc.utf8_lower(pc.utf8_normalize(wide.filter(foreign), form="NFKC"))
-    )
-
-
-def buffers(array: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """Offsets and bytes of an Arrow array of text, brought to one form; nulls are empty."""
-    wide = lowered(array).cast(pa.large_string())
-    offsets = np.frombuffer(wide.buffers()[1], np.int64)[wide.offset : wide.offset + len(wide) + 1]
-    return offsets, np.frombuffer(wide.buffers()[2] or b"", np.uint8)
 
 
 def longest_of(offsets: npt.NDArray[np.int64]) -> int:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dataset_guard.checks.leakage.shingles import buffers, cut, longest_of, tokens_of
+from dataset_guard.checks.leakage.folding import cells_of
+from dataset_guard.checks.leakage.shingles import cut, longest_of, tokens_of
 from dataset_guard.jit import inlined, kernel
 
 WINDOW = 5
@@ -152,7 +153,8 @@ def _aligned(unit: Any, weights: Any, text: Any, low: int, high: int, row: Any) 
 
 @kernel
 def _search(
-    offsets: Any, data: Any, first_text: int, starts: Any, unit_tokens: Any, weights: Any, mass: Any,
+    offsets: Any, data: Any, fold: Any, first_text: int,
+    starts: Any, unit_tokens: Any, weights: Any, mass: Any,
     keys: Any, first: Any, counts: Any, postings: Any, bits: Any, least_share: float,
     tokens: Any, stamp: Any, slot_of: Any, found: Any, row: Any,
     hits: Any, scores: Any,
@@ -163,7 +165,7 @@ def _search(
     for i in range(first_text, len(offsets) - 1):
         if written + len(found) > len(hits):
             return i, written
-        n = tokens_of(data, offsets[i], offsets[i + 1], tokens)
+        n = tokens_of(data, offsets[i], offsets[i + 1], fold, tokens)
         candidates = 0
         rolled = _U64(0)
         for t in range(min(WINDOW - 1, n)):
@@ -235,7 +237,7 @@ class Hits:
 
 def search(units: Units, texts: Any, least_share: float) -> Iterator[Hits]:
     """All units found in the texts of an Arrow array, by text."""
-    offsets, data = buffers(texts)
+    offsets, data, fold = cells_of(texts)
     tokens = np.empty(longest_of(offsets), np.uint64)
     stamp, slot_of = np.full(len(units), -1, np.int64), np.zeros(len(units), np.int32)
     found, row = np.empty((MOST_CANDIDATES, 7), np.int64), np.empty(MOST_TOKENS + 1, np.float32)
@@ -243,7 +245,7 @@ def search(units: Units, texts: Any, least_share: float) -> Iterator[Hits]:
     at = 0
     while at < len(offsets) - 1:
         at, n = _search(
-            offsets, data, at, units.starts, units.tokens, units.weights, units.mass,
+            offsets, data, fold, at, units.starts, units.tokens, units.weights, units.mass,
             units.keys, units.first, units.counts, units.postings, units.bits, least_share,
             tokens, stamp, slot_of, found, row, hits, scores,
         )  # fmt: skip
