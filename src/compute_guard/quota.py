@@ -3,12 +3,11 @@
 Every amount is an integer (thousandths of a CPU or GPU, bytes, jobs); Python's integers do not
 overflow, and `Amounts` refuses anything else, so a sum can be neither rounded nor wrapped. The formulas
 are those of Kueue's ``pkg/cache/scheduler/resource_node.go``, for cohorts in cohorts too; they stand in
-:mod:`compute_guard.cycle`, because the compiled replay uses the same lines.
+:mod:`compute_guard.quota_tree`, because the compiled replay uses the same lines.
 
 * guaranteed = max(0, nominal - lending limit): what a queue never lends;
 * a cohort offers its own nominal quota and the sum of its members' (nominal - guaranteed), and is used by
-what
-  each member uses beyond its guaranteed part;
+  what each member uses beyond its guaranteed part;
 * available = own guaranteed rest + min(cohort rest, what the borrowing limit still permits).
 
 `available` may be negative after an administrator lowered a quota below what runs. A resource of a flavor is
@@ -17,280 +16,70 @@ written ``gpu_milli@a100``: each flavor of a resource has a quota of its own.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
+from compute_guard.amounts import (
+    CPU,
+    GPU,
+    JOBS,
+    MEMORY,
+    STORAGE_LIMIT,
+    WORKERS,
+    Amounts,
+    base_of,
+    flavor_of,
+    gpu_rate,
+    total,
+)
+from compute_guard.queues import (
+    HOUR_MS,
+    NO_QUOTA,
+    Budget,
+    Cohort,
+    FairShare,
+    Flavor,
+    Preemption,
+    Queue,
+    ResourceQuota,
+)
 from compute_guard.quota_tree import NO_LIMIT, Tree, grown, room, take
 from guard_core.errors import UserError
 
-JOBS = "jobs"
-CPU = "cpu_milli"
-GPU = "gpu_milli"
-MEMORY = "memory_bytes"
-WORKERS = "workers"
-STORAGE_LIMIT = 2**63 - 1
-"""Largest amount a reservation can hold: the ledger's columns are signed 64-bit."""
+__all__ = [
+    "CPU",
+    "GPU",
+    "HOUR_MS",
+    "JOBS",
+    "MEMORY",
+    "NOBODYS",
+    "STORAGE_LIMIT",
+    "WAYS_KEPT",
+    "WORKERS",
+    "Amounts",
+    "Budget",
+    "Cohort",
+    "FairShare",
+    "Flavor",
+    "Preemption",
+    "Queue",
+    "Quotas",
+    "ResourceQuota",
+    "Usage",
+    "Way",
+    "base_of",
+    "flavor_of",
+    "gpu_rate",
+    "total",
+]
 
-_RESOURCE = re.compile(r"^[a-z][a-z0-9_]*(@[a-z0-9][a-z0-9._-]*)?$")
-HOUR_MS = 3_600_000
 WAYS_KEPT = 4096
 NOBODYS = "?"
 """The column of `Quotas.resources` for what no queue has quota of: it never fits."""
-
-
-class Amounts(Mapping[str, int]):
-    """Immutable resource amounts; a resource that is not named is zero. Zeros are not stored.
-
-    Raises UserError for a name that is not ``[a-z][a-z0-9_]*`` (with ``@flavor`` where there are flavors), a
-    non-integer or an amount outside 0..2**63-1.
-    """
-
-    __slots__ = ("_values",)
-
-    def __init__(self, values: Mapping[str, int] | None = None) -> None:
-        kept: dict[str, int] = {}
-        for name in sorted(values or {}):
-            amount = (values or {})[name]
-            if not _RESOURCE.match(name):
-                raise UserError(f"resource {name!r} must be lower-case letters, digits and underscores")
-            if isinstance(amount, bool) or not isinstance(amount, int):
-                raise UserError(f"amount of {name} must be an integer, got {amount!r}")
-            if not 0 <= amount <= STORAGE_LIMIT:
-                raise UserError(f"amount of {name} must be from 0 to {STORAGE_LIMIT}, got {amount}")
-            if amount:
-                kept[name] = amount
-        self._values: Mapping[str, int] = MappingProxyType(kept)
-
-    def __getitem__(self, name: str) -> int:
-        return self._values.get(name, 0)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._values
-
-    def __add__(self, other: Amounts) -> Amounts:
-        return self._with(other, 1)
-
-    def __sub__(self, other: Amounts) -> Amounts:
-        return self._with(other, -1)
-
-    def _with(self, other: Amounts, sign: int) -> Amounts:
-        """The names are known to be good; only the amounts are looked at."""
-        values = dict(self._values)
-        for name, amount in other._values.items():
-            values[name] = values.get(name, 0) + sign * amount
-        if any(not 0 < amount <= STORAGE_LIMIT for amount in values.values()):
-            return Amounts(values)  # drops zeros, refuses the rest
-        result = object.__new__(Amounts)
-        result._values = MappingProxyType(dict(sorted(values.items())))
-        return result
-
-    def __or__(self, other: Amounts) -> Amounts:
-        """The larger of the two, resource by resource."""
-        return Amounts({name: max(self[name], other[name]) for name in {*self, *other}})
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Amounts) and dict(self._values) == dict(other._values)
-
-    def __hash__(self) -> int:
-        return hash(tuple(self._values.items()))
-
-    def __repr__(self) -> str:
-        return f"Amounts({dict(self._values)})"
-
-    def __reduce__(self) -> tuple[type[Amounts], tuple[dict[str, int]]]:
-        return (Amounts, (dict(self._values),))
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceQuota:
-    """One queue's quota of one resource. ``None`` as a limit means "no limit"."""
-
-    nominal: int
-    borrowing_limit: int | None = None
-    lending_limit: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("nominal", "borrowing_limit", "lending_limit"):
-            value = getattr(self, name)
-            if value is None and name != "nominal":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= STORAGE_LIMIT:
-                raise UserError(f"quota {name} must be a non-negative integer, got {value!r}")
-
-    @property
-    def guaranteed(self) -> int:
-        """The part of the nominal quota that is never lent."""
-        return 0 if self.lending_limit is None else max(0, self.nominal - self.lending_limit)
-
-    @property
-    def lendable(self) -> int:
-        """The part of the nominal quota that the cohort may use while it is idle."""
-        return self.nominal - self.guaranteed
-
-    def beyond_guaranteed(self, used: int) -> int:
-        """How much of ``used`` counts against the cohort."""
-        return max(0, used - self.guaranteed)
-
-
-NO_QUOTA = ResourceQuota(0, 0, 0)
-"""A resource a queue does not name: it has none of it and may borrow none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Preemption:
-    """What a queue may take back, and how its own work is taken out (Kueue's ``preemption``).
-
-    ``reclaim_within_cohort``: whose borrowed quota the queue may take back for what is its own (``never``,
-    ``lower_priority``, ``any``). ``within_queue``: whether a higher priority ends a lower one in the same
-    queue (``never``, ``lower_priority``). The rest is for the queue's own jobs when they have to go: the
-    time between notice and stop, whether they wait again (``requeue``) or end (``end``), and whether a quota
-    that was lowered below what runs takes jobs out (``lowered_quota``: ``keep`` or ``preempt``).
-    """
-
-    reclaim_within_cohort: str = "never"
-    within_queue: str = "never"
-    grace_seconds: int = 30
-    then: str = "requeue"
-    lowered_quota: str = "keep"
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """GPU-hours a queue may have used, as decayed by half-life: a spent budget refills by itself."""
-
-    gpu_hours: int
-    half_life_hours: int
-
-    @property
-    def half_life_ms(self) -> int:
-        """The half-life in milliseconds."""
-        return self.half_life_hours * HOUR_MS
-
-    @property
-    def limit(self) -> int:
-        """The budget in the meter's unit: thousandths of a GPU times milliseconds."""
-        return self.gpu_hours * 1000 * HOUR_MS
-
-
-@dataclass(frozen=True, slots=True)
-class FairShare:
-    """How use is remembered. ``cost`` is what a thousandth of a resource counts."""
-
-    half_life_hours: int = 168
-    cost: Mapping[str, int] = field(default_factory=lambda: {GPU: 32, CPU: 1})
-    patience_seconds: int = 3600
-    """A job that would borrow and has waited so long keeps room from those behind it."""
-    preempt: bool = False
-    """Whether a borrower takes from one whose queue would still have had more for its weight."""
-
-    @property
-    def half_life_ms(self) -> int:
-        """The half-life in milliseconds."""
-        return self.half_life_hours * HOUR_MS
-
-    def rate(self, amounts: Mapping[str, int]) -> int:
-        """What holding ``amounts`` costs in one millisecond."""
-        return sum(self.cost.get(base_of(name), 0) * value for name, value in amounts.items())
-
-
-@dataclass(frozen=True, slots=True)
-class Flavor:
-    """A kind of node (a GPU type): the Ray labels its nodes carry, and their pool in nodes.yaml, if any."""
-
-    name: str
-    node_labels: Mapping[str, str] = field(default_factory=dict)
-    pool: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Cohort:
-    """Queues (and cohorts) that lend to each other. ``resources`` is quota of its own, shared by all in
-    it."""
-
-    name: str
-    parent: str | None = None
-    resources: Mapping[str, ResourceQuota] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """A tenant's queue and its quotas (Kueue's ClusterQueue). Flavored resources stand in ``resources``
-
-    under ``resource@flavor``; ``flavors`` is the order in which they are tried.
-    """
-
-    name: str
-    tenant: str
-    cohort: str | None
-    resources: Mapping[str, ResourceQuota]
-    weight: int = 1
-    per_user: Mapping[str, int] = field(default_factory=dict)
-    """The most that one user may hold in this queue, by resource; a resource not named has no such cap."""
-    flavors: tuple[str, ...] = ()
-    preemption: Preemption = field(default_factory=Preemption)
-    budget: Budget | None = None
-    max_pending: int | None = None
-    """The most jobs that may wait in this queue; None: no such limit."""
-
-    def __post_init__(self) -> None:
-        for resource, cap in self.per_user.items():
-            if isinstance(cap, bool) or not isinstance(cap, int) or not 0 <= cap <= STORAGE_LIMIT:
-                raise UserError(f"per_user cap of {resource} must be a non-negative integer, got {cap!r}")
-
-    def quota(self, resource: str) -> ResourceQuota:
-        """The quota of ``resource``; nothing at all when the queue does not name it."""
-        return self.resources.get(resource, NO_QUOTA)
-
-    def assignments(self, requests: Amounts, wanted: Sequence[str] = ()) -> tuple[tuple[str, Amounts], ...]:
-        """The ways to place ``requests``: (flavor, amounts), in the order they are tried, never empty.
-
-        A request that no flavor of the queue is about has one way, without a flavor. ``wanted`` narrows the
-        flavors; when none is left the first way asks for what cannot be had, so it is refused with its name.
-        """
-        flavored = {name.partition("@")[0] for name in self.resources if "@" in name}
-        if not self.flavors or not flavored & set(requests):
-            return (("", requests),)
-        names = [name for name in self.flavors if not wanted or name in wanted] or list(wanted)
-        return tuple(
-            (
-                name,
-                Amounts({(f"{r}@{name}" if r in flavored else r): value for r, value in requests.items()}),
-            )
-            for name in names
-        )
-
-    def keeps_user(self, requests: Amounts, held: Amounts) -> bool:
-        """Whether a user who holds ``held`` may not have ``requests`` too, which alone would be permitted."""
-        if not self.per_user:
-            return False
-        possible = all(total(requests, name) <= cap for name, cap in self.per_user.items())
-        now = all(
-            not (asked := total(requests, name)) or total(held, name) + asked <= cap
-            for name, cap in self.per_user.items()
-        )
-        return possible and not now
-
-
-def base_of(resource: str) -> str:
-    """``gpu_milli`` of ``gpu_milli@a100``."""
-    return resource.partition("@")[0]
-
-
-def total(amounts: Mapping[str, int], resource: str) -> int:
-    """What ``amounts`` hold of ``resource`` in all its flavors; of one flavor where ``resource`` names it."""
-    if "@" in resource:
-        return amounts.get(resource, 0)
-    return sum(value for name, value in amounts.items() if base_of(name) == resource)
+Usage = Mapping[str, Amounts]
+"""Reserved amounts by queue name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,20 +90,6 @@ class Way:
     flavor: str
     amounts: Amounts
     vector: tuple[int, ...]
-
-
-def flavor_of(amounts: Mapping[str, int]) -> str:
-    """The flavor that held ``amounts`` name, empty without one."""
-    return next((name.partition("@")[2] for name in amounts if "@" in name), "")
-
-
-def gpu_rate(amounts: Mapping[str, int]) -> int:
-    """What holding ``amounts`` takes from a budget in one millisecond: thousandths of a GPU."""
-    return total(amounts, GPU)
-
-
-Usage = Mapping[str, Amounts]
-"""Reserved amounts by queue name."""
 
 
 @dataclass(frozen=True)
