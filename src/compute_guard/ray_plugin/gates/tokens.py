@@ -14,7 +14,7 @@ from guard_core.files import write_atomic
 from guard_core.identity import NAME
 
 GRACE_SECONDS = 7 * 86_400
-"""As long as a job credential lives (`gateway.JOB_TOKEN_SECONDS`)."""
+"""As long as a job credential lives (`admissions.JOB_TOKEN_SECONDS`)."""
 TOKENS_FOLDER = "tokens"
 _OLD = ".old"
 
