@@ -163,7 +163,7 @@ def run_proofs(path: Path, home: Path, algorithm: str, rounds: int = 2_000) -> d
     import pyarrow.parquet as pq
 
     import dataset_guard
-    from dataset_guard.prove import _raw, check_proof, says
+    from dataset_guard.prove import check_proof, raw_of, says
     from dataset_guard.registry import Registry
     from dataset_guard.rowtree import Gap, sidecar_root
     from guard_core.home import Home
@@ -189,14 +189,14 @@ def run_proofs(path: Path, home: Path, algorithm: str, rounds: int = 2_000) -> d
             payload = json.loads(
                 verifier.verify_bytes(proof["signed"], payload_type=proof["signed"]["payloadType"])
             )
-            gap = Gap(*(None if h is None else _raw(h) for h in proof["gap"]))
+            gap = Gap(*(None if h is None else raw_of(h) for h in proof["gap"]))
             parts = (
                 gap,
                 proof["index"],
-                _raw(proof["path"]),
-                _raw(payload["row"]),
+                raw_of(proof["path"]),
+                raw_of(payload["row"]),
                 payload["rows"],
-                _raw(payload["root"]),
+                raw_of(payload["root"]),
             )
             path_times, whole_times = [], []
             for _ in range(rounds):

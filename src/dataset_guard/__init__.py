@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from dataset_guard.diff import diff as diff
     from dataset_guard.identity import fingerprint as fingerprint
     from dataset_guard.lineage import lineage as lineage
+    from dataset_guard.proof_bundle import check_proofs as check_proofs
+    from dataset_guard.proof_bundle import prove_rows as prove_rows
     from dataset_guard.prove import check_proof as check_proof
     from dataset_guard.prove import prove as prove
     from dataset_guard.reading.places import place_of as place_of
@@ -41,12 +43,14 @@ __all__ = [
     "Report",
     "Validation",
     "check_proof",
+    "check_proofs",
     "clean",
     "diff",
     "fingerprint",
     "lineage",
     "place_of",
     "prove",
+    "prove_rows",
     "ray_data",
     "read",
     "register",
@@ -59,12 +63,14 @@ __all__ = [
 _HOME_OF = {
     "Report": "report",
     "check_proof": "prove",
+    "check_proofs": "proof_bundle",
     "clean": "clean",
     "diff": "diff",
     "fingerprint": "identity",
     "lineage": "lineage",
     "place_of": "reading.places",
     "prove": "prove",
+    "prove_rows": "proof_bundle",
     "read": "verified_read",
     "register": "register",
     "scan": "register",

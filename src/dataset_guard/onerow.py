@@ -1,4 +1,4 @@
-"""One row from a file, with the column types of a registered version.
+"""Rows from a file, with the column types of a registered version.
 
 A row somebody holds is rarely stored as the version was: JSON has no dates, CSV no widths. Row hashes are of
 typed values, so the row's values are converted to the registered types first, and only if nothing is lost.
@@ -25,15 +25,19 @@ _LIST = re.compile(r"list<(.+)>")
 _PLAIN = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)|string|binary")
 
 
-def row_hashes_of(data: Any, columns: Sequence[tuple[str, str]], *, key: bytes | None) -> RowHashes:
-    """The hashes of the single row in ``data`` (a file or a table), its columns typed as ``columns``.
+def row_hashes_of(
+    data: Any, columns: Sequence[tuple[str, str]], *, key: bytes | None, most: int = 1
+) -> RowHashes:
+    """The hashes of the row in ``data`` (a file or a table), its columns typed as ``columns``.
 
-    Raises UserError when it is not one row, has other columns, or a value does not fit its type.
+    With ``most`` above 1, of up to so many rows. Raises UserError when there are none or more, when it has
+    other columns, or a value does not fit its type.
     """
     source = open_source(data)
     table = pa.Table.from_batches(list(source.batches()), schema=source.schema)
-    if table.num_rows != 1:
-        raise UserError(f"{source.uri} has {table.num_rows:,} rows; give a file with exactly one")
+    if not 1 <= table.num_rows <= most:
+        wanted = "exactly one" if most == 1 else f"one to {most:,}"
+        raise UserError(f"{source.uri} has {table.num_rows:,} rows; give a file with {wanted}")
     wanted, given = [name for name, _ in columns], table.schema.names
     missing = [name for name in wanted if name not in given]
     extra = [name for name in given if name not in wanted]

@@ -24,6 +24,9 @@ from guard_core.errors import Tampered, UserError
 from guard_core.findings import Enforcement
 
 if TYPE_CHECKING:
+    from dataset_guard.reference import Reference
+    from dataset_guard.rowhash import RowHashes
+    from dataset_guard.rowtree import Place
     from guard_core.attestation import Verifier
     from guard_core.home import Home
 
@@ -74,6 +77,83 @@ class Proven:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Rows that were asked about, found in the tree of a version, on record in the audit log."""
+
+    reference: Reference
+    rows: RowHashes
+    places: tuple[Place, ...]
+    root: bytes
+
+    @property
+    def present(self) -> tuple[bool, ...]:
+        """For each row, whether it is in the version."""
+        return tuple(place.gap.says(row) is True for place, row in zip(self.places, self.hashes, strict=True))
+
+    @property
+    def hashes(self) -> list[bytes]:
+        """The tenant hash of each row, 16 bytes."""
+        assert self.rows.keyed is not None
+        return [hash_bytes(pair) for pair in self.rows.keyed]
+
+    def statement(self) -> dict[str, Any]:
+        """What every signed statement about the version begins with."""
+        return {
+            "ref": self.reference.ref,
+            "fingerprint": self.reference.version.fingerprint,
+            "rows": int(self.reference.record["content"]["rows"]),
+            "root": text_of(self.root),
+        }
+
+    def bound(self, row: int, nonce: bytes) -> str:
+        """Ties the statement to row number ``row``, for holders of the nonce only."""
+        return text_of(blake3(hash_bytes(self.rows.public[row]), key=nonce).digest())
+
+    def shape(self) -> list[dict[str, str]]:
+        """The registered columns, for the opening."""
+        return [{"name": name, "type": kind} for name, kind in self.reference.columns]
+
+
+def ask(ref: str, rows: Any, *, tenant: str | None, home: Home, most: int = 1) -> Asked:
+    """Find each of ``rows`` in the tree of ``ref``, as policy permits. Raises as :func:`prove`."""
+    from dataset_guard.access import open_access
+    from dataset_guard.onerow import row_hashes_of
+    from dataset_guard.rowkeys import tenant_row_key
+    from dataset_guard.rowtree import paths_to
+
+    with open_access(ref, purpose="inspect", tenant=tenant, home=home) as access:
+        reference = access.reference
+    if "rows_root" not in reference.record:
+        raise UserError(f"{reference.ref} was registered without a rows_root; register it again, then prove")
+    key = tenant_row_key(home, reference.version.tenant)
+    found = row_hashes_of(rows, reference.columns, key=key, most=most)
+    assert found.keyed is not None
+    places, root = paths_to(reference.sorted_row_hashes(), [hash_bytes(pair) for pair in found.keyed])
+    if root.hex() != reference.record["rows_root"]:
+        raise Tampered(f"the row hashes of {reference.ref} do not make its signed rows_root")
+    asked = Asked(reference, found, tuple(places), root)
+    present = asked.present
+    said = {"present": present[0]} if most == 1 else {"rows": len(present), "present": sum(present)}
+    home.audit.event(
+        "dataset.proved",
+        subject=reference.ref,
+        data={**said, "by": access.ticket.user, "tenant": access.ticket.tenant},
+        enforcement=Enforcement.COOPERATIVE,
+        decision_id=access.ticket.decision_id,
+    )
+    return asked
+
+
+def path_json(place: Place) -> dict[str, Any]:
+    """A place in the tree as it travels: ``{index, gap, path}``."""
+    return {
+        "index": place.index,
+        "gap": [None if h is None else text_of(h) for h in (place.gap.left, place.gap.right)],
+        "path": text_of(b"".join(place.siblings)),
+    }
+
+
 def prove(ref: str, row: Any, *, tenant: str | None = None, home: Home | None = None) -> RowProof:
     """Prove whether ``row`` (a file or table of exactly one row) is in the version ``ref``.
 
@@ -82,60 +162,20 @@ def prove(ref: str, row: Any, *, tenant: str | None = None, home: Home | None = 
 
     Raises UserError for a bad row or a version without a rows_root, Denied, Undecidable, Tampered.
     """
-    if home is None:
-        from guard_core.home import Home as Opened
-
-        with Opened.open() as opened:
-            return prove(ref, row, tenant=tenant, home=opened)
-    from dataset_guard.access import open_access
-    from dataset_guard.onerow import row_hashes_of
-    from dataset_guard.rowkeys import tenant_row_key
-    from dataset_guard.rowtree import path_to
-
-    with open_access(ref, purpose="inspect", tenant=tenant, home=home) as access:
-        reference = access.reference
-    record = reference.record
-    if "rows_root" not in record:
-        raise UserError(f"{reference.ref} was registered without a rows_root; register it again, then prove")
-    key = tenant_row_key(home, reference.version.tenant)
-    found = row_hashes_of(row, reference.columns, key=key)
-    assert found.keyed is not None
-    row_hash = _hash_bytes(found.keyed[0])
-    place, root = path_to(reference.sorted_row_hashes(), row_hash)
-    if root.hex() != record["rows_root"]:
-        raise Tampered(f"the row hashes of {reference.ref} do not make its signed rows_root")
-    present = place.gap.says(row_hash) is True
-    nonce = secrets.token_bytes(32)
-    payload = {
-        "ref": reference.ref,
-        "fingerprint": reference.version.fingerprint,
-        "rows": int(record["content"]["rows"]),
-        "root": _text(root),
-        "row": _text(row_hash),
-        "bound": _text(blake3(_hash_bytes(found.public[0]), key=nonce).digest()),
-    }
-    home.audit.event(
-        "dataset.proved",
-        subject=reference.ref,
-        data={"present": present, "by": access.ticket.user, "tenant": access.ticket.tenant},
-        enforcement=Enforcement.COOPERATIVE,
-        decision_id=access.ticket.decision_id,
-    )
+    from dataset_guard.caller import opened_home
     from guard_core.attestation import canonical_json
 
-    proof = {
-        "format": FORMAT,
-        "index": place.index,
-        "gap": [None if h is None else _text(h) for h in (place.gap.left, place.gap.right)],
-        "path": _text(b"".join(place.siblings)),
-        "signed": home.signer.sign_bytes(canonical_json(payload), payload_type=PAYLOAD_TYPE),
-    }
-    opening = {
-        "format": OPENING_FORMAT,
-        "nonce": _text(nonce),
-        "columns": [{"name": n, "type": t} for n, t in reference.columns],
-    }
-    return RowProof(reference.ref, present, proof, opening)
+    with opened_home(home) as opened:
+        asked = ask(ref, row, tenant=tenant, home=opened)
+        nonce = secrets.token_bytes(32)
+        payload = {**asked.statement(), "row": text_of(asked.hashes[0]), "bound": asked.bound(0, nonce)}
+        proof = {
+            "format": FORMAT,
+            **path_json(asked.places[0]),
+            "signed": opened.signer.sign_bytes(canonical_json(payload), payload_type=PAYLOAD_TYPE),
+        }
+    opening = {"format": OPENING_FORMAT, "nonce": text_of(nonce), "columns": asked.shape()}
+    return RowProof(asked.reference.ref, asked.present[0], proof, opening)
 
 
 def check_proof(
@@ -155,30 +195,28 @@ def check_proof(
     try:
         if proof["format"] != FORMAT:
             raise UserError(f"the proof has the format {proof['format']!r}; this trainguard reads {FORMAT}")
-        left, right = (None if text is None else _raw(text, 16) for text in proof["gap"])
-        index, packed = int(proof["index"]), _raw(proof["path"])
+        path = path_of(proof)
         envelope = proof["signed"]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"this is not a row proof: {error!r}") from None
     signed = json.loads(verifier.verify_bytes(envelope, payload_type=PAYLOAD_TYPE))
-    present = says(
-        Gap(left, right),
-        index,
-        packed,
-        _raw(signed["row"], 16),
-        int(signed["rows"]),
-        _raw(signed["root"], 32),
-    )
+    present = says(*path, raw_of(signed["row"], 16), int(signed["rows"]), raw_of(signed["root"], 32))
     if row is not None and opening is not None:
-        _check_row(row, opening, _raw(signed["bound"], 32))
+        _check_row(row, opening, raw_of(signed["bound"], 32))
     return Proven(
         ref=str(signed["ref"]),
         fingerprint=str(signed["fingerprint"]),
         rows=int(signed["rows"]),
-        rows_root=_raw(signed["root"], 32).hex(),
+        rows_root=raw_of(signed["root"], 32).hex(),
         present=present,
         row_checked=row is not None,
     )
+
+
+def path_of(proof: Mapping[str, Any]) -> tuple[Gap, int, bytes]:
+    """Inverse of :func:`path_json`: gap, index, packed siblings. Raises KeyError, TypeError, ValueError."""
+    left, right = (None if text is None else raw_of(text, 16) for text in proof["gap"])
+    return Gap(left, right), int(proof["index"]), raw_of(proof["path"])
 
 
 def says(gap: Gap, index: int, packed: bytes, row_hash: bytes, rows: int, root: bytes) -> bool:
@@ -201,12 +239,12 @@ def _check_row(row: Any, opening: Mapping[str, Any], bound: bytes) -> None:
     try:
         if opening["format"] != OPENING_FORMAT:
             raise UserError(f"the opening has another format than {OPENING_FORMAT}")
-        nonce = _raw(opening["nonce"], 32)
+        nonce = raw_of(opening["nonce"], 32)
         columns = [(str(c["name"]), str(c["type"])) for c in opening["columns"]]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"this is not the opening of a row proof: {error!r}") from None
     found = row_hashes_of(row, columns, key=None)
-    if blake3(_hash_bytes(found.public[0]), key=nonce).digest() != bound:
+    if blake3(hash_bytes(found.public[0]), key=nonce).digest() != bound:
         raise Tampered("the proof is about another row than the given one")
 
 
@@ -223,16 +261,18 @@ def load_json(path: Path, what: str) -> dict[str, Any]:
     return value
 
 
-def _hash_bytes(pair: Any) -> bytes:
+def hash_bytes(pair: Any) -> bytes:
+    """The 16 bytes of a row hash from its two numbers."""
     return int(pair[0]).to_bytes(8, "big") + int(pair[1]).to_bytes(8, "big")
 
 
-def _text(raw: bytes) -> str:
+def text_of(raw: bytes) -> str:
+    """base64url without padding."""
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def _raw(text: Any, size: int | None = None) -> bytes:
-    """Inverse of :func:`_text`. Raises ValueError."""
+def raw_of(text: Any, size: int | None = None) -> bytes:
+    """Inverse of :func:`text_of`. Raises ValueError."""
     if not isinstance(text, str):
         raise ValueError("a value that should be base64url text is not text")
     try:

@@ -111,17 +111,27 @@ def find(hashes: Hashes, row_hash: bytes) -> tuple[Gap, int]:
 
 def path_to(hashes: Hashes, row_hash: bytes) -> tuple[Place, bytes]:
     """The path of the gap that speaks about ``row_hash`` in the tree of sorted ``hashes``, and the root."""
-    gap, index = find(hashes, row_hash)
-    siblings: list[bytes] = []
+    [place], root = paths_to(hashes, [row_hash])
+    return place, root
+
+
+def paths_to(hashes: Hashes, row_hashes: Sequence[bytes]) -> tuple[list[Place], bytes]:
+    """As :func:`path_to` for several rows; the tree is built once."""
+    found = [find(hashes, row_hash) for row_hash in row_hashes]
+    siblings: list[list[bytes]] = [[] for _ in found]
     tops: list[Nodes] = []
     for number, chunk in enumerate(_chunks([hashes])):
         levels = _levels(chunk)
         tops.append(levels[-1])
-        if number == index // _CHUNK:
-            siblings += _siblings(levels, index % _CHUNK)
+        for path, (_, index) in zip(siblings, found, strict=True):
+            if number == index // _CHUNK:
+                path += _siblings(levels, index % _CHUNK)
     upper = _levels(np.concatenate(tops))
-    siblings += _siblings(upper, index // _CHUNK)
-    return Place(gap, index, tuple(siblings)), _bytes_of(upper[-1][0])
+    places = [
+        Place(gap, index, (*path, *_siblings(upper, index // _CHUNK)))
+        for path, (gap, index) in zip(siblings, found, strict=True)
+    ]
+    return places, _bytes_of(upper[-1][0])
 
 
 def _siblings(levels: Sequence[Nodes], index: int) -> Iterator[bytes]:

@@ -17,7 +17,8 @@ _file = click.Path(path_type=Path, dir_okay=False)
 
 @click.command()
 @click.argument("ref", metavar="N@V")
-@click.option("--row-file", type=_file, required=True, metavar="F", help="A data file with just the one row.")
+@click.option("--row-file", type=_file, metavar="F", help="A data file with just the one row.")
+@click.option("--rows-file", type=_file, metavar="F", help="A data file of rows: one bundle for all of them.")
 @click.option("--out", type=_file, metavar="FILE", help="Write the proof here [standard output].")
 @click.option(
     "--opening", type=_file, metavar="FILE", help="Write what ties it to the row (keep it from others)."
@@ -25,20 +26,40 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @_tenant
 @click.pass_context
 def prove(
-    ctx: click.Context, ref: str, row_file: Path, out: Path | None, opening: Path | None, tenant: str | None
+    ctx: click.Context,
+    ref: str,
+    row_file: Path | None,
+    rows_file: Path | None,
+    out: Path | None,
+    opening: Path | None,
+    tenant: str | None,
 ) -> None:
-    """Prove to somebody with our public key alone that a row is, or is not, in N@V."""
+    """Prove to somebody with our public key alone that a row is, or is not, in N@V.
+
+    The proofs of --rows-file share one signature, so each costs its checker a path in the tree only.
+    """
+    from dataset_guard.proof_bundle import prove_rows
     from dataset_guard.prove import prove as run
     from guard_core.files import write_atomic
 
-    found = run(ref, row_file, tenant=tenant, home=ctx.obj.home())
-    if opening is not None:
-        write_atomic(opening, json.dumps(found.opening).encode() + b"\n", mode=0o600)
-    if out is None:
-        click.echo(found.to_bytes())
+    if (row_file is None) == (rows_file is None):
+        raise click.UsageError("say which rows: --row-file (one row) or --rows-file (many)")
+    home = ctx.obj.home()
+    if rows_file is not None:
+        many = prove_rows(ref, rows_file, tenant=tenant, home=home)
+        raw, opened = many.to_bytes(), many.opening
+        said = f"{sum(many.present):,} of the {len(many.present):,} rows are in {many.ref}"
     else:
-        write_atomic(out, found.to_bytes() + b"\n")
-    click.echo(f"the row is {'' if found.present else 'not '}in {found.ref}", err=True)
+        found = run(ref, row_file, tenant=tenant, home=home)
+        raw, opened = found.to_bytes(), found.opening
+        said = f"the row is {'' if found.present else 'not '}in {found.ref}"
+    if opening is not None:
+        write_atomic(opening, json.dumps(opened).encode() + b"\n", mode=0o600)
+    if out is None:
+        click.echo(raw)
+    else:
+        write_atomic(out, raw + b"\n")
+    click.echo(said, err=True)
 
 
 @click.command("check-proof")
@@ -46,23 +67,35 @@ def prove(
 @click.option(
     "--key", type=click.Path(path_type=Path), required=True, metavar="PUB", help="The public key (PEM)."
 )
-@click.option("--row-file", type=_file, metavar="F", help="Also: is it about this row?")
+@click.option("--row-file", type=_file, metavar="F", help="Also: is it about this row (these rows)?")
 @click.option("--opening", type=_file, metavar="FILE", help="The opening that came with the row.")
 @format_option("text", "json")
 def check_proof(
     proof: Path, key: Path, row_file: Path | None, opening: Path | None, output_format: str
 ) -> None:
-    """Check a row proof with a public key; needs no home and no data."""
+    """Check a row proof, or a bundle of them, with a public key; needs no home and no data."""
+    from dataset_guard.proof_bundle import FORMAT, check_proofs
     from dataset_guard.prove import check_proof as run
     from dataset_guard.prove import load_json
     from guard_core.attestation import Verifier
 
-    found = run(
-        load_json(proof, "the proof"),
-        Verifier.of(key),
-        row=row_file,
-        opening=None if opening is None else load_json(opening, "the opening"),
-    )
+    document, verifier = load_json(proof, "the proof"), Verifier.of(key)
+    opened = None if opening is None else load_json(opening, "the opening")
+    if document.get("format") == FORMAT:
+        many = check_proofs(document, verifier, rows=row_file, opening=opened)
+        if output_format == "json":
+            _echo_json(many.to_json())
+            return
+        absent = [number for number, present in enumerate(many.present) if not present]
+        which = f"; not there: row {', '.join(map(str, absent[:20]))}" if absent else ""
+        which += f" and {len(absent) - 20:,} more" if len(absent) > 20 else ""
+        about = "these rows" if many.rows_checked else "the rows they were made for"
+        click.echo(
+            f"{sum(many.present):,} of {about} ({len(many.present):,}) are among the {many.rows:,} rows "
+            f"of {many.ref}{which}"
+        )
+        return
+    found = run(document, verifier, row=row_file, opening=opened)
     if output_format == "json":
         _echo_json(found.to_json())
         return
