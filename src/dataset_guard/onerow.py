@@ -36,8 +36,8 @@ def row_hashes_of(
     source = open_source(data)
     table = pa.Table.from_batches(list(source.batches()), schema=source.schema)
     if not 1 <= table.num_rows <= most:
-        wanted = "exactly one" if most == 1 else f"one to {most:,}"
-        raise UserError(f"{source.uri} has {table.num_rows:,} rows; give a file with {wanted}")
+        fits = "exactly one" if most == 1 else f"one to {most:,}"
+        raise UserError(f"{source.uri} has {table.num_rows:,} rows; give a file with {fits}")
     wanted, given = [name for name, _ in columns], table.schema.names
     missing = [name for name in wanted if name not in given]
     extra = [name for name in given if name not in wanted]

@@ -39,7 +39,7 @@ def profile(report: Report) -> dict[str, Any]:
         "guard_decision_id": report.decision_id,
         "guard_policy_revision": report.policy_revision,
     }
-    return {"num_rows": report.rows, **{k: _cut(v) for k, v in shown.items()}}
+    return {"num_rows": report.rows, **{k: cut(v) for k, v in shown.items()}}
 
 
 def colspec(report: Report) -> list[dict[str, Any]]:
@@ -119,5 +119,6 @@ def _joined(present: str, value: str) -> str:
     return ", ".join(parts if value in parts else [*parts, value])
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """``text`` as the drawer has room for it."""
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "\N{HORIZONTAL ELLIPSIS}"

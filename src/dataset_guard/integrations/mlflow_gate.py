@@ -2,16 +2,19 @@
 
 A client's ``profile`` and run tags are text it made up; one line is enough to claim the verdict ``allow``. So
 the gate takes one thing from the request, the digest, finds the registered versions that have it, and asks
-policy about them for the tenant whose credential came with the request.
+policy about them for the tenant whose credential came with the request. A profile that speaks in our name is
+then compared with what the registry says of such a version, because people read it in MLflow's drawer.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from guard_core.errors import Denied, GuardError
 from guard_core.findings import Enforcement
@@ -22,16 +25,34 @@ if TYPE_CHECKING:
 
 TOKEN_HEADER = "X-TrainGuard-Token"  # noqa: S105 - a header's name
 PREFIX = "dg1:"
+CLAIM = "guard_"
+"""What the keys begin with that our profiles have in MLflow."""
 _PURPOSES = {"training": "train", "train": "train", "registration": "inspect"}
+
+
+_LOG_IT = "log it with dataset_guard.integrations.mlflow_data.log_input"
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedDataset:
-    """What a request wants to log: MLflow's name, digest and context."""
+    """What a request wants to log: MLflow's name, digest, context and (of an input) the profile, JSON."""
 
     name: str
     digest: str
     context: str
+    profile: str = ""
+
+    def claims(self) -> dict[str, Any]:
+        """What the profile says in our name. MLflow shows underscores as spaces, so those count too."""
+        try:
+            said = json.loads(self.profile or "{}")
+        except ValueError:
+            return {}  # MLflow shows nothing of it
+        if not isinstance(said, dict):
+            return {}
+        return {
+            k: v for k, v in said.items() if re.sub(r"[\W_]+", "_", k.lower()).strip("_").startswith("guard")
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +106,18 @@ def refusal(
 
 
 def _refused(home: Home, token: str | None, dataset: LoggedDataset, registered_only: bool) -> str | None:
+    claims = dataset.claims()
     if not dataset.digest.startswith(PREFIX):
+        if claims:
+            return (
+                f"the profile of dataset {dataset.name!r} speaks in TrainGuard's name, but its digest is not "
+                f"TrainGuard's; {_LOG_IT}"
+            )
         if not registered_only:
             return None
         return (
             f"dataset {dataset.name!r} is not registered, and this server takes registered data only; "
-            "register it and log it with dataset_guard.integrations.mlflow_data.log_input"
+            f"register it and {_LOG_IT}"
         )
     if token is None:
         return (
@@ -104,7 +131,41 @@ def _refused(home: Home, token: str | None, dataset: LoggedDataset, registered_o
     chosen = [c for c in found if c.tenant == principal.tenant] or found
     if not chosen:
         return f"no registered version has digest {dataset.digest}; register the data before logging it"
-    return _first_denial(home, principal, chosen, dataset)
+    denied = _first_denial(home, principal, chosen, dataset)
+    if denied is None and claims and not _said_by_registry(home, claims, dataset.digest, chosen):
+        return (
+            f"the profile of dataset {dataset.name!r} is not what the registry says of a version with digest "
+            f"{dataset.digest}; {_LOG_IT}"
+        )
+    return denied
+
+
+def _said_by_registry(
+    home: Home, claims: Mapping[str, Any], digest: str, chosen: Sequence[Candidate]
+) -> bool:
+    """Whether ``claims`` are our own profile of a version with ``digest``, of the tenants of ``chosen``."""
+    from sqlalchemy import select
+
+    from dataset_guard.access import stored_report
+    from dataset_guard.integrations.mlflow_fields import cut, profile
+    from dataset_guard.registry import Registry
+    from guard_core.storage.tables import DatasetRow, DatasetVersionRow
+
+    query = (
+        select(DatasetRow.tenant, DatasetRow.name, DatasetVersionRow.version)
+        .join(DatasetVersionRow, DatasetVersionRow.dataset_id == DatasetRow.id)
+        .where(DatasetVersionRow.digest == digest, DatasetRow.tenant.in_({c.tenant for c in chosen}))
+        .where(DatasetVersionRow.deleted_at.is_(None))
+    )
+    with home.storage.reading() as session:
+        found = [Candidate(*row) for row in session.execute(query)]
+    for version in found:
+        if cut(version.ref) == claims.get("guard_version"):
+            reference = Registry(home).reference(version.ref, tenant=version.tenant)
+            ours = profile(stored_report(reference))
+            if {k: v for k, v in ours.items() if k.startswith(CLAIM)} == claims:
+                return True
+    return False
 
 
 def _first_denial(

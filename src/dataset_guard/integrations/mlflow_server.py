@@ -7,8 +7,8 @@ on the same port. ``--app-name`` takes one app only, so this one wraps another: 
 ``TRAINGUARD_HOME`` names the registry; ``TRAINGUARD_MLFLOW_REGISTERED_ONLY=1`` also refuses datasets that
 are not registered. Label: `enforced` for entries in this MLflow server, however they are sent to it. It
 cannot know what a run really read; verified reads and job admission are for that. Not gated: MLflow's
-evaluation datasets (``/mlflow/datasets``: records that live in MLflow itself, with a digest of its own), also
-where its server-side jobs attach them to runs; run tags, which are text; and data uploaded as artifacts.
+evaluation datasets (``/mlflow/datasets``: records that live in MLflow itself, with a digest it computes)
+until they are put on a run; run tags, which are text; and data uploaded as artifacts.
 
 Structure follows mlflow.server.auth.create_app (MLflow 3.17), whose interface is marked experimental.
 """
@@ -34,9 +34,10 @@ GATED = {
     "/mlflow/runs/log-inputs": "LogInputs",
     "/mlflow/runs/log-batch": "LogBatch",
     "/mlflow/runs/log-metric": "LogMetric",
+    "/mlflow/prompt-optimization/jobs": "CreatePromptOptimizationJob",
 }
-"""Endpoints that put a dataset's name and digest on a run, and the protobuf messages of their bodies; a
-metric may name the dataset that it was measured on."""
+"""Endpoints that put a dataset on a run, and the protobuf messages of their bodies. A metric may name the
+dataset that it was measured on; a job for prompts puts an evaluation dataset on the run that it makes."""
 
 _log = logging.getLogger(__name__)
 
@@ -98,14 +99,17 @@ def logged_datasets(body: Any, kind: str = "LogInputs") -> list[LoggedDataset]:
     got round with the other one. A body that does not parse has no datasets; MLflow answers it with 400.
     """
     from google.protobuf.json_format import ParseError
-    from mlflow.protos import service_pb2
+    from mlflow.protos import prompt_optimization_pb2, service_pb2
     from mlflow.utils.proto_json_utils import parse_dict
 
-    message = getattr(service_pb2, kind)()
+    message = (getattr(service_pb2, kind, None) or getattr(prompt_optimization_pb2, kind))()
     try:
         parse_dict(body if isinstance(body, dict) else {}, message)
     except ParseError:
         return []
+    if kind == "CreatePromptOptimizationJob":
+        used = message.config.dataset_id
+        return [LoggedDataset(f"evaluation dataset {used}", "", "evaluation")] if used else []
     if kind != "LogInputs":
         metrics = message.metrics if kind == "LogBatch" else [message]
         named = dict.fromkeys((m.dataset_name, m.dataset_digest) for m in metrics if m.dataset_digest)
@@ -115,6 +119,7 @@ def logged_datasets(body: Any, kind: str = "LogInputs") -> list[LoggedDataset]:
             d.dataset.name,
             d.dataset.digest,
             next((t.value for t in d.tags if t.key == "mlflow.data.context"), ""),
+            d.dataset.profile,
         )
         for d in message.datasets
     ]

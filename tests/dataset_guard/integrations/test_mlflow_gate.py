@@ -1,11 +1,15 @@
 """What the gate takes from a request, and what it does not."""
 
 import base64
+import json
 
+import pyarrow as pa
 import pytest
 
+import dataset_guard
+from dataset_guard.integrations.mlflow_fields import profile
 from dataset_guard.integrations.mlflow_gate import LoggedDataset, refusal, token_of
-from dataset_guard.integrations.mlflow_server import logged_datasets
+from dataset_guard.integrations.mlflow_server import GATED, logged_datasets
 
 
 def basic(text):
@@ -67,3 +71,94 @@ def test_foreign_digests_pass_unless_registered_data_is_required(home):
     logged = [LoggedDataset("iris", "0b1c2d3e", "training")]
     assert refusal(home, None, logged, registered_only=False) is None
     assert "not registered" in refusal(home, None, logged, registered_only=True)
+
+
+@pytest.fixture
+def good(home):
+    """The report of an allowed version, and its tenant's token."""
+    rows = pa.table({"x": [float(i) for i in range(40)]})
+    report = dataset_guard.register(rows, name="good", tenant="acme", home=home, checks=[])
+    return report, home.credentials.issue(tenant="acme", user="lin")
+
+
+def with_profile(home, good, **altered):
+    report, token = good
+    said = {key: value for key, value in {**profile(report), **altered}.items() if value is not None}
+    logged = LoggedDataset("good", report.digest, "training", json.dumps(said))
+    return refusal(home, token, [logged], registered_only=False)
+
+
+def test_the_profile_that_our_client_makes_passes(home, good):
+    assert with_profile(home, good) is None
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [
+        {"guard_verdict": "warn"},
+        {"guard_version": "acme/good@2"},
+        {"guard_findings": "0 critical"},
+        {"guard verdict": "allow"},
+        {"Guard__Reviewed": "by TrainGuard"},
+        {"guard_verdict": None},
+        {"guard_policy_revision": "other"},
+    ],
+)
+def test_a_profile_that_says_other_things_in_our_name_is_refused(home, good, altered):
+    assert "not what the registry says" in with_profile(home, good, **altered)
+
+
+def test_a_claim_beside_a_foreign_digest_is_refused(home, good):
+    said = json.dumps(profile(good[0]))
+    logged = LoggedDataset("iris", "0b1c2d3e", "training", said)
+    assert "speaks in TrainGuard's name" in refusal(home, good[1], [logged], registered_only=False)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"num_rows": 3}'])
+def test_a_profile_without_claims_is_nobodys_business(home, text):
+    logged = [LoggedDataset("iris", "0b1c2d3e", "training", text)]
+    assert refusal(home, None, logged, registered_only=False) is None
+
+
+def test_an_evaluation_dataset_that_a_job_would_put_on_a_run_is_not_registered_data(home):
+    body = {"config": {"dataset_id": "d-1"}}
+    logged = logged_datasets(body, "CreatePromptOptimizationJob")
+    assert refusal(home, None, logged, registered_only=False) is None
+    assert "not registered" in refusal(home, None, logged, registered_only=True)
+
+
+TOUCH_NO_RUN = {
+    "searchLoggedModels",
+    "getDataset",
+    "deleteDataset",
+    "setDatasetTags",
+    "deleteDatasetTag",
+    "upsertDatasetRecords",
+    "getDatasetExperimentIds",
+    "getDatasetRecords",
+    "deleteDatasetRecords",
+    "addDatasetToExperiments",
+    "removeDatasetFromExperiments",
+    "createDataset",
+}
+"""Methods of MLflow 3.17 that name a dataset and put none on a run: queries, and evaluation datasets."""
+
+
+def named_fields(message, above=()):
+    for field in message.fields:
+        if any(word in field.name for word in ("dataset", "digest", "profile")):
+            yield field.name
+        if field.message_type is not None and field.message_type.full_name not in above:
+            yield from named_fields(field.message_type, (*above, message.full_name))
+
+
+def test_every_method_of_mlflow_that_names_a_dataset_is_gated_or_puts_none_on_a_run():
+    from mlflow.protos import databricks_pb2, service_pb2
+
+    gated, others = set(), set()
+    for method in service_pb2.DESCRIPTOR.services_by_name["MlflowService"].methods:
+        if any(named_fields(method.input_type)):
+            paths = {e.path for e in method.GetOptions().Extensions[databricks_pb2.rpc].endpoints}
+            (gated if paths & set(GATED) else others).add(method.name)
+    assert len(gated) == len(GATED)
+    assert others == TOUCH_NO_RUN

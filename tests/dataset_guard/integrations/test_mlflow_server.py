@@ -122,6 +122,14 @@ def training(logged):
     return DatasetInput(logged._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
 
 
+def test_an_allowed_version_with_a_forged_profile_is_refused(server, monkeypatch):
+    client, run = server.client(monkeypatch, server.acme)
+    forged = dataset(replace(server.good, findings=(), decision_id="looked at twice"))
+    with pytest.raises(MlflowException, match="not what the registry says"):
+        client.log_inputs(run, [training(forged)])
+    assert not client.get_run(run).inputs.dataset_inputs
+
+
 def test_an_allowed_version_is_logged_by_its_tenant(server, monkeypatch):
     client, run = server.client(monkeypatch, server.acme)
     client.log_inputs(run, [training(dataset(server.good))])
