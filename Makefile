@@ -9,10 +9,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check lint types layers policies format bench clean lock
+.PHONY: help setup demo test test-clusters check lint types layers policies format bench clean lock
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 $(VENV)/.ready: constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found; install one, or run: make PYTHON=/path/to/python3.11 demo" >&2; exit 2; }
@@ -32,6 +32,9 @@ demo: setup  ## run the main job end to end on embedded defaults
 WORKERS ?= 2
 test: setup  ## run all tests
 	@$(BIN)/python -m pytest -q -n $(WORKERS)
+
+test-clusters: setup  ## faults and large libraries on clusters of their own (root, 15 minutes)
+	@$(BIN)/python -m pytest -q -m clusters tests/compute_guard
 
 lint: setup  ## ruff: rules and format
 	@$(BIN)/ruff check .

@@ -1,0 +1,168 @@
+"""Ordinary libraries and tools on a cluster with gates, and what `doctor` proves of it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from compute_guard.doctor import probes
+from compute_guard.held_leases import held_leases
+from compute_guard.ray_plugin.gates.probes import gate_probes
+from compute_guard.testing import GuardedCluster, wait_until
+from compute_guard.why import why
+
+pytestmark = [pytest.mark.ray, pytest.mark.gated]
+
+
+def submitted(cluster: GuardedCluster, tenant: str, code: str, folder: Path) -> str:
+    folder.mkdir()
+    (folder / "job.py").write_text("import ray\nray.init(log_to_driver=False)\n" + code)
+    environment = {"working_dir": str(folder)}
+    return cluster.client(tenant).submit_job(entrypoint="python job.py", runtime_env=environment)
+
+
+def result(cluster: GuardedCluster, tenant: str, code: str, folder: Path, seconds: float = 240):
+    """The JSON after RESULT in the log of a job that has succeeded."""
+    name, client = submitted(cluster, tenant, code, folder), cluster.client(tenant)
+    details = cluster.wait(client, name, seconds=seconds)
+    logs = client.get_job_logs(name)
+    assert details.status == "SUCCEEDED", f"{details.message} {logs[-2500:]}"
+    line = next(row for row in logs.splitlines() if row.startswith("RESULT "))
+    return json.loads(line.removeprefix("RESULT "))
+
+
+def test_doctor_proves_which_profile_is_in_force(gated_cluster):
+    found = probes(gated_cluster.home.settings)
+    assert [probe for probe in found if probe.status == "broken"] == []
+    said = {probe.name: probe.message for probe in found}
+    assert said["profile in force"].startswith("hardened, as configured")
+    assert sum(name.endswith("its raylet beside the gate") for name in said) == 3
+    assert said["the cluster's secrets as a tenant's Unix user"] == "none can be read"
+
+
+def test_doctor_says_when_less_is_in_force_than_configured(gated_cluster):
+    with tempfile.NamedTemporaryFile(dir="/tmp") as token:
+        token.write(gated_cluster.cluster.token.encode())
+        token.flush()
+        Path(token.name).chmod(0o644)
+        open_cluster = replace(gated_cluster.cluster, token_file=token.name)
+        found = {probe.name: probe for probe in gate_probes(open_cluster, gated_cluster.home.settings)}
+    assert token.name in found["the cluster's secrets as a tenant's Unix user"].message
+    verdict = found["profile in force"]
+    assert (verdict.status, verdict.message.split(":")[0]) == (
+        "broken",
+        "gate, though hardened is configured",
+    )
+
+
+LISTS = """
+import json
+from ray.util.state import list_actors, list_jobs
+@ray.remote(num_cpus=0)
+class Own:
+    def here(self):
+        return 1
+own = Own.options(name="own").remote()
+assert ray.get(own.here.remote(), timeout=120) == 1
+rows = [row for row in list_actors() if row.state == "ALIVE"]
+print("RESULT", json.dumps({"names": [row.name for row in rows], "jobs": len(list_jobs())}), flush=True)
+"""
+
+
+def test_rays_state_api_lists_ones_own_inside_and_outside_of_a_job(gated_cluster, tmp_path):
+    found = result(gated_cluster, "acme", LISTS, tmp_path / "lists")
+    assert found["names"] == ["own"]
+    assert found["jobs"] >= 1
+    url = gated_cluster.cluster.dashboard + "/api/v0/actors?detail=1"
+    totals = {}
+    for tenant in ("acme", "beta"):
+        headers = {"Authorization": f"Bearer {gated_cluster.token(tenant)}"}
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answer:
+            rows = json.load(answer)["data"]["result"]["result"]
+        totals[tenant] = [row["name"] for row in rows].count("own")
+    assert totals == {"acme": 1, "beta": 0}
+
+
+TUNE = """
+import json, time
+from ray import tune
+def trial(config):
+    tune.report({"score": config["x"] ** 2})
+tuner = tune.Tuner(
+    tune.with_resources(trial, {"CPU": 0.5}),
+    param_space={"x": tune.grid_search([1, 2])},
+    run_config=tune.RunConfig(storage_path="/tmp/tune-of-acme", name=str(time.time()), verbose=0),
+)
+found = tuner.fit()
+print("RESULT", json.dumps({"scores": sorted(r.metrics["score"] for r in found), "errors": len(found.errors)}))
+"""
+
+
+def test_ray_tune_runs_unchanged(gated_cluster, tmp_path):
+    assert result(gated_cluster, "acme", TUNE, tmp_path / "tune") == {"scores": [1, 4], "errors": 0}
+
+
+TRAIN = """
+import json, time
+from ray import train
+from ray.train import RunConfig, ScalingConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+def loop(config):
+    train.report({"rank": train.get_context().get_world_rank(), "size": train.get_context().get_world_size()})
+found = DataParallelTrainer(
+    loop,
+    scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.25}),
+    run_config=RunConfig(storage_path="/tmp/train-of-acme", name=str(time.time())),
+).fit()
+print("RESULT", json.dumps({"size": found.metrics["size"], "error": str(found.error)}))
+"""
+
+
+@pytest.mark.clusters
+def test_ray_train_runs_unchanged(gated_cluster, tmp_path):
+    assert result(gated_cluster, "acme", TRAIN, tmp_path / "train") == {"size": 2, "error": "None"}
+
+
+SERVE = """
+import json
+from ray import serve
+@serve.deployment(ray_actor_options={"num_cpus": 0.25})
+class Echo:
+    async def __call__(self, request):
+        return "hello"
+handle = serve.run(Echo.bind(), name="echo", route_prefix="/")
+print("RESULT", json.dumps(handle.remote(None).result(timeout_s=60)), flush=True)
+serve.shutdown()
+"""
+
+
+@pytest.mark.clusters
+def test_ray_serve_deploys_for_a_tenant(gated_cluster, tmp_path):
+    pytest.importorskip("grpc_reflection", reason="ray[serve] is not installed")
+    assert result(gated_cluster, "acme", SERVE, tmp_path / "serve") == "hello"
+
+
+WAITS = """
+import time
+@ray.remote(num_cpus=1)
+def hold(seconds):
+    time.sleep(seconds)
+    return 1
+print("RESULT", sum(ray.get([hold.remote(3), hold.remote(3), hold.remote(0)], timeout=200)), flush=True)
+"""
+
+
+def test_a_running_job_is_told_which_of_its_leases_wait(gated_cluster, tmp_path):
+    name, client = submitted(gated_cluster, "acme", WAITS, tmp_path / "waits"), gated_cluster.client("acme")
+    wait_until(lambda: name in held_leases(gated_cluster.cluster.guard_folder), seconds=120)
+    said = client.get_job_info(name).message
+    assert "waits at the gates" in said or "wait at the gates" in said, said
+    story = why(gated_cluster.home, name, gated_cluster.home.principal(tenant="acme"))
+    if held := story.get("held_at_gates"):  # it may have been let in between
+        assert held["needs"]["cpu_milli"] == 1000
+    assert gated_cluster.wait(client, name, seconds=240).status == "SUCCEEDED"
