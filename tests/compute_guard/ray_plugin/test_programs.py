@@ -99,7 +99,8 @@ tuner = tune.Tuner(
     run_config=tune.RunConfig(storage_path="/tmp/tune-of-acme", name=str(time.time()), verbose=0),
 )
 found = tuner.fit()
-print("RESULT", json.dumps({"scores": sorted(r.metrics["score"] for r in found), "errors": len(found.errors)}))
+scores = sorted(one.metrics["score"] for one in found)
+print("RESULT", json.dumps({"scores": scores, "errors": len(found.errors)}))
 """
 
 
