@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from compute_guard.ray_plugin.gates.environment import credential_in, environment_of
+from compute_guard.ledger import Entry
+from compute_guard.quota import Amounts
+from compute_guard.ray_plugin.gates.environment import credential_in, environment_of, fields_of
 from compute_guard.ray_plugin.gates.identity import same
 from compute_guard.ray_plugin.gates.judge import Judge
 from compute_guard.ray_plugin.gates.namespaces import stored
@@ -24,6 +26,11 @@ from guard_core.identity import Principal
 
 AGENT_MARK = "trainguard_agent"
 """Metadata by which the launcher marks the one driver of Ray's own on a node: its dashboard agent."""
+
+
+UNDECIDED_ROUNDS = 40
+UNDECIDED_SECONDS = 0.5
+"""How often, and after how long, a driver is decided again while no decision can be had."""
 
 
 def agent_mark(system_token: str) -> str:
@@ -60,7 +67,8 @@ class Drivers:
         """
         if same(data.config.metadata.pop(AGENT_MARK, ""), agent_mark(self._system())):
             return None
-        token = credential_in(environment_of(data.config.runtime_env_info.serialized_runtime_env))
+        environment = environment_of(data.config.runtime_env_info.serialized_runtime_env)
+        token = credential_in(environment)
         if not token:
             raise Refusal(
                 "this driver belongs to no admitted submission; submit it: ray job submit, "
@@ -76,6 +84,7 @@ class Drivers:
         known = self._jobs.get(data.job_id.hex())
         if known is not None and known.workload != workload:
             raise Refusal(f"Ray job {known.id} is another submission's")
+        await self._may_build(entry, environment)
         job = Job(
             id=data.job_id.hex(),
             tenant=principal.tenant,
@@ -87,3 +96,19 @@ class Drivers:
         if known is None:
             self._jobs.add(job)
         return job
+
+    async def _may_build(self, entry: Entry, environment: Mapping[str, Any]) -> None:
+        """Refuse a driver whose own runtime environment policy does not allow.
+
+        Ray builds it on every node as soon as the driver has joined, before anybody asks for a lease, and as
+        the agent's user: `pip` would run a tenant's `setup.py` as root.
+        """
+        fields = fields_of(environment)
+        for _ in range(UNDECIDED_ROUNDS):
+            verdict = await self._judge.runtime(entry, Amounts(), fields)
+            if verdict.allow:
+                return
+            if not verdict.undecidable:
+                break
+            await asyncio.sleep(UNDECIDED_SECONDS)
+        raise Refusal(verdict.reason)

@@ -92,6 +92,9 @@ class Booking:
                 self._credit.release(book.drop(lease.id))
         elif op == "lent":
             self._credit.lend(node, str(message["workload"]), int(message["cpu_milli"]))
+        elif op == "lost":
+            book.drop_node(node)
+            await self._nodes.lost(node)
         elif op == "known":
             living = self._credit.alive()
             return {

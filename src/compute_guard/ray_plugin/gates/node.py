@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 COMPARE_SECONDS = 1.0
 RECOVERED = "worker:"
 BLOCKED_SECONDS = 0.2
+REFUSED_LOOKS = 8
+"""So many looks in a row, `BLOCKED_SECONDS` apart, must find the raylet's port closed."""
 _LOAD = "/ray.rpc.NodeManagerService/GetResourceLoad"
 _STATS = "/ray.rpc.NodeManagerService/GetNodeStats"
 
@@ -52,6 +54,8 @@ class Node:
         self._written: set[str] = set()
         self._tokens: dict[str, str] = {}
         self._missing: set[str] = set()
+        self._met = False
+        self._refused = 0
 
     def _hello(self) -> Mapping[str, Any]:
         return {
@@ -105,11 +109,33 @@ class Node:
                     compared = time.monotonic()
                     await self._learn()
                     await self._compare()
+                    self._met, self._refused = True, 0
                 except Exception as error:  # noqa: BLE001 - the raylet may be starting or gone; it is looked at again
                     logger.info("the raylet could not be asked: %s", error)
+                    await self._look_for_the_raylet()
         finally:
             talking.cancel()
             await server.stop(None)  # a server nobody holds on to is ended by the garbage collector
+
+    async def _look_for_the_raylet(self) -> None:
+        """Tell the head when nobody listens any more where the raylet did.
+
+        Ray's health checks are patient, for the gates' sake; one that hangs is left to them. A closed port of
+        this very machine leaves no doubt.
+        """
+        try:
+            _, writer = await asyncio.wait_for(
+                asyncio.open_connection(self.config.address, self.config.raylet_port), 1.0
+            )
+            writer.close()
+            self._refused = 0
+        except ConnectionRefusedError:
+            self._refused += 1
+            if self._met and self._refused == REFUSED_LOOKS:
+                logger.warning("the raylet is gone")
+                self.line.tell({"op": "lost"})
+        except (OSError, TimeoutError):
+            return
 
     async def _learn(self) -> None:
         """The tenants' tokens and jobs, from the head."""

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ray.core.generated import common_pb2
 from ray.core.generated import gcs_service_pb2 as pb
 
 from compute_guard.ray_body import POOL_LABEL
@@ -22,6 +23,7 @@ from guard_core.files import write_atomic
 _ALIVE = 0
 GATES_FILE = "gates.json"
 _NODE_INFO = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"
+_UNREGISTER = "/ray.rpc.NodeInfoGcsService/UnregisterNode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,15 @@ class Nodes:
     def gone(self, node_id: bytes) -> None:
         """A node left."""
         self._facts.pop(node_id, None)
+
+    async def lost(self, name: str) -> None:
+        """A node's own gate says that its raylet has died: let the GCS know at once."""
+        for fact in [fact for fact in self._facts.values() if fact.name == name]:
+            request = pb.UnregisterNodeRequest(node_id=fact.id)
+            request.node_death_info.reason = common_pb2.NodeDeathInfo.UNEXPECTED_TERMINATION
+            request.node_death_info.reason_message = "TrainGuard: the node's gate found its raylet gone"
+            await self._upstream.call(_UNREGISTER, request.SerializeToString(), timeout=5.0)
+            self.gone(fact.id)
 
     def ids_in(self, pools: Iterable[str]) -> frozenset[bytes]:
         """Ids of the living nodes in ``pools``."""

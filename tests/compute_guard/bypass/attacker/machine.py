@@ -137,6 +137,16 @@ def start_a_driver_for_anothers_submission() -> str:
     return "the driver died"
 
 
+@attack
+def build_what_the_driver_asks_for_before_any_lease() -> str:
+    """Ray builds a driver's runtime_env on every node when it joins, as the agent's user."""
+    code = "import ray; ray.init(runtime_env={'pip': ['./evil']}); print('JOINED')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    if "JOINED" in done.stdout:
+        raise Succeeded(done.stdout)
+    return "the driver died: " + done.stderr[-200:]
+
+
 def readable(paths) -> list[str]:
     found = []
     for path in paths:
