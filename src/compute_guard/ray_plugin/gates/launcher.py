@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 FOLDER = os.environ.get("COMPUTE_GUARD_NODE", "")
 DENY = "compute_guard.ray_plugin.gates.refusal.refuse"
 _CREDENTIAL = re.compile(r"tg_([0-9a-f]{16})_")
-_PRIVATE = ("COMPUTE_GUARD_NODE", "COMPUTE_GUARD_GATE", "COMPUTE_GUARD_LINK", "COMPUTE_GUARD_POOL")
+_PRIVATE = (
+    "COMPUTE_GUARD_CGROUP",
+    "COMPUTE_GUARD_NODE",
+    "COMPUTE_GUARD_GATE",
+    "COMPUTE_GUARD_LINK",
+    "COMPUTE_GUARD_POOL",
+)
 _PR_SET_NO_NEW_PRIVS = 38
 
 
@@ -81,6 +87,13 @@ def confine(arguments: list[str], environment: dict[str, str], facts: dict[str, 
         os.setgid(uid)
         os.setuid(uid)
         os.umask(0o077)
+
+
+def join(facts: dict[str, Any]) -> None:
+    """Enter the tenant's cgroup, where the node has them; what is started from here is in it too."""
+    if facts.get("cgroup"):
+        with open(os.path.join(facts["cgroup"], "cgroup.procs"), "w") as procs:  # noqa: PTH118, PTH123 - start time
+            procs.write(str(os.getpid()))
 
 
 def _let_in(arguments: list[str], group: int) -> str:
@@ -150,6 +163,7 @@ def main() -> None:
     if facts is not None:
         environment.pop("RAY_AUTH_TOKEN_PATH", None)
         environment.update(facts["environment"])
+        join(facts)
         confine(arguments, environment, facts)
     arguments = command(arguments, node)
     os.execve(node["python"], [node["python"], *arguments], environment)  # noqa: S606

@@ -20,6 +20,7 @@ from compute_guard.ray_plugin.gates.grants import Grant, Grants
 from compute_guard.ray_plugin.gates.head import _cached_text
 from compute_guard.ray_plugin.gates.identity import by_token
 from compute_guard.ray_plugin.gates.lease_gate import LeaseGate
+from compute_guard.ray_plugin.gates.limits import Limits
 from compute_guard.ray_plugin.gates.link import Line
 from compute_guard.ray_plugin.gates.reaper import Reaper
 from compute_guard.ray_plugin.gates.settings import NodeConfig
@@ -54,6 +55,7 @@ class Node:
         self._written: set[str] = set()
         self._tokens: dict[str, str] = {}
         self._missing: set[str] = set()
+        self._limits = Limits.of_environment()
         self._met = False
         self._refused = 0
 
@@ -76,6 +78,8 @@ class Node:
             "RAY_CLUSTER_NAME": domain_of(answer["tenant"]),
         }
         facts |= {"uid": answer["uid"], "groups": answer["groups"]}
+        if self._limits is not None:
+            facts["cgroup"] = str(self._limits.part(answer["tenant"]))
         if answer.get("supervisor"):
             self._write(f"credentials/{answer['credential']}", facts)
         else:
@@ -104,6 +108,8 @@ class Node:
                 await asyncio.sleep(BLOCKED_SECONDS)
                 try:
                     await self._lend()
+                    if self._limits is not None:
+                        self._limits.follow(self.grants.all())
                     if time.monotonic() - compared < COMPARE_SECONDS:
                         continue
                     compared = time.monotonic()

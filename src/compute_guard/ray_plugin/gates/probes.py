@@ -16,6 +16,7 @@ from ray.core.generated import gcs_service_pb2 as pb
 
 from compute_guard.connection import Cluster
 from compute_guard.ray_body import POOL_LABEL
+from compute_guard.ray_plugin.gates.limits import CGROUP
 from compute_guard.ray_plugin.gates.nodes import GATES_FILE
 from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens
 from compute_guard.ray_plugin.gates.users import nobodys_id
@@ -152,8 +153,10 @@ def _nodes(cluster: Cluster, token: str) -> list[Probe]:
 
 
 def _limits() -> Probe:
+    name = "physical limits"
+    if os.environ.get(CGROUP):
+        return Probe(AREA, name, "ok", f"tenants' workers run in cgroups below {os.environ[CGROUP]}")
     if Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        text = "cgroup v2 is there, but tenants' workers are not limited by it yet"
-    else:
-        text = "no cgroup v2 on this machine: CPU and memory beyond what was asked for are not limited"
-    return Probe(AREA, "physical limits", "info", text)
+        return Probe(AREA, name, "info", f"cgroup v2 is there and unused; {CGROUP} turns it on")
+    text = "no cgroup v2 on this machine: CPU and memory beyond what was asked for are not limited"
+    return Probe(AREA, name, "info", text)
