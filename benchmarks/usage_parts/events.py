@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from compute_guard.usage.attribution import LeaseBook
 from compute_guard.usage.calibration import Calibration
 from compute_guard.usage.rolling import Rolling
+from compute_guard.usage.roster import roster
 from compute_guard.usage.samples import Device, Frame
 from compute_guard.usage.typicality import Typicality
 from measure import Measure
@@ -79,7 +80,7 @@ def _run(judge: Typicality, util: Matrix, memory: Matrix) -> Matrix:
         }
         rolling.push(Frame(devices, np.full(pods, t * STEP_NS), where, values), now_ns=t * STEP_NS)
         window = rolling.snapshot()
-        typical = judge.judge(window, LeaseBook())
+        typical = judge.judge(window, roster(LeaseBook(), window.columns, len(window.devices)))
         judge.learn(window, ())
         if typical is not None:
             found[:, t] = typical.surprise.max(axis=0)

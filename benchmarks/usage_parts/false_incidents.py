@@ -21,6 +21,7 @@ from compute_guard.usage.attribution import Lease, LeaseBook
 from compute_guard.usage.calibration import Calibration
 from compute_guard.usage.detectors import View, load_detectors
 from compute_guard.usage.rolling import Rolling
+from compute_guard.usage.roster import roster
 from compute_guard.usage.samples import Device, Frame
 from compute_guard.usage.sources.synthetic import LOADS, Model
 from compute_guard.usage.typicality import Typicality
@@ -90,12 +91,13 @@ def watch(
     rolling, hysteresis, detectors = Rolling(STEP, 48), Hysteresis(), load_detectors()
     where, opened = np.arange(len(devices), dtype=np.int32), dict[str, int]()
     raised_before: set[tuple[str, str, str]] = set()
+    held = roster(book, {device.key: number for number, device in enumerate(devices)}, len(devices))
     for t in range(cells):
         at = t * STEP + 1
         frame = Frame(devices, np.full(len(devices), at), where, {m: v[t] for m, v in values.items()})
         rolling.push(frame, now_ns=at)
         window = rolling.snapshot()
-        view = View(window, book, typical=judge.judge(window, book))
+        view = View(window, book, typical=judge.judge(window, held), roster=held)
         signals = [s for d in detectors for s in d.detect(view) if s.kind != "idle_hoard"] if count else []
         judge.learn(window, {s.device for s in signals})
         raised, cleared = hysteresis.step(merge(signals, book, at))

@@ -22,14 +22,15 @@ from compute_guard.incidents import Hysteresis, Incident, Incidents, Key, Observ
 from compute_guard.quota import GPU, Quotas, base_of
 from compute_guard.response import Responder
 from compute_guard.usage.activity import NOTHING, Activity, Flows
-from compute_guard.usage.attribution import LeaseBook, Ledger, Owner, Share, Use, attribute
+from compute_guard.usage.attribution import IDLE, LeaseBook, Ledger, Owner, Use, attribute, owner_of
 from compute_guard.usage.calibration import Calibration
 from compute_guard.usage.detectors import Detector, View, load_detectors
 from compute_guard.usage.detectors.atypical_load import AtypicalLoad
 from compute_guard.usage.detectors.base import Entitlement, rounded
 from compute_guard.usage.history import History
-from compute_guard.usage.rolling import Rolling
-from compute_guard.usage.samples import Device, Frame, concat, to_table
+from compute_guard.usage.rolling import NEVER, Rolling
+from compute_guard.usage.roster import Roster, roster
+from compute_guard.usage.samples import Frame, Ints, concat, to_table
 from compute_guard.usage.sources import Source
 from compute_guard.usage.typicality import Typicality
 from guard_core.errors import UserError
@@ -113,9 +114,8 @@ class Monitor:
     _recent: deque[Frame] = field(init=False)
     _who: Principal = field(init=False)
     _uses: dict[str, tuple[Use, ...]] = field(default_factory=dict)
-    _last_ns: dict[str, int] = field(default_factory=dict)
-    _devices: tuple[Device, ...] = ()
-    _keys: list[str] = field(default_factory=list)
+    _last_ns: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    _roster: tuple[LeaseBook, int, Roster] | None = None
     _ledger: Ledger = field(default_factory=Ledger)
     _opened: dict[Key, str] = field(default_factory=dict)
     _first_ns: dict[Key, int] = field(default_factory=dict)
@@ -201,7 +201,8 @@ class Monitor:
         self._rolling.push(frame, now_ns=now_ns)
         self._see_processes(frame)
         book = self.attribution(now_ns) if callable(self.attribution) else self.attribution
-        self._account(frame, book)
+        held = self._rostered(book)
+        self._account(frame, book, held)
         self._flows.call(holding.node.names for holding in getattr(self.attribution, "held", ()))
         self._flows.take(frame.egress, now_ns)
         window = self._rolling.snapshot()
@@ -212,7 +213,8 @@ class Monitor:
             self._entitlements(now_ns),
             self.activity(now_ns, frame.libraries),
             self._flows,
-            self._typicality.judge(window, book),
+            self._typicality.judge(window, held),
+            held,
         )
         signals = [signal for detector in self._detectors for signal in detector.detect(view)]
         self._typicality.learn(window, {s.device for s in signals if s.kind in SUSPECT})
@@ -314,49 +316,64 @@ class Monitor:
         if len(self._unsaved) >= FLUSH_TICKS:
             self.flush()
 
+    def _rostered(self, book: LeaseBook) -> Roster:
+        """The book as columns; made anew when jobs or devices have come or gone."""
+        devices, known = len(self._rolling.devices), self._roster
+        if known is None or known[0] is not book or known[1] != devices:
+            self._roster = known = (book, devices, roster(book, self._rolling.columns, devices))
+        return known[2]
+
     def _see_processes(self, frame: Frame) -> None:
         """Remember the processes of the newest sample of each device; none seen means none there."""
-        seen: dict[int, list[Use]] = {index: [] for index in np.unique(frame.device).tolist()}
+        if self._uses:
+            spoken_of = {frame.devices[index].key for index in np.unique(frame.device).tolist()}
+            self._uses = {key: uses for key, uses in self._uses.items() if key not in spoken_of}
+        seen: dict[int, list[Use]] = {}
         for _, device, pid, memory, share, name in frame.processes.rows():
             weight = None if share != share else int(share * 1000)
-            seen[device].append(Use(pid, name, weight, memory))
+            seen.setdefault(device, []).append(Use(pid, name, weight, memory))
         for index, uses in seen.items():
             self._uses[frame.devices[index].key] = tuple(uses)
 
-    def _account(self, frame: Frame, book: LeaseBook) -> None:
+    def _account(self, frame: Frame, book: LeaseBook, held: Roster) -> None:
         """Attribute the time since each device's previous sample. A gap is attributed by its leases too."""
-        newest = np.full(len(frame.devices), -1, dtype=np.int64)
-        np.maximum.at(newest, frame.device, frame.ts_ns)
-        if frame.devices is not self._devices:
-            self._devices, self._keys = frame.devices, [device.key for device in frame.devices]
-        sole: dict[tuple[Owner, int], int] = {}  # devices one owner had alone, summed: nearly all
-        for index, now in enumerate(newest.tolist()):
-            if now < 0:
-                continue
-            key = self._keys[index]
-            before, uses = self._last_ns.get(key), self._uses.get(key, ())
-            if before is not None and now > before:
-                owner = None if uses else book.sole_owner(key, before, now)
-                if owner is None:
-                    shares = attribute(key, before, now, book, uses)
-                    self._ledger.add(shares)
-                    self._spend(shares, now // _DAY_NS)
-                else:
-                    place = (owner, now // _DAY_NS)
-                    sole[place] = sole.get(place, 0) + now - before
-            self._last_ns[key] = now if before is None or now > before else before
-        for (owner, day), ns in sole.items():
-            shares = [Share("", owner, ns)]
+        columns = self._rolling.columns_of(frame.devices)
+        extra = len(self._rolling.devices) - len(self._last_ns)
+        self._last_ns = np.concatenate([self._last_ns, np.full(extra, NEVER, dtype=np.int64)])
+        now_ns = np.full(len(self._last_ns), NEVER, dtype=np.int64)
+        np.maximum.at(now_ns, columns[frame.device], frame.ts_ns)
+        going_on = np.flatnonzero((self._last_ns != NEVER) & (now_ns > self._last_ns))
+        before, now = self._last_ns[going_on], now_ns[going_on]
+        self._last_ns = np.maximum(self._last_ns, now_ns)
+        whole, row = held.sole(going_on, before, now)
+        in_use = [column for key in self._uses if (column := self._rolling.columns.get(key)) is not None]
+        whole &= ~np.isin(going_on, in_use)
+        for place in np.flatnonzero(~whole).tolist():
+            key = self._rolling.devices[int(going_on[place])].key
+            shares = attribute(key, int(before[place]), int(now[place]), book, self._uses.get(key, ()))
             self._ledger.add(shares)
-            self._spend(shares, day)
+            for share in shares:
+                self._spend(share.owner, share.ns, int(now[place]) // _DAY_NS)
+        self._account_whole(held, row[whole], now[whole], (now - before)[whole])
 
-    def _spend(self, shares: Sequence[Share], day: int) -> None:
+    def _account_whole(self, held: Roster, row: Ints, now: Ints, elapsed: Ints) -> None:
+        """Devices that one owner had to itself, summed by owner and day: nearly all of them."""
+        job = np.append(held.job, len(held.jobs))[row]  # row -1, nobody's, is the one appended
+        for day in np.unique(now // _DAY_NS).tolist():
+            ns = np.zeros(len(held.jobs) + 1, dtype=np.int64)
+            today = now // _DAY_NS == day
+            np.add.at(ns, job[today], elapsed[today])
+            for number in np.flatnonzero(ns).tolist():
+                owner = owner_of(*held.jobs[number]) if number < len(held.jobs) else IDLE
+                self._ledger.count(owner, int(ns[number]))
+                self._spend(owner, int(ns[number]), day)
+
+    def _spend(self, owner: Owner, ns: int, day: int) -> None:
         """Count against the day's allowance; an interval over midnight counts for the day it ends in."""
         if day > self._day:
             self._day, self._spent = day, {}
-        for share in shares:
-            if share.owner.bucket == "tenant" and day == self._day:
-                self._spent[share.owner.tenant] = self._spent.get(share.owner.tenant, 0) + share.ns
+        if owner.bucket == "tenant" and day == self._day:
+            self._spent[owner.tenant] = self._spent.get(owner.tenant, 0) + ns
 
     def _clear(self, keys: Sequence[Key]) -> None:
         for key in keys:

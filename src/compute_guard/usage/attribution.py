@@ -256,11 +256,12 @@ def _summed(weights: Iterable[tuple[Owner, int]]) -> dict[Owner, int]:
 
 
 def _owner(lease: Lease) -> Owner:
-    return _owner_of(lease.tenant, lease.job)
+    return owner_of(lease.tenant, lease.job)
 
 
 @lru_cache(maxsize=65_536)
-def _owner_of(tenant: str, job: str) -> Owner:
+def owner_of(tenant: str, job: str) -> Owner:
+    """Whose the time is that a job of ``tenant`` holds; nobody's without a tenant."""
     if tenant:
         return Owner("tenant", tenant, job, "lease")
     return Owner("unattributed", reason="holder_not_admitted")
@@ -276,8 +277,12 @@ class Ledger:
     def add(self, shares: Iterable[Share]) -> None:
         """Count ``shares``."""
         for share in shares:
-            self.ns[share.owner.key] = self.ns.get(share.owner.key, 0) + share.ns
-            self.device_ns += share.ns
+            self.count(share.owner, share.ns)
+
+    def count(self, owner: Owner, ns: int) -> None:
+        """Count ``ns`` nanoseconds of whole devices that were ``owner``'s."""
+        self.ns[owner.key] = self.ns.get(owner.key, 0) + ns
+        self.device_ns += ns
 
     def merge(self, other: Ledger) -> None:
         """Count everything ``other`` counted."""

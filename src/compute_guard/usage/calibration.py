@@ -14,7 +14,6 @@ miner must not teach the fleet that mining is usual. Histograms add, so fleets m
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -24,11 +23,10 @@ import numpy.typing as npt
 
 from compute_guard.usage.features import FEATURES
 from compute_guard.usage.history import write
+from compute_guard.usage.roster import Classes, JobClass
 from compute_guard.usage.samples import Bools, Floats
 from guard_core.errors import UserError
 
-JobClass = tuple[str, str]
-"""``(kind, GPU model)``."""
 FLEET: Final[JobClass] = ("*", "*")
 BINS: Final = 1024
 TAIL: Final = 0.01
@@ -90,7 +88,7 @@ class Calibration:
         found[:, self._age < OWN_CELLS] = np.nan
         return found
 
-    def learn(self, values: Floats, classes: Sequence[JobClass], quiet: Bools) -> None:
+    def learn(self, values: Floats, classes: Classes, quiet: Bools) -> None:
         """Take one cell of every device. ``quiet`` (S,): nothing was said about it, so it may teach."""
         beyond = self.exceedance(values)
         usable = quiet & np.isfinite(values).any(axis=0)
@@ -136,14 +134,12 @@ class Calibration:
             self._counts[name] = self._counts.get(name, np.zeros_like(counts)) + counts
         self._tails.clear()
 
-    def _count(self, values: Floats, beyond: Floats, classes: Sequence[JobClass], usable: Bools) -> None:
-        codes: dict[JobClass, int] = {}
-        which = np.fromiter((codes.setdefault(c, len(codes)) for c in classes), np.int64, len(classes))
+    def _count(self, values: Floats, beyond: Floats, classes: Classes, usable: Bools) -> None:
         bins = np.stack([_bins(values), _bins(beyond, around=True)])
         known = np.stack([np.isfinite(values), np.isfinite(beyond)]) & usable
         total = np.zeros((2, _ROWS, BINS), dtype=np.int64)
-        for name, code in codes.items():
-            chosen = known & (which == code)
+        for code, name in enumerate(classes.names):
+            chosen = known & (classes.code == code)
             counts = np.zeros((2, _ROWS, BINS), dtype=np.int64)
             for kind in range(2):
                 for row in range(_ROWS):

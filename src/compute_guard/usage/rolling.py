@@ -8,7 +8,7 @@ newest sample that fell into it. Everything refused is counted in :class:`Qualit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -41,6 +41,26 @@ class Quality:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Traits:
+    """What does not change of each device, as columns (S,): its model, an index into ``models``, and whether
+
+    its readings are made up.
+    """
+
+    models: tuple[str, ...]
+    model: Ints
+    synthetic: Bools
+
+    @classmethod
+    def of(cls, devices: Iterable[Device]) -> Traits:
+        """The traits of ``devices``."""
+        models: dict[str, int] = {}
+        found = [(models.setdefault(d.model, len(models)), d.synthetic) for d in devices]
+        table = np.asarray(found, dtype=np.int64).reshape(-1, 2)
+        return cls(tuple(models), table[:, 0], table[:, 1].astype(np.bool_))
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """An immutable look at all devices: T cells by S devices.
@@ -48,7 +68,7 @@ class Window:
     ``sample_ns`` (T, S) is the time of each held sample, or the smallest int64 where there is none.
     ``values[metric]`` is (T, S), NaN where missing. ``scores[metric]`` are the running statistics
     after the newest sample. ``idle_since_ns`` (S,): since when a device has held memory without computing,
-    the smallest int64 where it does not. ``columns``: device key -> its column. ``twins``: pairs of columns
+    the smallest int64 where it does not. ``traits``: models and provenance. ``columns``: device key -> its column. ``twins``: pairs of columns
     that are one device as two exporters name it (same node and index).
     """
 
@@ -59,6 +79,7 @@ class Window:
     values: Mapping[str, npt.NDArray[np.floating]]
     scores: Mapping[str, Scores]
     idle_since_ns: Ints
+    traits: Traits
     columns: Mapping[str, int] = field(default_factory=dict)
     twins: tuple[tuple[int, int], ...] = ()
     _medians: dict[tuple[str, int | None, int | None], npt.NDArray[np.floating]] = field(default_factory=dict)
@@ -134,6 +155,7 @@ class Rolling:
     held_bytes: float = 2.0**30
     quality: Quality = field(default_factory=Quality)
     _devices: dict[Device, int] = field(default_factory=dict)
+    _in_order: tuple[Device, ...] = ()
     _head: int = NEVER
     _at: Ints = field(init=False)
     _values: dict[str, npt.NDArray[np.floating]] = field(init=False)
@@ -142,6 +164,7 @@ class Rolling:
     _index: npt.NDArray[np.int64] = field(init=False)
     _by_key: dict[str, int] = field(default_factory=dict)
     _places: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    _traits: Traits = field(default_factory=lambda: Traits.of(()))
     _last_cell: Ints = field(init=False)
     _idle_since: Ints = field(init=False)
 
@@ -158,7 +181,12 @@ class Rolling:
     @property
     def devices(self) -> tuple[Device, ...]:
         """Every device seen so far, in column order."""
-        return tuple(self._devices)
+        return self._in_order
+
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """The column of every device seen so far, by its key."""
+        return self._by_key
 
     def push(self, frame: Frame, *, now_ns: int | None = None) -> None:
         """Take ``frame``. ``now_ns`` is the receiver's time; without it, the frame's median time.
@@ -169,7 +197,7 @@ class Rolling:
         """
         if not len(frame):
             return
-        columns = self._columns(frame.devices)[frame.device]
+        columns = self.columns_of(frame.devices)[frame.device]
         self.quality.samples += len(frame)
         now = int(np.median(frame.ts_ns)) if now_ns is None else now_ns
         newest = (int(frame.ts_ns.max()) if now_ns is None and _one_stream(frame) else now) // self.step_ns
@@ -187,7 +215,8 @@ class Rolling:
         for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
             self._take(frame, order[start:stop], columns, int(cells[start]))
 
-    def _columns(self, devices: tuple[Device, ...]) -> npt.NDArray[np.int64]:
+    def columns_of(self, devices: tuple[Device, ...]) -> Ints:
+        """The column of each of ``devices``, which get one when they have none yet."""
         if devices == self._known:  # scrape after scrape names the same objects: a comparison of pointers
             return self._index
         known = self._devices
@@ -200,6 +229,8 @@ class Rolling:
                 self._places.setdefault((device.node, device.index), []).append(number)
         extra = len(known) - self._at.shape[1]
         if extra > 0:
+            self._in_order = tuple(known)
+            self._traits = Traits.of(known)
             self._at = np.hstack([self._at, np.full((self.cells, extra), NEVER, dtype=np.int64)])
             for name, array in self._values.items():
                 self._values[name] = np.hstack(
@@ -316,6 +347,7 @@ class Rolling:
             values={name: _frozen(array[slots]) for name, array in self._values.items()},
             scores={name: series.scores() for name, series in self._series.items()},
             idle_since_ns=_frozen(self._idle_since.copy()),
+            traits=self._traits,
             columns=self._by_key,
             twins=self._twins(),
         )

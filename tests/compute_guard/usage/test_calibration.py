@@ -9,6 +9,7 @@ from compute_guard.usage.detectors import View
 from compute_guard.usage.detectors.atypical_load import AtypicalLoad
 from compute_guard.usage.features import CELLS, FEATURES, features
 from compute_guard.usage.rolling import Rolling, Window
+from compute_guard.usage.roster import Classes, roster
 from compute_guard.usage.samples import Device, Frame
 from compute_guard.usage.typicality import Typicality
 from guard_core.errors import UserError
@@ -55,7 +56,7 @@ def feed(judge, util, *, start=0, memory=None, pods=PODS):
         at = np.full(pods, (start + t) * STEP)
         rolling.push(Frame(devices, at, np.arange(pods, dtype=np.int32), values))
         window = rolling.snapshot()
-        typical = judge.judge(window, book)
+        typical = judge.judge(window, roster(book, window.columns, len(window.devices)))
         signals = list(AtypicalLoad().detect(View(window, book, typical=typical)))
         judge.learn(window, {s.device for s in signals})
         for signal in signals:
@@ -142,7 +143,7 @@ def test_a_device_is_also_measured_against_its_own_past():
     values = np.zeros((len(FEATURES), 1), dtype=np.float32)
     quiet = np.ones(1, dtype=np.bool_)
     for _ in range(OWN_CELLS + 60):
-        calibration.learn(values + 10.0, [("batch", "A")], quiet)
+        calibration.learn(values + 10.0, Classes.of([("batch", "A")]), quiet)
     assert calibration.exceedance(values + 25.0)[:, 0] == pytest.approx(15.0)
     fresh = Calibration(15.0)
     assert np.isnan(fresh.exceedance(values)).all()
@@ -178,6 +179,6 @@ def test_made_up_readings_teach_a_real_fleet_nothing():
         values = {"util_percent": np.zeros(1, np.float32), "memory_used_bytes": np.ones(1, np.float32)}
         rolling.push(Frame((device,), np.full(1, t * STEP), np.zeros(1, np.int32), values))
         window = rolling.snapshot()
-        judge.judge(window, LeaseBook())
+        judge.judge(window, roster(LeaseBook(), window.columns, len(window.devices)))
         judge.learn(window, ())
     assert judge.calibration.hours(FLEET) == 0.0

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 from compute_guard.usage.activity import NOTHING, Activity, Flows
 from compute_guard.usage.attribution import Lease, LeaseBook, Use
 from compute_guard.usage.rolling import Window
-from compute_guard.usage.samples import Floats
+from compute_guard.usage.roster import Classes, Roster, roster
+from compute_guard.usage.samples import Floats, Ints
+
+NOT_GIVEN: Final = roster(LeaseBook(), {}, 0)
+"""Stands for a roster that is still to be made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +37,13 @@ class Entitlement:
 class Typical:
     """How loads compare with those of their class: feature ``values``, their ``surprise`` (-log10 of the tail
 
-    probability), and what 99 in 100 stay below (``usual``); each (features, S). ``classes``: (S,) names.
+    probability), and what 99 in 100 stay below (``usual``); each (features, S). ``classes``: by device.
     """
 
     values: Floats
     surprise: Floats
     usual: Floats
-    classes: tuple[tuple[str, str], ...]
+    classes: Classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,8 @@ class View:
 
     ``uses``: which processes were seen, by device. ``entitlements``: what tenants may use, by tenant.
     ``activity``: submissions, reads, refusals, shells. ``flows``: what left each node. ``typical``: how loads
-    compare with the calibrated fleet, None before it is calibrated. ``held``: the leases that hold now, with
-    their device's column.
+    compare with the calibrated fleet, None before it is calibrated. ``roster``: the book's leases as columns
+    (made from the book when not given); ``active``: its rows that hold now.
     """
 
     window: Window
@@ -59,21 +63,26 @@ class View:
     activity: Activity = NOTHING
     flows: Flows = field(default_factory=Flows)
     typical: Typical | None = None
-    held: tuple[tuple[int, Lease], ...] = field(init=False, repr=False)
+    roster: Roster = NOT_GIVEN
+    active: Ints = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        columns, at_ns = self.window.columns, self.at_ns
-        found = [
-            (column, lease)
-            for lease in self.book.leases
-            if lease.active(at_ns) and (column := columns.get(lease.device)) is not None
-        ]
-        object.__setattr__(self, "held", tuple(found))
+        if self.roster is NOT_GIVEN:
+            made = roster(self.book, self.window.columns, len(self.window.devices))
+            object.__setattr__(self, "roster", made)
+        object.__setattr__(self, "active", self.roster.active(self.at_ns))
 
     @property
     def at_ns(self) -> int:
         """The moment: just before the end of the newest cell."""
         return self.window.end_ns - 1
+
+    @property
+    def held(self) -> Iterator[tuple[int, Lease]]:
+        """The leases that hold now, with their device's column, one by one."""
+        found = self.roster
+        for row, column in zip(self.active.tolist(), found.column[self.active].tolist(), strict=True):
+            yield column, found.leases[row]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

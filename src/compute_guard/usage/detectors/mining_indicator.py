@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
+import numpy as np
+
 from compute_guard.usage.detectors.base import Signal, View
 
 MINERS = frozenset({
@@ -48,9 +50,13 @@ class MiningIndicator:
             names = {f"process:{name}" for use in uses if (name := self._miner(use.name))}
             if names and column is not None:
                 seen.setdefault(column, set()).update(names)
-        for column, lease in view.held:
-            if found := self._of_command(lease.entrypoint):
-                seen.setdefault(column, set()).update(found)
+        known = view.roster
+        marks = _marked(self, known.entrypoints)
+        if marks:
+            suspect = np.isin(known.entrypoint[view.active], list(marks))
+            for row in view.active[suspect].tolist():
+                found = marks[int(known.entrypoint[row])]
+                seen.setdefault(int(known.column[row]), set()).update(found)
         for column, words in sorted(seen.items()):
             device, unique = view.window.devices[column], sorted(words)
             yield Signal(
@@ -64,9 +70,6 @@ class MiningIndicator:
                 synthetic=device.synthetic,
             )
 
-    def _of_command(self, command: str) -> frozenset[str]:
-        return _remembered(self, command) if command else frozenset()
-
     def indicators(self, command: str) -> list[str]:
         """What marks ``command`` as a miner's: executables, ``pool`` for a protocol, option or address."""
         words = re.split(r"[\s'\"=;|&()<>]+", command)
@@ -76,6 +79,13 @@ class MiningIndicator:
     def _miner(self, word: str) -> str:
         name = word.rsplit("/", 1)[-1].lower().removesuffix(".exe").removesuffix(".py")
         return name if name in MINERS or name in self.names else ""
+
+
+@lru_cache(maxsize=8)
+def _marked(detector: MiningIndicator, commands: tuple[str, ...]) -> dict[int, frozenset[str]]:
+    """Which of ``commands`` (by place) are marked, and how: scrape after scrape the same are asked about."""
+    found = {place: _remembered(detector, command) for place, command in enumerate(commands) if command}
+    return {place: marks for place, marks in found.items() if marks}
 
 
 @lru_cache(maxsize=65_536)

@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from compute_guard.usage.attribution import Lease
+import numpy as np
+
 from compute_guard.usage.detectors.base import Entitlement, Signal, View
+from compute_guard.usage.roster import UNKNOWN_GRANT
+from compute_guard.usage.samples import Ints
 
 _DAY_NS: Final = 86_400 * 1_000_000_000
 
@@ -30,31 +33,43 @@ class OverQuota:
 
     def detect(self, view: View) -> Iterator[Signal]:
         """Signals about jobs and tenants that use more than they may, or soon will have."""
-        held: dict[str, dict[str, list[Lease]]] = {}
-        made_up = set()
-        for column, lease in view.held:
-            if lease.tenant:
-                held.setdefault(lease.tenant, {}).setdefault(lease.job, []).append(lease)
-                if view.window.devices[column].synthetic:
-                    made_up.add(lease.tenant)
-        for tenant, jobs in sorted(held.items()):
-            for job, leases in sorted(jobs.items()):
-                milli, granted = sum(lease.gpu_milli for lease in leases), leases[0].granted_milli
-                if granted is not None and milli > granted + self.tolerance_milli:
-                    yield self._signal(
-                        (tenant, job, leases[0].device, tenant in made_up),
-                        "reservation",
-                        500,
-                        f"holds {milli / 1000:g} GPUs and reserved {granted / 1000:g}",
-                        {"held_milli": milli, "reserved_milli": granted},
-                    )
-            everything = [lease for leases in jobs.values() for lease in leases]
-            place = (tenant, "", everything[0].device, tenant in made_up)
-            entitled = view.entitlements.get(tenant, Entitlement())
-            # A lease of a recording or a drill was not admitted here: no quota was there for it to exceed.
-            admitted = sum(lease.gpu_milli for lease in everything if lease.granted_milli is not None)
-            yield from self._limit(place, admitted, entitled)
-            yield from self._allowance(view, place, sum(x.gpu_milli for x in everything), entitled)
+        found, rows = view.roster, view.active
+        tenant_of = {tenant: code for code, tenant in enumerate(sorted({t for t, _ in found.jobs if t}))}
+        by_job = np.asarray([tenant_of.get(tenant, -1) for tenant, _ in found.jobs], dtype=np.int64)
+        if not tenant_of or not len(rows):
+            return
+        rows = rows[by_job[found.job[rows]] >= 0]
+        job, milli, granted = found.job[rows], found.milli[rows], found.granted[rows]
+        tenant, made_up = by_job[job], view.window.traits.synthetic[found.column[rows]]
+        exercised = np.bincount(tenant[made_up], minlength=len(tenant_of)) > 0
+        for row, held in self._beyond_reservation(job, milli, granted):
+            lease = found.leases[rows[row]]
+            yield self._signal(
+                (lease.tenant, lease.job, lease.device, bool(exercised[tenant[row]])),
+                "reservation",
+                500,
+                f"holds {held / 1000:g} GPUs and reserved {int(granted[row]) / 1000:g}",
+                {"held_milli": held, "reserved_milli": int(granted[row])},
+            )
+        held_by_all = _sums(tenant, milli, len(tenant_of))
+        # A lease of a recording or a drill was not admitted here: no quota was there for it to exceed.
+        admitted = _sums(tenant, np.where(granted == UNKNOWN_GRANT, 0, milli), len(tenant_of))
+        present, first = np.unique(tenant, return_index=True)
+        names = list(tenant_of)
+        for code, row in zip(present.tolist(), first.tolist(), strict=True):
+            place = (names[code], "", found.leases[rows[row]].device, bool(exercised[code]))
+            entitled = view.entitlements.get(names[code], Entitlement())
+            yield from self._limit(place, int(admitted[code]), entitled)
+            yield from self._allowance(view, place, int(held_by_all[code]), entitled)
+
+    def _beyond_reservation(self, job: Ints, milli: Ints, granted: Ints) -> Iterator[tuple[int, int]]:
+        """The first row, and what it holds, of each job that holds more than it reserved."""
+        present, first, place = np.unique(job, return_index=True, return_inverse=True)
+        held = _sums(place, milli, len(present))
+        reserved = granted[first]
+        beyond = (reserved != UNKNOWN_GRANT) & (held > reserved + self.tolerance_milli)
+        for which in np.flatnonzero(beyond).tolist():
+            yield int(first[which]), int(held[which])
 
     def _limit(
         self, place: tuple[str, str, str, bool], milli: int, entitled: Entitlement
@@ -117,6 +132,13 @@ class OverQuota:
             tenant=tenant,
             job=job,
         )
+
+
+def _sums(group: Ints, amounts: Ints, groups: int) -> Ints:
+    """The sum of ``amounts`` by group, exactly."""
+    found = np.zeros(groups, dtype=np.int64)
+    np.add.at(found, group, amounts)
+    return found
 
 
 DETECTOR = OverQuota

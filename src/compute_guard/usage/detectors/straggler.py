@@ -16,7 +16,6 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from compute_guard.usage.attribution import Lease
 from compute_guard.usage.detectors.base import Signal, View, rounded
 from compute_guard.usage.rolling import median
 
@@ -67,23 +66,21 @@ class Straggler:
 
     def _gangs(
         self, view: View, began: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[tuple[str, str]]]:
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], tuple[tuple[str, str], ...]]:
         """Columns of devices that one job of several has held alone for the whole window, their job's number
 
         (sorted by it), and the jobs.
         """
-        holders: dict[int, Lease | None] = {}
-        for column, lease in view.held:
-            holders[column] = None if column in holders else lease
-        numbers: dict[tuple[str, str], int] = {}
-        found = [
-            (numbers.setdefault((lease.tenant, lease.job), len(numbers)), column)
-            for column, lease in holders.items()
-            if lease is not None and lease.tenant and lease.start_ns <= began
-        ]
-        pairs = np.asarray(sorted(found), dtype=np.int64).reshape(-1, 2)
-        several = np.bincount(pairs[:, 0], minlength=1)[pairs[:, 0]] >= 2 if len(pairs) else np.zeros(0, bool)
-        return pairs[several, 1], pairs[several, 0], list(numbers)
+        found, rows = view.roster, view.active
+        column, job = found.column[rows], found.job[rows]
+        named = np.asarray([bool(tenant) for tenant, _ in found.jobs], dtype=np.bool_)
+        alone = np.bincount(column, minlength=1)[column] == 1 if len(rows) else np.zeros(0, dtype=np.bool_)
+        alone &= named[job] & (found.start_ns[rows] <= began)
+        column, job = column[alone], job[alone]
+        several = np.bincount(job, minlength=1)[job] >= 2 if len(job) else np.zeros(0, dtype=np.bool_)
+        column, job = column[several], job[several]
+        order = np.lexsort((column, job))
+        return column[order], job[order], found.jobs
 
     def _odd(
         self,
