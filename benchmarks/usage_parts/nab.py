@@ -98,7 +98,7 @@ def residuals(files: list[File], rate: float) -> list[list[Vector]]:
         if t:
             level[t] = series._level
         series.update(matrix[t])
-        cusum[t] = np.maximum(series._high, series._low)
+        cusum[t] = series._cusum.max(axis=0)
     found = []
     for column, f in enumerate(files):
         x = matrix[: len(f.values), column].astype(np.float64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from compute_guard.monitor import Attribution, Monitor
 from compute_guard.usage.attribution import Lease, LeaseBook
 from compute_guard.usage.history import write
 from compute_guard.usage.samples import Frame, concat
-from compute_guard.usage.sources import Source
+from compute_guard.usage.sources import Source, until_next
 from compute_guard.usage.sources.prometheus import PrometheusSource
 from guard_core.clock import rfc3339
 from guard_core.errors import GuardError, UserError
@@ -47,6 +48,7 @@ class Fleet:
     targets: Targets
     interval_s: float
     pause: Callable[[float], None]
+    now_ns: Callable[[], int] = time.time_ns
     name: str = "prometheus"
     failures: int = 0
     problem: str = ""
@@ -62,7 +64,7 @@ class Fleet:
                 raise UserError(self.problem or "there is no exporter to scrape; give its address")
             answered = answered or heard
             yield frame
-            self.pause(self.interval_s)
+            self.pause(until_next(self.interval_s, self.now_ns()))
 
     def scrape(self) -> tuple[Frame, bool]:
         """One scrape of every exporter, and whether any answered."""

@@ -22,14 +22,14 @@ from compute_guard.incidents import Hysteresis, Incident, Incidents, Key, Observ
 from compute_guard.quota import GPU, Quotas, base_of
 from compute_guard.response import Responder
 from compute_guard.usage.activity import NOTHING, Activity, Flows
-from compute_guard.usage.attribution import IDLE, LeaseBook, Ledger, Owner, Use, attribute, owner_of
+from compute_guard.usage.attribution import IDLE, LeaseBook, Ledger, Use, attribute, owner_of
 from compute_guard.usage.calibration import Calibration
 from compute_guard.usage.detectors import Detector, View, load_detectors
 from compute_guard.usage.detectors.atypical_load import AtypicalLoad
 from compute_guard.usage.detectors.base import Entitlement, rounded
 from compute_guard.usage.history import History
 from compute_guard.usage.rolling import NEVER, Rolling
-from compute_guard.usage.roster import Roster, roster
+from compute_guard.usage.roster import NOT_GIVEN, Roster, roster, sums
 from compute_guard.usage.samples import Frame, Ints, concat, to_table
 from compute_guard.usage.sources import Source
 from compute_guard.usage.typicality import Typicality
@@ -115,7 +115,9 @@ class Monitor:
     _who: Principal = field(init=False)
     _uses: dict[str, tuple[Use, ...]] = field(default_factory=dict)
     _last_ns: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    _roster: tuple[LeaseBook, int, Roster] | None = None
+    _roster: Roster = NOT_GIVEN
+    _roster_of: LeaseBook | None = None
+    _whole_ns: Ints = field(default_factory=lambda: np.zeros(1, dtype=np.int64))  # by job; last: nobody's
     _ledger: Ledger = field(default_factory=Ledger)
     _opened: dict[Key, str] = field(default_factory=dict)
     _first_ns: dict[Key, int] = field(default_factory=dict)
@@ -225,6 +227,7 @@ class Monitor:
 
     def report(self) -> MonitorReport:
         """What was seen and done so far."""
+        self._settle()
         incidents = [self._incidents.get(incident_id) for incident_id in self._opened_ns]
         spent: dict[str, int] = {}
         for incident in incidents:
@@ -318,10 +321,12 @@ class Monitor:
 
     def _rostered(self, book: LeaseBook) -> Roster:
         """The book as columns; made anew when jobs or devices have come or gone."""
-        devices, known = len(self._rolling.devices), self._roster
-        if known is None or known[0] is not book or known[1] != devices:
-            self._roster = known = (book, devices, roster(book, self._rolling.columns, devices))
-        return known[2]
+        devices = len(self._rolling.devices)
+        if self._roster_of is not book or len(self._roster.count) != devices:
+            self._settle()
+            self._roster, self._roster_of = roster(book, self._rolling.columns, devices), book
+            self._whole_ns = np.zeros(len(self._roster.jobs) + 1, dtype=np.int64)
+        return self._roster
 
     def _see_processes(self, frame: Frame) -> None:
         """Remember the processes of the newest sample of each device; none seen means none there."""
@@ -353,27 +358,34 @@ class Monitor:
             shares = attribute(key, int(before[place]), int(now[place]), book, self._uses.get(key, ()))
             self._ledger.add(shares)
             for share in shares:
-                self._spend(share.owner, share.ns, int(now[place]) // _DAY_NS)
-        self._account_whole(held, row[whole], now[whole], (now - before)[whole])
+                self._spend(share.owner.tenant, share.ns, int(now[place]) // _DAY_NS)
+        self._account_whole(held, row[whole], now[whole] // _DAY_NS, (now - before)[whole])
 
-    def _account_whole(self, held: Roster, row: Ints, now: Ints, elapsed: Ints) -> None:
-        """Devices that one owner had to itself, summed by owner and day: nearly all of them."""
+    def _account_whole(self, held: Roster, row: Ints, days: Ints, elapsed: Ints) -> None:
+        """Devices that one owner had to itself, nearly all of them: summed by job until :meth:`_settle`."""
         job = np.append(held.job, len(held.jobs))[row]  # row -1, nobody's, is the one appended
-        for day in np.unique(now // _DAY_NS).tolist():
-            ns = np.zeros(len(held.jobs) + 1, dtype=np.int64)
-            today = now // _DAY_NS == day
-            np.add.at(ns, job[today], elapsed[today])
+        np.add.at(self._whole_ns, job, elapsed)
+        tenant = np.append(held.tenant, -1)[job]
+        for day in np.unique(days).tolist():
+            counted = (days == day) & (tenant >= 0)
+            ns = sums(tenant[counted], elapsed[counted], len(held.tenants))
             for number in np.flatnonzero(ns).tolist():
-                owner = owner_of(*held.jobs[number]) if number < len(held.jobs) else IDLE
-                self._ledger.count(owner, int(ns[number]))
-                self._spend(owner, int(ns[number]), day)
+                self._spend(held.tenants[number], int(ns[number]), day)
 
-    def _spend(self, owner: Owner, ns: int, day: int) -> None:
+    def _settle(self) -> None:
+        """Put the whole devices' time into the ledger: one entry per job that held any."""
+        jobs = self._roster.jobs
+        for number in np.flatnonzero(self._whole_ns).tolist():
+            owner = owner_of(*jobs[number]) if number < len(jobs) else IDLE
+            self._ledger.count(owner, int(self._whole_ns[number]))
+        self._whole_ns[:] = 0
+
+    def _spend(self, tenant: str, ns: int, day: int) -> None:
         """Count against the day's allowance; an interval over midnight counts for the day it ends in."""
         if day > self._day:
             self._day, self._spent = day, {}
-        if owner.bucket == "tenant" and day == self._day:
-            self._spent[owner.tenant] = self._spent.get(owner.tenant, 0) + ns
+        if tenant and day == self._day:
+            self._spent[tenant] = self._spent.get(tenant, 0) + ns
 
     def _clear(self, keys: Sequence[Key]) -> None:
         for key in keys:

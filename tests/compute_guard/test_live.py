@@ -1,6 +1,7 @@
 """The monitor as operators run it, short of a cluster: recordings, brakes, restarts, one at a time."""
 
 import json
+from itertools import pairwise
 
 import pyarrow.parquet as pq
 import pytest
@@ -136,6 +137,24 @@ def test_leases_that_are_not_a_list_of_leases_are_refused(tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match=r"leases\.json cannot be read"):
             read_leases(path)
+
+
+def test_the_time_an_answer_takes_does_not_move_the_next_scrape(monkeypatch):
+    clock, waited = [1_800_000_000_000_000_000], []
+
+    def pause(seconds):
+        waited.append(seconds)
+        clock[0] += round(seconds * 1e9)
+
+    monkeypatch.setattr(Fleet, "scrape", lambda self: (clock[0], True))
+    taken = []
+    for moment in Fleet(list, 2.0, pause, now_ns=lambda: clock[0]).frames():
+        taken.append(moment)
+        clock[0] += 700_000_000  # the monitor judges and answers
+        if len(taken) == 4:
+            break
+    assert [b - a for a, b in pairwise(taken[1:])] == [2_000_000_000] * 2
+    assert waited[1:] == [1.3] * 2
 
 
 def test_an_exporter_that_never_answers_is_an_error_and_one_that_stops_is_counted(monkeypatch):

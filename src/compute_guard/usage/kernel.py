@@ -33,7 +33,8 @@ FLOORS: Final[Mapping[str, float]] = {
 }
 """Smallest scale that means anything, per metric, in the metric's unit."""
 
-_BLOCK = 8192  # series per block: the temporaries of a block stay in the second-level cache
+_BLOCK = 16_384  # series per block: what a block needs stays in the second-level cache
+_ZERO = np.float32(0)
 _ABSOLUTE_TO_SIGMA = np.float32(1.2533141)  # sigma = sqrt(pi/2) * mean absolute deviation, for a normal
 
 
@@ -69,7 +70,7 @@ class Series:
     4.0
     """
 
-    __slots__ = ("_age", "_deviation", "_fast", "_floor", "_high", "_level", "_low", "_tuning")
+    __slots__ = ("_age", "_cusum", "_deviation", "_fast", "_floor", "_level", "_spare", "_tuning", "_young")
 
     def __init__(self, *, floor: float, size: int = 0, tuning: Tuning | None = None) -> None:
         if floor <= 0:
@@ -79,9 +80,10 @@ class Series:
         self._level = np.zeros(size, dtype=np.float32)
         self._deviation = np.zeros(size, dtype=np.float32)
         self._fast = np.zeros(size, dtype=np.float32)
-        self._high = np.zeros(size, dtype=np.float32)
-        self._low = np.zeros(size, dtype=np.float32)
+        self._cusum = np.zeros((2, size), dtype=np.float32)  # upwards, downwards
         self._age = np.zeros(size, dtype=np.float32)
+        self._young = True  # some series may be without a sample
+        self._spare = np.empty((2, _BLOCK), dtype=np.float32)  # for what a block needs only while it is done
 
     def __len__(self) -> int:
         return len(self._level)
@@ -90,13 +92,16 @@ class Series:
         """Add series, never seen yet, up to ``size``."""
         extra = size - len(self)
         if extra > 0:
-            for name in ("_level", "_deviation", "_fast", "_high", "_low", "_age"):
-                grown = np.concatenate([getattr(self, name), np.zeros(extra, dtype=np.float32)])
-                setattr(self, name, grown)
+            for name in ("_level", "_deviation", "_fast", "_age", "_cusum"):
+                held = getattr(self, name)
+                more = np.zeros((*held.shape[:-1], extra), dtype=np.float32)
+                setattr(self, name, np.concatenate([held, more], axis=-1))
+            self._young = True
 
     def forget(self, mask: Bools) -> None:
         """Start the series in ``mask`` anew: after a gap, the past says nothing about the present."""
         self._age[mask] = 0.0
+        self._young = True
 
     def update(self, values: Floats) -> None:
         """Take one sample of every series, shape (series,). NaN and infinities leave a series as it was."""
@@ -105,56 +110,61 @@ class Series:
         with np.errstate(invalid="ignore", over="ignore"):
             for start in range(0, len(values), _BLOCK):
                 self._update_block(values[start : start + _BLOCK], slice(start, start + _BLOCK))
+        self._young = self._young and bool((self._age == 0.0).any())
 
     def _update_block(self, values: Floats, where: slice) -> None:
-        tuning, floor = self._tuning, self._floor
+        # Each pass costs its start as much as its arithmetic, so there are as few as the definition allows.
+        tuning = self._tuning
         level, deviation, fast = self._level[where], self._deviation[where], self._fast[where]
-        high, low, age = self._high[where], self._low[where], self._age[where]
-        usable = np.isfinite(values)
+        cusum, age = self._cusum[:, where], self._age[where]
+        z, scale = self._spare[0][: len(values)], self._spare[1][: len(values)]
+        usable: Bools | np.bool_ = np.bool_(True)
         held: tuple[tuple[Floats, Floats], ...] = ()
-        if not usable.all():
+        if not np.isfinite(values.sum()):  # one pass tells that all are finite, as they nearly always are
+            usable = np.isfinite(values)
             # A stand-in (the series' own level) keeps the arithmetic branch-free; what decays is put back.
             values = np.where(usable, values, level)
-            held = tuple((array, array.copy()) for array in (deviation, fast, high, low))
-        fresh = age == 0.0
-        if fresh.any():
-            np.copyto(level, values, where=fresh)
-            np.copyto(fast, values, where=fresh)
-            for array in (deviation, high, low):
-                np.copyto(array, np.float32(0), where=fresh)
-        residual = values - level
-        scale = deviation * _ABSOLUTE_TO_SIGMA
-        np.maximum(scale, floor, out=scale)
-        z = residual / scale
-        np.clip(z, -tuning.clip, tuning.clip, out=z)
-        high += z
-        high -= tuning.slack
-        np.maximum(high, 0, out=high)
-        low -= z
-        low -= tuning.slack
-        np.maximum(low, 0, out=low)
+            held = tuple((array, array.copy()) for array in (deviation, fast, cusum))
+        if self._young:
+            self._begin(age == 0.0, values, where)
+        np.multiply(deviation, _ABSOLUTE_TO_SIGMA, out=scale)
+        np.maximum(scale, self._floor, out=scale)
+        np.subtract(values, level, out=z)
+        z /= scale
+        np.minimum(z, np.float32(tuning.clip), out=z)
+        np.maximum(z, np.float32(-tuning.clip), out=z)
+        cusum[0] += z
+        cusum[1] -= z
+        cusum -= np.float32(tuning.slack)
+        np.maximum(cusum, _ZERO, out=cusum)
         z *= scale  # the clipped residual: one wild sample moves the level by a bounded amount
         z *= np.float32(tuning.rate)
         level += z
         np.abs(z, out=z)
         deviation *= np.float32(1.0 - tuning.rate)
         deviation += z
-        fast += (values - fast) * np.float32(tuning.fast_rate)
+        np.subtract(values, fast, out=z)
+        z *= np.float32(tuning.fast_rate)
+        fast += z
         for array, before in held:
             np.copyto(array, before, where=~usable)
         age += usable
-        shifted = np.maximum(high, low) > tuning.limit
-        if shifted.any():
-            np.copyto(level, values, where=shifted)
-            np.copyto(fast, values, where=shifted)
-            for array in (deviation, high, low):
-                np.copyto(array, np.float32(0), where=shifted)
+        if cusum.max() > tuning.limit:
+            shifted = cusum.max(axis=0) > tuning.limit
+            self._begin(shifted, values, where)
             np.copyto(age, np.float32(1), where=shifted)
+
+    def _begin(self, which: Bools, values: Floats, where: slice) -> None:
+        """Anchor the series of ``which`` in the block ``where`` at ``values``."""
+        np.copyto(self._level[where], values, where=which)
+        np.copyto(self._fast[where], values, where=which)
+        np.copyto(self._deviation[where], _ZERO, where=which)
+        np.copyto(self._cusum[:, where], _ZERO, where=which)
 
     def scores(self) -> Scores:
         """A copy of the statistics that later updates do not change."""
         copies = []
-        for array in (self._level, self._deviation, self._fast, self._high, self._low, self._age):
+        for array in (self._level, self._deviation, self._fast, *self._cusum, self._age):
             copy = array.copy()
             copy.flags.writeable = False
             copies.append(copy)

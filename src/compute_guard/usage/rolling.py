@@ -68,8 +68,8 @@ class Window:
     ``sample_ns`` (T, S) is the time of each held sample, or the smallest int64 where there is none.
     ``values[metric]`` is (T, S), NaN where missing. ``scores[metric]`` are the running statistics
     after the newest sample. ``idle_since_ns`` (S,): since when a device has held memory without computing,
-    the smallest int64 where it does not. ``traits``: models and provenance. ``columns``: device key -> its column. ``twins``: pairs of columns
-    that are one device as two exporters name it (same node and index).
+    the smallest int64 where it does not. ``traits``: models and provenance. ``columns``: device key -> its
+    column. ``twins``: pairs of columns that are one device as two exporters name it (same node and index).
     """
 
     devices: tuple[Device, ...]
@@ -83,6 +83,7 @@ class Window:
     columns: Mapping[str, int] = field(default_factory=dict)
     twins: tuple[tuple[int, int], ...] = ()
     _medians: dict[tuple[str, int | None, int | None], npt.NDArray[np.floating]] = field(default_factory=dict)
+    _means: dict[tuple[str, int], Floats] = field(default_factory=dict)
 
     @property
     def cells(self) -> int:
@@ -91,7 +92,10 @@ class Window:
 
     def coverage(self, metric: str, cells: int) -> Floats:
         """Share of the last ``cells`` cells with a value of ``metric``, per device, shape (S,)."""
-        share: Floats = np.isfinite(self.values[metric][-cells:]).mean(axis=0, dtype=np.float32)
+        part = self.values[metric][-cells:]
+        if self._complete(metric, cells):
+            return np.ones(part.shape[1], dtype=np.float32)
+        share: Floats = np.isfinite(part).mean(axis=0, dtype=np.float32)
         return share
 
     def known(self, metric: str, cells: int, *, share: float = 0.5) -> Bools:
@@ -99,14 +103,23 @@ class Window:
         return self.coverage(metric, cells) >= np.float32(share)
 
     def mean(self, metric: str, cells: int) -> Floats:
-        """Mean over the last ``cells`` cells, ignoring gaps; NaN where nothing was seen. Shape (S,)."""
-        part = self.values[metric][-cells:]
-        seen = np.isfinite(part)
-        count = seen.sum(axis=0)
-        total = np.where(seen, part, 0).sum(axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            average: Floats = (total / count).astype(np.float32)
-        return average
+        """Mean over the last ``cells`` cells, ignoring gaps; NaN where nothing was seen. Shape (S,); kept."""
+        key = (metric, cells)
+        if key not in self._means:
+            part = self.values[metric][-cells:]
+            if self._complete(metric, cells):
+                self._means[key] = (part.sum(axis=0) / np.int64(len(part))).astype(np.float32)
+            else:
+                seen = np.isfinite(part)
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    average = np.where(seen, part, 0).sum(axis=0) / seen.sum(axis=0)
+                self._means[key] = average.astype(np.float32)
+        return self._means[key]
+
+    def _complete(self, metric: str, cells: int) -> bool:
+        """Whether all of the last ``cells`` cells of every device were read: a sum tells, as NaN spreads."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            return bool(np.isfinite(self.values[metric][-cells:].sum()))
 
     def spread(self, metric: str, cells: int) -> Floats:
         """Largest less smallest value over the last ``cells`` cells; NaN unless all were seen. Shape (S,)."""
@@ -122,16 +135,17 @@ class Window:
             self._medians[key] = median(self.values[metric][first:last])
         return self._medians[key]
 
-    def rate(self, counter: str) -> Doubles:
-        """Increase per second of a counter between consecutive samples, shape (T-1, S).
+    def rate(self, counter: str, cells: int | None = None) -> Doubles:
+        """Increase per second of a counter between consecutive samples, shape (T-1, S) or (``cells``, S).
 
         NaN where either sample is missing or the counter went down (a reset).
         """
-        values = self.values[counter]
-        seconds = (self.sample_ns[1:] - self.sample_ns[:-1]) / 1e9
+        first = 0 if cells is None else max(0, self.cells - cells - 1)
+        values, at_ns = self.values[counter][first:], self.sample_ns[first:]
+        seconds = (at_ns[1:] - at_ns[:-1]) / 1e9
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             steps = np.asarray((values[1:] - values[:-1]) / seconds, dtype=np.float64)
-            steps[(steps < 0) | (self.sample_ns[:-1] == NEVER) | (self.sample_ns[1:] == NEVER)] = np.nan
+            steps[(steps < 0) | (at_ns[:-1] == NEVER) | (at_ns[1:] == NEVER)] = np.nan
         return steps
 
     def column(self, device: int, metric: str) -> tuple[Ints, npt.NDArray[np.floating]]:

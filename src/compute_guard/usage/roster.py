@@ -51,8 +51,9 @@ class Roster:
 
     ``column`` is the device, ``start_ns`` and ``end_ns`` when the lease holds (:data:`OPEN`: still),
     ``milli`` and ``granted`` thousandths of a GPU (:data:`UNKNOWN_GRANT`: not known). ``job``, ``kind`` and
-    ``entrypoint`` index ``jobs`` (tenant, job), ``kinds`` and ``entrypoints``. ``first`` (S,) is a device's
-    first row, ``count`` (S,) how many it has.
+    ``entrypoint`` index ``jobs`` (tenant, job), ``kinds`` and ``entrypoints``; ``tenant``, one per job,
+    indexes ``tenants`` and is -1 for a job that nobody was admitted with. ``first`` (S,) is a device's first
+    row, ``count`` (S,) how many it has.
     """
 
     leases: tuple[Lease, ...]
@@ -63,6 +64,8 @@ class Roster:
     granted: Ints
     job: Ints
     jobs: tuple[tuple[str, str], ...]
+    tenant: Ints
+    tenants: tuple[str, ...]
     kind: Ints
     kinds: tuple[str, ...]
     entrypoint: Ints
@@ -112,6 +115,8 @@ def roster(book: LeaseBook, columns: Mapping[str, int], devices: int) -> Roster:
     leases = tuple([book.leases[row] for row in in_order])
     column = column[order]
     job, jobs = _coded(leases, lambda lease: (lease.tenant, lease.job))
+    tenants = sorted({tenant for tenant, _ in jobs if tenant})
+    number = {tenant: code for code, tenant in enumerate(tenants)}
     kind, kinds = _coded(leases, lambda lease: lease.kind)
     entrypoint, entrypoints = _coded(leases, lambda lease: lease.entrypoint)
     count = np.bincount(column, minlength=devices)
@@ -124,6 +129,8 @@ def roster(book: LeaseBook, columns: Mapping[str, int], devices: int) -> Roster:
         granted=_ints([UNKNOWN_GRANT if x.granted_milli is None else x.granted_milli for x in leases]),
         job=job,
         jobs=jobs,
+        tenant=_ints([number.get(tenant, -1) for tenant, _ in jobs]),
+        tenants=tuple(tenants),
         kind=kind,
         kinds=kinds,
         entrypoint=entrypoint,
@@ -131,6 +138,13 @@ def roster(book: LeaseBook, columns: Mapping[str, int], devices: int) -> Roster:
         first=np.cumsum(count) - count,
         count=count,
     )
+
+
+def sums(group: Ints, amounts: Ints, groups: int) -> Ints:
+    """The sum of ``amounts`` by group (0 to ``groups`` - 1), exactly."""
+    found = np.zeros(groups, dtype=np.int64)
+    np.add.at(found, group, amounts)
+    return found
 
 
 def _coded(items: Iterable[_Item], name: Callable[[_Item], _Code]) -> tuple[Ints, tuple[_Code, ...]]:
@@ -142,3 +156,7 @@ def _coded(items: Iterable[_Item], name: Callable[[_Item], _Code]) -> tuple[Ints
 
 def _ints(values: Sequence[int]) -> Ints:
     return np.asarray(values, dtype=np.int64)
+
+
+NOT_GIVEN: Final = roster(LeaseBook(), {}, 0)
+"""Stands for a roster that is still to be made."""

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from compute_guard.usage.activity import NOTHING, Activity, Flows
 from compute_guard.usage.attribution import Lease, LeaseBook, Use
 from compute_guard.usage.rolling import Window
-from compute_guard.usage.roster import Classes, Roster, roster
+from compute_guard.usage.roster import NOT_GIVEN, Classes, Roster, roster
 from compute_guard.usage.samples import Floats, Ints
-
-NOT_GIVEN: Final = roster(LeaseBook(), {}, 0)
-"""Stands for a roster that is still to be made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

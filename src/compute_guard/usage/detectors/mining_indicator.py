@@ -44,6 +44,21 @@ class MiningIndicator:
 
     def detect(self, view: View) -> Iterator[Signal]:
         """One signal per device on which a miner's name, command or pool is seen now."""
+        for column, words in sorted(self.indicated(view).items()):
+            device, unique = view.window.devices[column], sorted(words)
+            yield Signal(
+                rule_id=self.rule_id,
+                kind=self.kind,
+                channel="indicator",
+                device=device.key,
+                score=900,
+                message=f"known mining indicators: {', '.join(unique)}",
+                evidence={"indicators": unique},
+                synthetic=device.synthetic,
+            )
+
+    def indicated(self, view: View) -> dict[int, set[str]]:
+        """What is seen now, by the device's column."""
         seen: dict[int, set[str]] = {}
         for key, uses in view.uses.items():
             column = view.window.columns.get(key)
@@ -57,18 +72,7 @@ class MiningIndicator:
             for row in view.active[suspect].tolist():
                 found = marks[int(known.entrypoint[row])]
                 seen.setdefault(int(known.column[row]), set()).update(found)
-        for column, words in sorted(seen.items()):
-            device, unique = view.window.devices[column], sorted(words)
-            yield Signal(
-                rule_id=self.rule_id,
-                kind=self.kind,
-                channel="indicator",
-                device=device.key,
-                score=900,
-                message=f"known mining indicators: {', '.join(unique)}",
-                evidence={"indicators": unique},
-                synthetic=device.synthetic,
-            )
+        return seen
 
     def indicators(self, command: str) -> list[str]:
         """What marks ``command`` as a miner's: executables, ``pool`` for a protocol, option or address."""

@@ -1,9 +1,11 @@
 """USAG001, telemetry channel: a load that computes like a miner.
 
 Integer hashing keeps the device busy at one level, uses no tensor cores, moves next to nothing over PCIe and
-NVLink and holds its memory still. Three shapes are looked for:
+NVLink and holds its memory still. Shapes looked for:
 
 - *flat*: an unchanging level (any: a cap at 40-70 % is as flat as full speed), tensor and links near zero;
+- *flat* where a miner's name or pool is seen as well: three samples say as much there as five elsewhere, if
+  tensor and link activity are strictly nothing;
 - *sustained*: not flat (duty-cycled, ramped), but minutes of load with strictly no tensor and link activity;
 - *level without counters*: where there is no tensor counter, only an unchanging level *below* saturation is
   evidence: a training job pins a device at 100 %, nothing but a limiter pins it at 57 %.
@@ -21,18 +23,23 @@ from typing import ClassVar
 import numpy as np
 
 from compute_guard.usage.detectors.base import Signal, View, rounded
+from compute_guard.usage.detectors.mining_indicator import MiningIndicator
 from compute_guard.usage.rolling import Window
 from compute_guard.usage.samples import Bools
 
 
 @dataclass(frozen=True, slots=True)
 class MiningSignature:
-    """Parameters: samples count cells of the window; shares are 0..1; rates bytes per second."""
+    """Parameters: samples count cells of the window; shares are 0..1; rates bytes per second.
+
+    ``names``: executables of your own, as in ``mining_indicator``.
+    """
 
     rule_id: ClassVar[str] = "USAG001"
     kind: ClassVar[str] = "mining"
 
     flat_samples: int = 5
+    corroborated_samples: int = 3
     sustained_samples: int = 40
     uncounted_samples: int = 24
     busy_percent: float = 15.0
@@ -44,12 +51,14 @@ class MiningSignature:
     strict_link_bytes_per_s: float = 1e6
     steady_bytes: float = 64.0 * 2**20
     power_share: float = 0.03
+    names: tuple[str, ...] = ()
 
     def detect(self, view: View) -> Iterator[Signal]:
         """One signal per device that computes like a miner now."""
         window = view.window
         shapes = {
-            "flat": self._flat(window),
+            "flat": self._flat(window, self.flat_samples, self.tensor_share, self.link_bytes_per_s)
+            | self._corroborated(view),
             "sustained": self._sustained(window),
             "level": self._uncounted(window),
         }
@@ -78,15 +87,23 @@ class MiningSignature:
                 synthetic=device.synthetic,
             )
 
-    def _flat(self, window: Window) -> Bools:
-        n = self.flat_samples
+    def _flat(self, window: Window, n: int, tensor: float, link: float) -> Bools:
         return (
             self._unchanging(window, n, self.flat_percent)
             & self._still(window, n)
-            & self._below(window, "tensor_active", n, self.tensor_share)
-            & self._below(window, "pcie_bytes_per_s", n, self.link_bytes_per_s)
-            & ~self._above(window, "nvlink_bytes_per_s", n, self.link_bytes_per_s)
+            & self._below(window, "tensor_active", n, tensor)
+            & self._below(window, "pcie_bytes_per_s", n, link)
+            & ~self._above(window, "nvlink_bytes_per_s", n, link)
         )
+
+    def _corroborated(self, view: View) -> Bools:
+        """Flat, strictly without tensor and link activity, where a miner's name or pool is seen too."""
+        marked = np.zeros(len(view.window.devices), dtype=np.bool_)
+        marked[list(MiningIndicator(self.names).indicated(view))] = True
+        if marked.any():
+            strict = (self.strict_tensor_share, self.strict_link_bytes_per_s)
+            marked &= self._flat(view.window, self.corroborated_samples, *strict)
+        return marked
 
     def _sustained(self, window: Window) -> Bools:
         n = min(self.sustained_samples, window.cells)

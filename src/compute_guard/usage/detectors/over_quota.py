@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from compute_guard.usage.detectors.base import Entitlement, Signal, View
-from compute_guard.usage.roster import UNKNOWN_GRANT
+from compute_guard.usage.roster import UNKNOWN_GRANT, sums
 from compute_guard.usage.samples import Ints
 
 _DAY_NS: Final = 86_400 * 1_000_000_000
@@ -34,14 +34,10 @@ class OverQuota:
     def detect(self, view: View) -> Iterator[Signal]:
         """Signals about jobs and tenants that use more than they may, or soon will have."""
         found, rows = view.roster, view.active
-        tenant_of = {tenant: code for code, tenant in enumerate(sorted({t for t, _ in found.jobs if t}))}
-        by_job = np.asarray([tenant_of.get(tenant, -1) for tenant, _ in found.jobs], dtype=np.int64)
-        if not tenant_of or not len(rows):
-            return
-        rows = rows[by_job[found.job[rows]] >= 0]
+        rows = rows[found.tenant[found.job[rows]] >= 0]
         job, milli, granted = found.job[rows], found.milli[rows], found.granted[rows]
-        tenant, made_up = by_job[job], view.window.traits.synthetic[found.column[rows]]
-        exercised = np.bincount(tenant[made_up], minlength=len(tenant_of)) > 0
+        tenant, made_up = found.tenant[job], view.window.traits.synthetic[found.column[rows]]
+        exercised = np.bincount(tenant[made_up], minlength=len(found.tenants)) > 0
         for row, held in self._beyond_reservation(job, milli, granted):
             lease = found.leases[rows[row]]
             yield self._signal(
@@ -51,21 +47,21 @@ class OverQuota:
                 f"holds {held / 1000:g} GPUs and reserved {int(granted[row]) / 1000:g}",
                 {"held_milli": held, "reserved_milli": int(granted[row])},
             )
-        held_by_all = _sums(tenant, milli, len(tenant_of))
+        held_by_all = sums(tenant, milli, len(found.tenants))
         # A lease of a recording or a drill was not admitted here: no quota was there for it to exceed.
-        admitted = _sums(tenant, np.where(granted == UNKNOWN_GRANT, 0, milli), len(tenant_of))
+        admitted = sums(tenant, np.where(granted == UNKNOWN_GRANT, 0, milli), len(found.tenants))
         present, first = np.unique(tenant, return_index=True)
-        names = list(tenant_of)
         for code, row in zip(present.tolist(), first.tolist(), strict=True):
-            place = (names[code], "", found.leases[rows[row]].device, bool(exercised[code]))
-            entitled = view.entitlements.get(names[code], Entitlement())
+            name = found.tenants[code]
+            place = (name, "", found.leases[rows[row]].device, bool(exercised[code]))
+            entitled = view.entitlements.get(name, Entitlement())
             yield from self._limit(place, int(admitted[code]), entitled)
             yield from self._allowance(view, place, int(held_by_all[code]), entitled)
 
     def _beyond_reservation(self, job: Ints, milli: Ints, granted: Ints) -> Iterator[tuple[int, int]]:
         """The first row, and what it holds, of each job that holds more than it reserved."""
         present, first, place = np.unique(job, return_index=True, return_inverse=True)
-        held = _sums(place, milli, len(present))
+        held = sums(place, milli, len(present))
         reserved = granted[first]
         beyond = (reserved != UNKNOWN_GRANT) & (held > reserved + self.tolerance_milli)
         for which in np.flatnonzero(beyond).tolist():
@@ -132,13 +128,6 @@ class OverQuota:
             tenant=tenant,
             job=job,
         )
-
-
-def _sums(group: Ints, amounts: Ints, groups: int) -> Ints:
-    """The sum of ``amounts`` by group, exactly."""
-    found = np.zeros(groups, dtype=np.int64)
-    np.add.at(found, group, amounts)
-    return found
 
 
 DETECTOR = OverQuota

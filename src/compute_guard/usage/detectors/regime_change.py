@@ -34,7 +34,7 @@ class RegimeChange:
     kind: ClassVar[str] = "regime_change"
 
     reference: int = 24
-    lasting: int = 12
+    lasting: int = 18
     shift: float = 6.0
     slack: float = 1.0
     limit: float = 40.0

@@ -73,9 +73,8 @@ class Straggler:
         """
         found, rows = view.roster, view.active
         column, job = found.column[rows], found.job[rows]
-        named = np.asarray([bool(tenant) for tenant, _ in found.jobs], dtype=np.bool_)
         alone = np.bincount(column, minlength=1)[column] == 1 if len(rows) else np.zeros(0, dtype=np.bool_)
-        alone &= named[job] & (found.start_ns[rows] <= began)
+        alone &= (found.tenant[job] >= 0) & (found.start_ns[rows] <= began)
         column, job = column[alone], job[alone]
         several = np.bincount(job, minlength=1)[job] >= 2 if len(job) else np.zeros(0, dtype=np.bool_)
         column, job = column[several], job[several]

@@ -77,7 +77,7 @@ class TelemetryContradiction:
 
         idle = last("util_percent") <= self.idle_percent
         enough = np.fmax(last("power_limit_w") * self.power_share, self.power_floor_w)
-        drawn = window.rate("energy_j")[-n:]
+        drawn = window.rate("energy_j", n)
         with np.errstate(invalid="ignore"):
             off = np.abs(drawn - last("power_w"))
             mismatch = (off > self.mismatch_w) & (off > self.mismatch_share * np.fmax(drawn, last("power_w")))

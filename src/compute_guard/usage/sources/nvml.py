@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from compute_guard.usage.samples import GAUGES, Device, Frame, Processes, ProcessRow
-from compute_guard.usage.sources import Unavailable
+from compute_guard.usage.sources import Unavailable, until_next
 from guard_core.errors import MissingExtra, UserError
 
 _NAN = float("nan")
@@ -72,7 +72,7 @@ class NvmlSource:
                 yield self._read(nvml)
                 taken += 1
                 if self.ticks is None or taken < self.ticks:
-                    self.sleep(self.interval_s)
+                    self.sleep(until_next(self.interval_s, self.now_ns()))
         finally:
             nvml.nvmlShutdown()
 

@@ -57,6 +57,22 @@ def test_flat_mining_at_any_level_is_seen_within_six_samples(before, kind):
     assert min(seen.values()) >= 60
 
 
+def test_where_a_pool_is_named_three_flat_samples_are_enough_and_honest_work_stays_honest():
+    def marked(loads):
+        return LeaseBook.of(
+            Lease(x.device.key, "acme", f"job-{x.index}", entrypoint="x stratum+tcp://pool.invalid:1")
+            for x in loads
+        )
+
+    miners = many("training", after="mining-capped", onset=60)
+    seen = watch(miners, [MiningSignature()], samples=70, book=marked(miners))
+    assert len(seen) == SEEDS
+    assert min(seen.values()) >= 60
+    assert max(seen.values()) - 60 < 3
+    for kind in HONEST[:4]:
+        assert watch(many(kind), [MiningSignature()], samples=120, book=marked(many(kind))) == {}
+
+
 @pytest.mark.parametrize("kind", ["mining-ramped", "mining-duty"])
 def test_mining_that_hides_its_flatness_is_seen_within_ten_minutes(kind):
     seen = watch(many("idle-hold", after=kind, onset=60), [MiningSignature()], samples=120)

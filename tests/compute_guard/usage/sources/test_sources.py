@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from compute_guard.usage.samples import to_table
-from compute_guard.usage.sources import Source
+from compute_guard.usage.sources import Source, until_next
 from compute_guard.usage.sources.nvml import NvmlSource
 from compute_guard.usage.sources.prometheus import PrometheusSource
 from compute_guard.usage.sources.replay import ReplaySource
-from compute_guard.usage.sources.synthetic import LOADS, Load, SyntheticSource
+from compute_guard.usage.sources.synthetic import LOADS, SECOND, Load, SyntheticSource
 from guard_core.errors import UserError
 
 DCGM = b"""# TYPE DCGM_FI_DEV_GPU_UTIL gauge
@@ -81,6 +81,14 @@ def test_scrapes_follow_one_another_at_the_interval():
     )
     assert [f.ts_ns[0] for f in source.frames()] == [1, 2, 3]
     assert slept == [15.0, 15.0]
+
+
+@pytest.mark.parametrize("taking_ns", [0, 1, 999_999_999, 4 * SECOND])
+def test_the_next_scrape_falls_in_the_middle_of_a_cell_however_long_this_one_took(taking_ns):
+    now = 1_800_000_000 * SECOND + taking_ns
+    wait = until_next(2.0, now)
+    assert 0 < wait <= 2.0
+    assert (now + round(wait * 1e9)) % (2 * SECOND) == SECOND
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
