@@ -27,7 +27,7 @@ def advance(value: int, rate: int, at: int, now: int, half_life: int) -> int:
     Use is added as it happens and halves with the half-life, in 64 steps at fixed moments, so that it does
     not matter how often it is looked at. A clock that went back counts nothing.
     """
-    if now <= at:
+    if now <= at or (value == 0 and rate == 0):
         return value
     step = half_life // STEPS
     if step < 1:

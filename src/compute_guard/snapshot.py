@@ -14,6 +14,7 @@ from typing import Any
 
 from compute_guard.fair_meter import advance
 from compute_guard.quota import Amounts, Quotas
+from compute_guard.quota_tree import take_all
 from compute_guard.workload import Workload
 
 
@@ -135,7 +136,7 @@ class Snapshot:
         own = (workload.queue, workload.user)
         fair = self.quotas.fair_share
         meter = self.used.get(workload.queue, NO_METER)
-        return replace(
+        after = replace(
             self,
             usage={**self.usage, workload.queue: used},
             user_usage={**self.user_usage, own: self.user_usage.get(own, Amounts()) + held},
@@ -146,6 +147,11 @@ class Snapshot:
                 workload.queue: meter.changed(fair.rate(held), self.now_ms, fair.half_life_ms),
             },
         )
+        if "dense" in self.__dict__:  # carried on: adding it up anew costs more than all the rest
+            use = [list(row) for row in self.dense]
+            take_all(self.quotas.tree, use, self.quotas.nodes[workload.queue], self.quotas.vector(held))
+            after.__dict__["dense"] = use
+        return after
 
     def with_released(self, workload: Workload) -> Snapshot:
         """This state after ``workload`` gave its reservation back."""

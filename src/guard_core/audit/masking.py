@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from guard_core.identity import masked_tokens
@@ -18,16 +19,34 @@ _SECRET_NAME = re.compile(
 )
 
 
+_PLAIN = frozenset({int, float, bool, type(None)})
+_TOKEN_MARK = "tg_"  # noqa: S105 - how every token begins
+
+
+@lru_cache(maxsize=4096)
+def _is_secret_name(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
+
+
+def _below(pointer: str, name: str) -> str:
+    return f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
+
+
 def without_secrets(value: Any, pointer: str, erased: list[str]) -> Any:
     """A JSON copy of ``value`` without secrets; adds the JSON pointers of what it took out to ``erased``."""
-    if isinstance(value, Mapping):
+    kind = type(value)
+    if kind in _PLAIN or (kind is str and _TOKEN_MARK not in value):
+        return value
+    if kind is dict or isinstance(value, Mapping):
         kept = {}
         for key, item in value.items():
-            here = f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}"
-            if isinstance(item, str) and item and _SECRET_NAME.search(str(key)):
-                erased.append(here)
+            name, kind = str(key), type(item)
+            if isinstance(item, str) and item and _is_secret_name(name):
+                erased.append(_below(pointer, name))
+            elif kind in _PLAIN or (kind is str and _TOKEN_MARK not in item):
+                kept[name] = item  # most of what there is; a pointer to it is not worth making
             else:
-                kept[str(key)] = without_secrets(item, here, erased)
+                kept[name] = without_secrets(item, _below(pointer, name), erased)
         return kept
     if isinstance(value, list | tuple | set | frozenset):
         items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
