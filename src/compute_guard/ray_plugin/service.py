@@ -259,7 +259,12 @@ class Service:
             ).save(folder)
 
     def _corrections(self, gateway: Gateway) -> tuple[Correction, ...]:
-        underway = frozenset(self.underway)  # taken first: a job handed over meanwhile must not look lost
+        # Ray is read first, the ledger after it: what Ray shows was admitted before it showed, so a job that
+        # is admitted in between cannot look like one that waits and runs all the same.
+        underway = frozenset(self.underway)
+        drivers = self._origins.judged([d for d in self._gcs.drivers() if not d.is_dead])
+        living = set(self._gcs.submission_ids()) - self._ended
+        submissions = dict(self._gcs.submissions(sorted(living)))
         entries = {
             entry.id: entry
             for entry in gateway.ledger.entries(
@@ -267,14 +272,15 @@ class Service:
                 states=[WorkloadState.PENDING, WorkloadState.ADMITTED, WorkloadState.RUNNING],
             )
         }
-        drivers = self._origins.judged([d for d in self._gcs.drivers() if not d.is_dead])
-        living = set(self._gcs.submission_ids()) - self._ended
-        submissions = dict(self._gcs.submissions(sorted(living)))
         for submission_id in sorted((living | {d.submission_id for d in drivers}) - {""}):
             if submission_id not in entries and (entry := gateway.ledger.get(submission_id)) is not None:
                 entries[entry.id] = entry
         found = reconcile(
-            entries.values(), submissions, drivers, being_submitted=underway, now=gateway.home.clock()
+            entries.values(),
+            submissions,
+            drivers,
+            being_submitted=underway | self.underway,
+            now=gateway.home.clock(),
         )
         self._forget_ended(entries, submissions)
         return found
