@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, counted
 from dataset_guard.checks.poisoning.changes import changed_rows
-from dataset_guard.checks.poisoning.hidden_text_kinds import BEFORE, KINDS, SHORTEST
+from dataset_guard.checks.poisoning.hidden_text_kinds import ANY, ANY_ASCII, BEFORE, KINDS, SHORTEST
 from dataset_guard.checks.privacy.tally import Tally
 from dataset_guard.checks.privacy.text_buffers import Hit, TextBuffer, holds_text, text_buffers
 from guard_core.findings import Finding, Severity
@@ -130,16 +130,16 @@ def _found(buffer: TextBuffer) -> dict[str, Rows]:
     low, high = int(buffer.offsets[0]), int(buffer.offsets[-1])
     plain = not (np.frombuffer(buffer.data, np.uint8)[low:high] & 0x80).any()
     found: dict[str, Rows] = {}
-    for kind in KINDS:
-        if plain and not kind.ascii:
-            continue
+    proposed = buffer.proposed(ANY_ASCII if plain else ANY)
+    texts = buffer.only(proposed)
+    for kind in KINDS if len(proposed) else ():
         items = [
             hit.item
-            for hit in buffer.hits(kind.pattern)
-            if kind.refused_after is None or not kind.refused_after.search(_before(buffer, hit))
+            for hit in texts.hits(kind.pattern)
+            if kind.refused_after is None or not kind.refused_after.search(_before(texts, hit))
         ]
         if items:
-            found[kind.name] = buffer.uses(np.unique(np.array(items, np.int64)))[0]
+            found[kind.name] = buffer.uses(proposed[np.unique(np.array(items, np.int64))])[0]
     return found
 
 

@@ -81,5 +81,9 @@ KINDS: tuple[Kind, ...] = (
 )
 """All kinds; each is searched on its own, so that its count says what it is."""
 
+ANY = b"|".join(b"(?:" + kind.pattern + b")" for kind in KINDS)
+ANY_ASCII = b"|".join(b"(?:" + kind.pattern + b")" for kind in KINDS if kind.ascii)
+"""Any of them (in text without other bytes): one pass says which few texts to search."""
+
 SHORTEST = 5
 """Texts of fewer bytes match nothing."""

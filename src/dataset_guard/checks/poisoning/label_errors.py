@@ -37,7 +37,7 @@ class LabelErrors:
     max_classes: int = 200
 
     name: ClassVar[str] = "label_errors"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS002",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes", "feature_hashes"})
 

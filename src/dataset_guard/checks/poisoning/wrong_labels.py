@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dataset_guard.checks.base import ClassIndex, counted
-from dataset_guard.checks.features import matrix_of, texts_of
+from dataset_guard.checks.features import Matrix, matrix_of, texts_of
 from dataset_guard.checks.poisoning.label_doubt import most_useful, probably_wrong, split
 from dataset_guard.checks.poisoning.label_views import FOLDS, out_of_fold
 from dataset_guard.profile import plain
@@ -36,6 +36,8 @@ RECOGNISED = 0.35
 told from the others, disagreement says something about the models, not about the labels."""
 
 _MIN_TRUSTED = 200
+_FIRST_LOOK = 2_000
+_BY_CHANCE = 3.0
 _Ints = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]
 
@@ -75,6 +77,8 @@ def wrong_labels(
     matrix, texts = matrix_of(lesson.table, label), texts_of(lesson.table, label)
     if not matrix.shape[1] and texts is None:
         return "no column but the label holds numbers, categories or text"
+    if lesson.trusted is None and _hopeless(matrix, texts, lesson.codes, seed):
+        return f"models tell the classes of the label {label!r} no better than guessing would"
     chances = out_of_fold(matrix, texts, lesson.codes, lesson.trusted, seed)
     chances /= chances.sum(axis=1, keepdims=True)
     asked = lesson.position >= 0
@@ -92,6 +96,31 @@ def wrong_labels(
         agreement=float((chances.argmax(axis=1) == lesson.codes).mean()),
         trusted_rows=int((~asked).sum()) if lesson.trusted is not None else 0,
     )
+
+
+def _hopeless(matrix: Matrix, texts: list[str] | None, codes: _Ints, seed: int) -> bool:
+    """Whether models learn nothing at all from a fifth of the rows, so that all rows are not worth the time.
+
+    What they say of a class must rank its rows above the others by more than chance (Mann-Whitney). A class
+    of which a third is recognised (``RECOGNISED``) is far beyond that.
+    """
+    some = np.linspace(0, len(codes) - 1, _FIRST_LOOK).astype(np.int64)
+    frequent = np.flatnonzero(np.bincount(codes[some]) >= FOLDS)
+    some = some[np.isin(codes[some], frequent)]
+    if len(codes) < 2 * _FIRST_LOOK or len(frequent) < 2:
+        return False
+    few = np.searchsorted(frequent, codes[some])
+    chances = out_of_fold(matrix[some], None if texts is None else [texts[i] for i in some], few, None, seed)
+    return bool(max(_surpass(chances[:, c], few == c) for c in range(len(frequent))) < _BY_CHANCE)
+
+
+def _surpass(scores: _Floats, own: npt.NDArray[np.bool_]) -> float:
+    """By how many standard deviations the scores of ``own`` rows rank above those of the others."""
+    from scipy.stats import rankdata
+
+    n, m = int(own.sum()), int((~own).sum())
+    above = rankdata(scores)[own].sum() - n * (n + 1) / 2
+    return float((above - n * m / 2) / np.sqrt(n * m * (n + m + 1) / 12))
 
 
 def _lesson(suspects: pa.Table, trusted: pa.Table, label: str, max_classes: int) -> _Lesson | str:

@@ -401,3 +401,6 @@ ASSIGNED: tuple[Kind, ...] = (
 
 ANCHOR = b"|".join(dict.fromkeys(k.anchor for k in PREFIXED)) + b"|" + CONNECTION.anchor
 """First-stage pattern of everything but assigned values."""
+
+ANY = ANCHOR + b"|(?:" + ASSIGNED[-1].anchor + b")"
+"""Both: one pass says which few texts to search."""

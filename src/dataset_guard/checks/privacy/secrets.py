@@ -8,14 +8,22 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, counted
-from dataset_guard.checks.privacy.secret_kinds import ANCHOR, ASSIGNED, CONNECTION, PREFIXED, Belief, Kind
+from dataset_guard.checks.privacy.secret_kinds import (
+    ANCHOR,
+    ANY,
+    ASSIGNED,
+    CONNECTION,
+    PREFIXED,
+    Belief,
+    Kind,
+)
 from dataset_guard.checks.privacy.tally import Tally
 from dataset_guard.checks.privacy.text_buffers import Hit, TextBuffer, holds_text, text_buffers
 from guard_core.findings import Finding, Severity
@@ -68,6 +76,14 @@ class Found:
 
 def find(buffer: TextBuffer, *, assigned_values: bool = True) -> list[Found]:
     """All secrets in ``buffer``: one that its issuer's form tells is not told again as an assigned value."""
+    proposed = buffer.proposed(ANY if assigned_values else ANCHOR)
+    if not len(proposed):
+        return []
+    found = _find(buffer.only(proposed), assigned_values)
+    return [replace(one, item=int(proposed[one.item])) for one in found]
+
+
+def _find(buffer: TextBuffer, assigned_values: bool) -> list[Found]:
     found: list[Found] = []
     for hit in buffer.hits(ANCHOR):
         if not _covered(found, hit.start):

@@ -106,6 +106,25 @@ class TextBuffer:
         for item, (start, end), low, high in bounds:
             yield Hit(int(item), int(start), int(end), int(low), int(high))
 
+    def proposed(self, pattern: bytes) -> npt.NDArray[np.int64]:
+        """The items in which ``pattern`` begins to match, each once; it may end in the next one."""
+        regexp = compiled(pattern)
+        found: list[int] = []
+        position, stop = int(self.offsets[0]), int(self.offsets[-1])
+        while (match := regexp.search(self.data, position, stop)) is not None:
+            item = int(np.searchsorted(self.offsets, match.start(), side="right")) - 1
+            found.append(item)
+            position = int(self.offsets[item + 1])
+        return np.array(found, np.int64)
+
+    def only(self, items: npt.NDArray[np.int64]) -> TextBuffer:
+        """The texts of ``items`` alone: item ``i`` of the result is ``items[i]`` here. Its rows are unknown."""
+        low, high = self.offsets[items], self.offsets[items + 1]
+        data = b"".join(bytes(self.data[a:b]) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(high - low)])
+        present = None if self.present is None else self.present[items]
+        return TextBuffer(memoryview(data), offsets, present, None)
+
     def window(self, item: int, start: int, before: int, after: int) -> tuple[bytes, int]:
         """The bytes of ``item`` around ``start``, and where in them ``start`` is."""
         low, high = int(self.offsets[item]), int(self.offsets[item + 1])

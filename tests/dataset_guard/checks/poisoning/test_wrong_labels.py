@@ -42,3 +42,17 @@ def test_a_rare_class_that_can_be_recognised_is_still_examined():
     found = set(named(features, labels).rows.tolist())
     assert len(found & set(wrong.tolist())) >= 15
     assert len(found - set(wrong.tolist())) <= 3
+
+
+def test_a_large_set_that_teaches_models_nothing_is_given_up_early_and_says_so():
+    rng = np.random.default_rng(0)
+    said = named(rng.normal(size=(4_200, 4)), rng.integers(0, 4, 4_200))
+    assert said == "models tell the classes of the label 'label' no better than guessing would"
+
+
+def test_a_large_set_with_one_rare_class_that_can_be_told_is_examined_to_the_end():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(4_200, 4))
+    labels = (features[:, 0] > 1.6).astype(int)
+    labels[:40] = 1 - labels[:40]
+    assert np.isin(named(features, labels).rows, np.arange(40)).mean() > 0.9
