@@ -84,6 +84,28 @@ def flipped(labels: np.ndarray, *, rate: float, seed: int) -> tuple[np.ndarray, 
     return out, rows
 
 
+def paired(labels: np.ndarray, *, rate: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(labels, rows): ``rate`` of them moved to the class after their own (pair noise, Han et al. 2018)."""
+    random = np.random.default_rng(seed)
+    rows = np.sort(random.choice(len(labels), round(rate * len(labels)), replace=False))
+    out = labels.copy()
+    out[rows] = (out[rows] + 1) % (int(labels.max()) + 1)
+    return out, rows
+
+
+def targeted(labels: np.ndarray, *, rate: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(labels, rows): ``rate`` of all rows, at most half the largest class, moved from it to one other."""
+    random = np.random.default_rng(seed)
+    sizes = np.bincount(labels)
+    victim = int(sizes.argmax())
+    target = int(random.choice(np.setdiff1d(np.flatnonzero(sizes), [victim])))
+    pool = np.flatnonzero(labels == victim)
+    rows = np.sort(random.choice(pool, min(len(pool) // 2, round(rate * len(labels))), replace=False))
+    out = labels.copy()
+    out[rows] = target
+    return out, rows
+
+
 def pair_trigger(
     features: np.ndarray, labels: np.ndarray, *, rate: float, target: int, seed: int, clean: bool = False
 ) -> Poisoned:

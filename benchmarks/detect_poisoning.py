@@ -12,8 +12,7 @@ Thresholds were tuned on ``--half tuning`` and frozen; the tables in docs/measur
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,8 @@ import attacks
 import corpora
 import labelled
 import peer_art
-from measure import Measure, median, report, spent
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+import poisoning_cases
+from measure import Measure, machine, median, report, spent
 
 Scores = np.ndarray
 TARGET = 1
@@ -187,7 +185,12 @@ def _clean_texts(corpus: labelled.Texts) -> Iterator[Measure]:
     )
 
 
-SECTIONS = {"text": texts}
+SECTIONS: dict[str, Callable[[str, bool, str | None], Iterator[Measure]]] = {
+    "images": lambda half, _, only: poisoning_cases.images(half, only),
+    "labels": lambda half, _, only: poisoning_cases.labels(half, only),
+    "tables": lambda half, _, only: poisoning_cases.tables(half, only),
+    "text": texts,
+}
 
 
 def main() -> None:
@@ -195,12 +198,18 @@ def main() -> None:
     parser.add_argument("--half", choices=["tuning", "reporting"], default="reporting")
     parser.add_argument("--only", choices=sorted(SECTIONS), action="append")
     parser.add_argument("--no-art", action="store_true", help="leave the peer out")
-    parser.add_argument("--corpus", help="one corpus only, by the name of its function in labelled.py")
+    parser.add_argument(
+        "--corpus",
+        help="one corpus only, by the name of its function in labelled.py (images: whole, updates)",
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    print(f"machine: {machine()}")
     measures: list[Measure] = []
     for name in arguments.only or sorted(SECTIONS):
-        measures += SECTIONS[name](arguments.half, not arguments.no_art, arguments.corpus)
+        for measure in SECTIONS[name](arguments.half, not arguments.no_art, arguments.corpus):
+            print(f"{measure.name}: {measure.value:.3f} {measure.unit}", flush=True)  # a run may be cut short
+            measures.append(measure)
     report(measures, arguments.json)
 
 

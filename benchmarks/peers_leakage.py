@@ -110,6 +110,17 @@ def deepchecks(train: str, test: str) -> float:
     return time.process_time() - begun
 
 
+def cleanlab(path: str) -> list[int]:
+    """Rows that ``find_label_issues`` names with its defaults; columns c0 ... are out-of-fold chances."""
+    import numpy as np
+    from cleanlab.filter import find_label_issues
+
+    table = pq.read_table(path)
+    given = table["given"].to_numpy()
+    chances = np.stack([table[n].to_numpy() for n in table.schema.names if n != "given"], axis=1)
+    return [int(i) for i in np.flatnonzero(find_label_issues(given, chances, n_jobs=1))]
+
+
 def imagehash(path: str) -> list[int]:
     import numpy as np
     from imagehash import phash
@@ -127,9 +138,9 @@ if __name__ == "__main__":
     task, path = sys.argv[1], sys.argv[2]
     if task == "deepchecks":
         answer, spent = None, deepchecks(path, sys.argv[3])
-    elif task == "imagehash":
+    elif task in ("imagehash", "cleanlab"):
         begun = time.process_time()
-        answer = imagehash(path)
+        answer = globals()[task](path)
         spent = time.process_time() - begun
     else:
         texts = pq.read_table(path)["text"].to_pylist()

@@ -27,7 +27,6 @@ EXTRA_HOSTS = {
     "great_expectations": "gx",
     "ray": "ray",
     "sklearn": "labels",
-    "cleanlab": "labels",
 }
 
 

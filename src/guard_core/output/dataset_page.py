@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from guard_core.findings import Finding, Verdict
-from guard_core.output import figures
+from guard_core.output import figures, rules_zh
 
 SHOWN_RANGES = 16
 """Ranges of rows written out beside a finding; more unfold below it."""
@@ -50,6 +50,16 @@ class FindingView:
     grid: Markup | None
     evidence: tuple[tuple[str, str], ...]
     waiver: str | None
+
+    @property
+    def found_zh(self) -> str | None:
+        """What was found, in Chinese; None for a rule of somebody else's check."""
+        return rules_zh.found(self.finding.rule_id, self.count)
+
+    @property
+    def action_zh(self) -> str | None:
+        """What to do, in Chinese."""
+        return rules_zh.action(self.finding.rule_id)
 
     @property
     def family(self) -> str:

@@ -111,6 +111,11 @@ def phrase(name: str, **values: Any) -> Markup:
     return _BOTH.format(**both)
 
 
+def both(en: str, zh: str | None) -> Markup:
+    """A finding's words in both languages, escaped; in English alone where nobody translated them."""
+    return Markup('<span lang="en">{}</span>').format(en) if zh is None else _BOTH.format(en=en, zh=zh)
+
+
 def spoken(name: str, lang: str, **values: Any) -> str:
     """One language of a phrase as plain text, for titles and labels, where markup cannot go."""
     text: str = getattr(PHRASES[name], lang).format(**values)
@@ -131,6 +136,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(t=phrase, say=spoken, figures=figures, version=__version__)
+    environment.globals.update(t=phrase, both=both, say=spoken, figures=figures, version=__version__)
     environment.filters["grouped"] = lambda number: f"{number:,}"
     return environment

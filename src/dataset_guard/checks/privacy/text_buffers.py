@@ -118,7 +118,7 @@ class TextBuffer:
         return np.array(found, np.int64)
 
     def only(self, items: npt.NDArray[np.int64]) -> TextBuffer:
-        """The texts of ``items`` alone: item ``i`` of the result is ``items[i]`` here. Its rows are unknown."""
+        """The texts of ``items`` alone: item ``i`` of the result is ``items[i]`` here, and of no row."""
         low, high = self.offsets[items], self.offsets[items + 1]
         data = b"".join(bytes(self.data[a:b]) for a, b in zip(low.tolist(), high.tolist(), strict=True))
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(high - low)])
