@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_guard.leaves import read_leaves, write_leaves
-from dataset_guard.manifest import FileEntry, compare, file_digest, file_of_row
+from dataset_guard.manifest import FileEntry, compare, file_digest, file_digests, file_of_row
 from dataset_guard.merkle import merkle_root
 from dataset_guard.rowkeys import tenant_row_key
 from dataset_guard.rowstore import RowStore, Sidecar, write_sidecar
@@ -148,3 +148,20 @@ def test_row_hashes_of_no_rows():
     from dataset_guard.rowhash import row_hashes
 
     assert row_hashes(pa.record_batch({"a": pa.array([], pa.int64())}), key=None).shape == (0, 2)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 40])
+def test_many_files_have_the_digests_of_each_alone_in_their_order(tmp_path, count):
+    files = [tmp_path / f"{i}.bin" for i in range(count)]
+    for i, file in enumerate(files):
+        file.write_bytes(bytes([i]) * (i * 70_000))  # the largest go through a memory map
+    assert file_digests(files) == [file_digest(file) for file in files]
+
+
+def test_a_file_that_cannot_be_read_is_named_among_many(tmp_path):
+    files = [tmp_path / f"{i}.bin" for i in range(40)]
+    for file in files:
+        file.write_bytes(b"x")
+    files[7].unlink()
+    with pytest.raises(UserError, match=r"7\.bin cannot be read"):
+        file_digests(files)
