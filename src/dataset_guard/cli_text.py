@@ -92,6 +92,8 @@ def validation_text(found: Validation) -> str:
         elif said.get("element_count"):
             count = f"{said['unexpected_count']:,} of {said['element_count']:,}"
             lines.append(f"            {count}: rows {rows_text(rows)}")
+        elif "observed_count" in said:
+            lines.append(f"            observed: {said['observed_count']:,}")
     return "\n".join(lines)
 
 

@@ -111,7 +111,7 @@ class _Side:
         dropped = [name for name in source.schema.names if name not in columns]
         if not dropped:
             rows = identify(source, row_key=key, set_root=False).rows
-            return np.empty((0, 2), np.uint64) if rows is None else rows.hashes
+            return np.empty((0, 2), np.uint64) if rows is None else rows
         hasher = RowHasher(source.schema, key=key, exclude=dropped)
         parts = [hasher.hash(batch).keyed for batch in source.stream()]
         known = [part for part in parts if part is not None]

@@ -70,8 +70,14 @@ class HashStore:
             self.add(part)
 
     def all(self) -> Hashes:
-        """All hashes in row order, shape (rows, 2)."""
-        return joined(self._parts)
+        """All hashes in row order, shape (rows, 2); mapped from a file when they outgrew the memory."""
+        if self._file is None:
+            return joined(self._parts)
+        whole = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as its map
+        for part in self._parts:
+            part.tofile(whole)
+        whole.flush()
+        return np.memmap(whole, np.uint64, "r", shape=(self._rows, 2))
 
 
 def joined(parts: Sequence[Hashes]) -> Hashes:

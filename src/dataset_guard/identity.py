@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dataset_guard.fingerprint import BLOCK_ROWS, Fingerprint, Fingerprinter, FingerprintPart, combine
+from dataset_guard.hash_store import Hashes, HashStore
 from dataset_guard.reading import Source, open_source
 from dataset_guard.rowhash import RowHasher, RowHashes
 from dataset_guard.rowset import SetRoot
-from dataset_guard.rowstore import RowStore
 
 if TYPE_CHECKING:
     from dataset_guard.known import KnownBlocks
@@ -33,10 +33,10 @@ _RANGE_BLOCKS = 16
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A table's fingerprint; ``rows`` holds its tenant row hashes when a key was given."""
+    """A table's fingerprint; ``rows`` are its tenant row hashes, shape (rows, 2), when a key was given."""
 
     fingerprint: Fingerprint
-    rows: RowStore | None
+    rows: Hashes | None
     seconds: float
 
 
@@ -88,7 +88,6 @@ def identify(
     source: Source,
     *,
     row_key: bytes | None = None,
-    label: str | None = None,
     set_root: bool = True,
     threads: int = 1,
     known: KnownBlocks | None = None,
@@ -103,16 +102,16 @@ def identify(
     wants_hashes = set_root or row_key is not None
     if known is not None and wants_hashes:
         raise ValueError("row hashes of known blocks are not known")
-    hasher = RowHasher(source.schema, key=row_key, label=label) if wants_hashes else None
+    hasher = RowHasher(source.schema, key=row_key) if wants_hashes else None
     roots = SetRoot(source.schema.names) if set_root else None
-    store = RowStore(with_features=label is not None) if row_key is not None else None
+    store = HashStore(rows=source.num_rows) if row_key is not None else None
     done = 0
 
     def keep(found: RowHashes) -> None:
         if roots is not None:
             roots.add(found.public)
         if store is not None and found.keyed is not None:
-            store.append(found.keyed, found.features)
+            store.add(found.keyed)
 
     def tell(rows: int) -> None:
         nonlocal done
@@ -135,7 +134,7 @@ def identify(
     if known is not None:
         parts += known.parts(source)
     fingerprint = combine(parts, set_root=None if roots is None else roots.finish())
-    return Identity(fingerprint, store, _cpu_seconds() - started)
+    return Identity(fingerprint, None if store is None else store.all(), _cpu_seconds() - started)
 
 
 def _pieces(source: Source, blocks: BlockRange) -> list[BlockRange]:

@@ -1,9 +1,7 @@
-"""Row hashes of a whole table: collected during a scan, kept beside the record, read back.
+"""``rows.arrow``: the row hashes of a version, kept beside its record.
 
-While a table is scanned its keyed hashes arrive batch by batch (:class:`RowStore`); above a few million
-rows they go to an unnamed temporary file and are seen through a memory map. The sidecar ``rows.arrow``
-(:func:`write_sidecar`, :class:`Sidecar`) holds them sorted, uncompressed, so that it is used in place:
-overlap of two versions is a merge of two maps.
+They lie there sorted and uncompressed, so that they are used in place: overlap of two versions is a merge of
+two maps. While a table is read they are in a :class:`dataset_guard.hash_store.HashStore`.
 
 Columns of the sidecar: ``hash_hi``, ``hash_lo`` (uint64), ``feat_hi``, ``feat_lo`` (uint64, null without a
 label), ``row`` (uint32, or uint64 from 2^32 rows on).
@@ -11,11 +9,10 @@ label), ``row`` (uint32, or uint64 from 2^32 rows on).
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,67 +22,7 @@ from dataset_guard.rowset import sort_hashes
 
 Hashes = npt.NDArray[np.uint64]
 
-_IN_MEMORY_ROWS = 4_194_304
 _WRITE_ROWS = 1_048_576
-
-
-class _Growing:
-    """(n, 2) hashes that grow by batches; in memory first, in an unnamed file later."""
-
-    def __init__(self) -> None:
-        self._parts: list[Hashes] = []
-        self._file: IO[bytes] | None = None
-        self.rows = 0
-
-    def append(self, hashes: Hashes) -> None:
-        self.rows += len(hashes)
-        self._parts.append(hashes)
-        if self._file is not None or self.rows > _IN_MEMORY_ROWS:
-            self._spill()
-
-    def _spill(self) -> None:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the map below
-        for part in self._parts:
-            np.ascontiguousarray(part).tofile(self._file)
-        self._parts = []
-
-    def array(self) -> Hashes:
-        if self._file is None:
-            whole = np.concatenate(self._parts) if self._parts else np.empty((0, 2), np.uint64)
-            self._parts = [whole]
-            return whole
-        self._file.flush()
-        return np.memmap(self._file, np.uint64, "r", shape=(self.rows, 2))
-
-
-class RowStore:
-    """The keyed row hashes of one table in row order, and its feature hashes when it has a label."""
-
-    def __init__(self, *, with_features: bool) -> None:
-        self._keyed = _Growing()
-        self._features = _Growing() if with_features else None
-
-    def append(self, keyed: Hashes, features: Hashes | None) -> None:
-        """Take the next rows. ``features`` must be given exactly when the store was made with them."""
-        if (features is None) != (self._features is None):
-            raise ValueError("feature hashes are kept for all rows or for none")
-        self._keyed.append(keyed)
-        if self._features is not None and features is not None:
-            self._features.append(features)
-
-    def __len__(self) -> int:
-        return self._keyed.rows
-
-    @property
-    def hashes(self) -> Hashes:
-        """Shape (rows, 2), in row order; do not write to it."""
-        return self._keyed.array()
-
-    @property
-    def features(self) -> Hashes | None:
-        """Shape (rows, 2), in row order; None without a label."""
-        return None if self._features is None else self._features.array()
 
 
 def write_sidecar(path: Path, hashes: Hashes, features: Hashes | None) -> None:

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataset_guard.hash_store import HashStore
 from dataset_guard.leaves import read_leaves, write_leaves
 from dataset_guard.manifest import FileEntry, compare, file_digest, file_digests, file_of_row
 from dataset_guard.merkle import merkle_root
 from dataset_guard.rowkeys import tenant_row_key
-from dataset_guard.rowstore import RowStore, Sidecar, write_sidecar
+from dataset_guard.rowstore import Sidecar, write_sidecar
 from dataset_guard.staging import Staging, sweep
 from guard_core.errors import UserError
 from guard_core.testing import temporary_home
@@ -51,20 +52,13 @@ def test_a_sidecar_gives_hashes_in_row_order_and_sorted(tmp_path_factory, rows, 
     assert (sidecar.window(rows // 3, 10) == keyed[rows // 3 : rows // 3 + 10]).all()
 
 
-def test_a_row_store_that_outgrows_memory_gives_the_same_arrays(monkeypatch):
-    monkeypatch.setattr("dataset_guard.rowstore._IN_MEMORY_ROWS", 1_000)
-    store = RowStore(with_features=True)
-    keyed, features = hashes(5_000), hashes(5_000, 2)
+@pytest.mark.parametrize("memory_rows", [0, 1_000, 4_900, 10_000])
+def test_a_store_that_outgrows_memory_gives_the_same_hashes(memory_rows):
+    store = HashStore(memory_bytes=16 * memory_rows)
+    keyed = hashes(5_000)
     for start in range(0, 5_000, 300):
-        store.append(keyed[start : start + 300], features[start : start + 300])
-    assert len(store) == 5_000
-    assert (store.hashes == keyed).all()
-    assert (store.features == features).all()
-
-
-def test_feature_hashes_are_kept_for_all_rows_or_none():
-    with pytest.raises(ValueError, match="for all rows or for none"):
-        RowStore(with_features=True).append(hashes(1), None)
+        store.add(keyed[start : start + 300])
+    assert np.array_equal(store.all(), keyed)
 
 
 @given(st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=40))

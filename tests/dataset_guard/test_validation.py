@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import dataset_guard
+from dataset_guard.cli_text import validation_text
 from dataset_guard.register import register
 from guard_core.cli import main
 from guard_core.errors import Denied, Tampered, UserError
@@ -88,6 +89,12 @@ def test_the_page_is_self_contained_and_in_both_languages():
     assert "部分期望未满足" in page
     assert "2 of 4 expectations of this suite hold" in page
     assert "5–6" in page
+
+
+def test_what_an_aggregate_saw_is_told_where_that_is_a_count():
+    found = dataset_guard.validate(table(), suite(("expect_table_row_count_to_be_between", {"max_value": 9})))
+    assert f"observed: {ROWS}" in validation_text(found)
+    assert f"observed: {ROWS}" in found.to_html()
 
 
 def test_the_result_is_one_that_great_expectations_loads():

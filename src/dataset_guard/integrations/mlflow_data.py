@@ -184,7 +184,7 @@ def _metrics(report: Report) -> list[Any]:
     values: dict[str, float] = {
         f"guard.findings.{s}": report.count(s) for s in ("critical", "warning", "info")
     }
-    values["guard.cpu_seconds"] = sum(report.seconds.values(), 0.0)
+    values["guard.cpu_seconds"] = round(sum(report.seconds.values(), 0.0), 4)
     return [Metric(key=k, value=float(v), timestamp=_now_ms(), step=0) for k, v in values.items()]
 
 

@@ -14,6 +14,7 @@ from dataset_guard.report import Report
 from guard_core.findings import Verdict
 
 SHOWN_CHARACTERS = 45
+REVISION_CHARACTERS = 24  # its longer key leaves less room on the line
 SCHEMA_CHARACTERS = 1_000_000
 
 _TYPES = (
@@ -37,7 +38,7 @@ def profile(report: Report) -> dict[str, Any]:
         "guard_findings": report.summary,
         "guard_fingerprint": report.digest,
         "guard_decision_id": report.decision_id,
-        "guard_policy_revision": report.policy_revision,
+        "guard_policy_revision": cut(report.policy_revision, REVISION_CHARACTERS),
     }
     return {"num_rows": report.rows, **{k: cut(v) for k, v in shown.items()}}
 
@@ -119,6 +120,6 @@ def _joined(present: str, value: str) -> str:
     return ", ".join(parts if value in parts else [*parts, value])
 
 
-def cut(text: str) -> str:
+def cut(text: str, characters: int = SHOWN_CHARACTERS) -> str:
     """``text`` as the drawer has room for it."""
-    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return text if len(text) <= characters else text[: characters - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -23,6 +23,7 @@ class ExpectationView:
     met: bool
     severity: str
     unexpected: int | None
+    observed: int | None
     elements: int
     missing: int
     share: str
@@ -94,6 +95,7 @@ def _expectation(one: Mapping[str, Any], ranges: Sequence[Sequence[int]]) -> Exp
         met=one["success"],
         severity=config.get("severity", "warning"),
         unexpected=unexpected,
+        observed=said.get("observed_count"),
         elements=elements,
         missing=missing,
         share=f"{100 * share:.3g}%" if unexpected else "",

@@ -204,6 +204,7 @@ PHRASES: dict[str, Phrase] = {
     "validation.expectation": Phrase("Expectation", "期望"),
     "validation.unexpected": Phrase("Unexpected", "不符合"),
     "validation.missing": Phrase("Missing", "缺失"),
+    "validation.observed": Phrase("observed: {n}", "实测：{n}"),
     "validation.of": Phrase("of {n}", "共 {n}"),
     "validation.mostly": Phrase("must hold for {share} of the values", "须对 {share} 的值成立"),
     "validation.suite": Phrase("Suite", "期望套件"),
