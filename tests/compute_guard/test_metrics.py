@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +146,31 @@ def test_each_alert_rule_uses_what_exists_and_says_what_it_is_about(still_home):
             assert rule["labels"]["severity"] in ("warning", "critical")
             assert set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) <= LABELS
             assert re.fullmatch(r"\d+[smh]", rule.get("for", "0s"))
+
+
+def promtool(*args):
+    """Prometheus' own checker, run beside the rules; skipped where it is not installed."""
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("promtool is not installed (Debian: the package prometheus)")
+    command = [tool, *args]
+    return subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_the_rules_fire_when_they_should_and_are_silent_when_they_should_be():
+    checked = promtool("check", "rules", "prometheus-rules.yaml")
+    assert (checked.returncode, "SUCCESS" in checked.stdout) == (0, True), checked.stderr
+    told = promtool("test", "rules", "prometheus-rules-test.yaml")
+    assert told.returncode == 0, told.stdout + told.stderr
+
+
+def test_every_alert_is_tried_on_series_that_we_really_write(still_home):
+    rules = (EXAMPLES / "prometheus-rules.yaml").read_text()
+    cases = yaml.safe_load((EXAMPLES / "prometheus-rules-test.yaml").read_text())["tests"]
+    tried = {rule["alertname"] for case in cases for rule in case["alert_rule_test"] if rule["exp_alerts"]}
+    assert tried == set(re.findall(r"alert: (\w+)", rules))
+    known = {family.name for family in families(still_home)}
+    for series in (one["series"] for case in cases for one in case.get("input_series", ())):
+        name, _, labels = series.partition("{")
+        assert name in known
+        assert set(re.findall(r"(\w+)=", labels)) <= LABELS
