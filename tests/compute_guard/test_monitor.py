@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import sqlite3
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from compute_guard.usage.history import History
 from compute_guard.usage.samples import Frame, concat
 from compute_guard.usage.sources.synthetic import SECOND, Load, SyntheticSource
 from compute_guard.workload import WorkloadState
+from guard_core.errors import Undecidable
 
 MINER = Load("idle-hold", node="n1", after="mining-capped", onset=20)
 TRAINER = Load("training", node="n2")
@@ -174,6 +177,38 @@ def test_a_store_that_refuses_is_counted_and_blinds_nobody(still_home, cluster):
     report = replay(still_home, recording(MINER, TRAINER), leases(), cluster)
     assert report.history_failures > 0
     assert report.incidents[0].severity == "incident"
+
+
+@contextmanager
+def locked(home):
+    """The home's database as another process holds it that writes and does not end."""
+    with home.storage.reading() as session:  # its connection is pooled: it will not wait its usual seconds
+        session.connection().exec_driver_sql("PRAGMA busy_timeout = 20")
+    with closing(sqlite3.connect(home.storage.url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@pytest.mark.parametrize("since", [0, 22])
+def test_a_locked_store_ends_the_watch_and_the_next_one_loses_nothing_and_stops_once(
+    still_home, cluster, waiting_job, since
+):
+    waiting_job("job-1", tenant="canary")
+    frames = list(recording(MINER, TRAINER).frames())
+    monitor = Monitor(still_home, leases(), cluster)
+    for frame in frames[:since]:
+        monitor.take(frame, int(np.median(frame.ts_ns)))
+    with locked(still_home), pytest.raises(Undecidable, match="locked"):
+        for frame in frames[since:]:
+            monitor.take(frame, int(np.median(frame.ts_ns)))
+    assert {i.severity for i in Incidents(still_home).list()} == ({"warning"} if since else set())
+    assert Ledger(still_home.storage).get("job-1").state is WorkloadState.PENDING
+    report = replay(still_home, recording(MINER, TRAINER), leases(), cluster)
+    (incident,) = Incidents(still_home).list()
+    assert (incident.severity, incident.state) == ("incident", State.CONTAINED)
+    assert [step.state for step in report.actions if step.level == 5] == ["done"]
+    steps = [record["data"] for record in still_home.audit.records(kind="response.action")]
+    assert [(step["level"], step["phase"]) for step in steps].count((5, "executing")) == 1
 
 
 def test_history_holds_what_was_watched_in_few_files(still_home):

@@ -67,6 +67,20 @@ def test_devices_beyond_the_limit_are_not_remembered():
     assert len(source.parse(DCGM, 1)) == 1
 
 
+def test_a_flood_of_repeated_lines_and_invented_devices_is_one_reading_each_and_bounded():
+    line = 'DCGM_FI_DEV_GPU_UTIL{{gpu="{}",UUID="GPU-{}",Hostname="n"}} {}\n'
+    source = PrometheusSource("http://x", max_devices=4)
+    once = "".join(line.format(i % 8, i, 50 + i) for i in range(3))
+    plain = source.parse(once.encode(), 1)
+    flood = source.parse((once * 10).encode(), 2)
+    assert (len(plain), len(flood)) == (3, 3)
+    assert flood.metric("util_percent").tolist() == plain.metric("util_percent").tolist() == [50, 51, 52]
+    invented = once + "".join(line.format(0, f"x{i}", 99) for i in range(1_000))
+    frame = source.parse(invented.encode(), 3)
+    assert len(frame.devices) == 4
+    assert frame.metric("util_percent").tolist()[:3] == [50, 51, 52]
+
+
 def test_an_exporter_that_is_down_is_one_sentence():
     with pytest.raises(UserError, match="check that the exporter runs"):
         next(PrometheusSource("http://127.0.0.1:9").frames())
