@@ -13,29 +13,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import numpy as np
 
 from compute_guard.drills import run, submit_over_http
 from compute_guard.ray_plugin.collector import LiveBook
 from compute_guard.ray_plugin.jobs import RayCluster
-from compute_guard.testing import GuardedCluster, guarded_cluster, wait_until
+from compute_guard.testing import GuardedCluster, exporter, exposition, guarded_cluster, wait_until
 from compute_guard.usage.sources.synthetic import Load, SyntheticSource
 from measure import Measure
 
 INTERVAL_S = 2.0
-METRICS = {
-    "DCGM_FI_DEV_GPU_UTIL": ("util_percent", 1.0),
-    "DCGM_FI_DEV_FB_USED": ("memory_used_bytes", 2.0**-20),
-    "DCGM_FI_DEV_POWER_USAGE": ("power_w", 1.0),
-    "DCGM_FI_DEV_POWER_MGMT_LIMIT": ("power_limit_w", 1.0),
-    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": ("tensor_active", 1.0),
-    "DCGM_FI_PROF_PCIE_TX_BYTES": ("pcie_bytes_per_s", 1.0),
-}
 
 
 class Exporter:
@@ -52,38 +43,15 @@ class Exporter:
 
     def text(self) -> bytes:
         honest, mining = next(self._frames)
-        lines = []
-        for name, (metric, factor) in METRICS.items():
-            for place in range(2):
-                frame = mining if self.mines and place == self._victim else honest
-                row = int((frame.device == place).argmax())
-                labels = f'gpu="{place}",UUID="GPU-{place}",Hostname="{self._node}"'
-                lines.append(f"{name}{{{labels}}} {float(frame.metric(metric)[row]) * factor}")
         if self.mines and self.first_odd is None:
             self.first_odd = time.monotonic()
-        return ("\n".join(lines) + "\n").encode()
-
-
-@contextmanager
-def served(exporter: Exporter) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = exporter.text()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/metrics"
-    finally:
-        server.shutdown()
-        server.server_close()
+        if not self.mines:
+            return exposition(honest, self._node)
+        parts = (
+            honest.take(np.flatnonzero(honest.device != self._victim)),
+            mining.take(np.flatnonzero(mining.device == self._victim)),
+        )
+        return b"".join(exposition(part, self._node) for part in parts)
 
 
 def stopped_after(cluster: GuardedCluster, number: int) -> tuple[float, bool]:
@@ -98,8 +66,8 @@ def stopped_after(cluster: GuardedCluster, number: int) -> tuple[float, bool]:
     book.look()
     node, victim = next((h.node.hostname, next(iter(h.gpus))) for h in book.held if h.job == job)
     book.close()
-    exporter = Exporter(node, victim)
-    with served(exporter) as url:
+    made_up = Exporter(node, victim)
+    with exporter(made_up.text) as url:
         command = [sys.executable, "-c", "from guard_core.cli import main; raise SystemExit(main())"]
         arguments = [
             "--home",
@@ -118,9 +86,9 @@ def stopped_after(cluster: GuardedCluster, number: int) -> tuple[float, bool]:
         )
         try:
             time.sleep(14 * INTERVAL_S)  # it has seen honest training first
-            exporter.mines = True
+            made_up.mines = True
             wait_until(lambda: client.get_job_info(job).status == "STOPPED", seconds=180)
-            took = time.monotonic() - (exporter.first_odd or time.monotonic())
+            took = time.monotonic() - (made_up.first_odd or time.monotonic())
             alone = neighbour.get_job_info(other).status == "RUNNING"
         finally:
             process.send_signal(signal.SIGTERM)

@@ -22,7 +22,6 @@ from compute_guard.actions import Action
 from compute_guard.incidents import MITRE, Incident
 from compute_guard.notices import KINDS
 from compute_guard.usage.samples import Frame, Ints
-from guard_core.clock import rfc3339
 from guard_core.errors import UserError
 from guard_core.version import __version__
 
@@ -111,7 +110,7 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "同类作业在该型号加速卡上的负载应符合已校准的休止、波动与显存变化规律。",
     ),
     "series": ("Time series", "时间序列"),
-    "dashed": ("The dashed line is where the evidence sufficed.", "虚线处证据已充分。"),
+    "dashed": ("The dashed line is where the evidence sufficed. Drawn:", "虚线处证据已充分。图示加速卡："),
     "no_series": ("No telemetry was kept.", "未保存监测数据。"),
     "who_decided": ("What was done, and who decided it", "处置措施与决策"),
     "level": ("Level", "级别"),
@@ -139,8 +138,9 @@ _CHARTS: Final[Mapping[str, tuple[float, float]]] = {
     "pcie_bytes_per_s": (1e6, 1.0),
     "temperature_c": (1.0, 50.0),
 }
+_BOUNDED: Final = frozenset({"util_percent", "tensor_active"})  # the end of their axis is all there can be
 _FIGURE = Markup(
-    "<figure><figcaption><span>{name}</span><span>{device}</span></figcaption>"
+    "<figure><figcaption><span>{name}</span><span>{range}</span></figcaption>"
     '<svg viewBox="0 0 760 92" role="img" aria-label="{label}"><rect class="frame" x="44" y="4" width="712" '
     'height="70" rx="4"/>{marks}<text class="tick" x="40" y="13" text-anchor="end">{top}</text>'
     '<text class="tick" x="40" y="74" text-anchor="end">0</text>'
@@ -174,6 +174,7 @@ def render(incident: Incident, actions: Sequence[Action], frame: Frame, *, lang:
             techniques=MITRE.get(incident.kind, ()),
             actions=actions,
             charts=_charts(incident, frame, word),
+            drawn=_drawn(incident, frame),
             t=word,
             lang=lang,
             version=__version__,
@@ -185,10 +186,10 @@ def render(incident: Incident, actions: Sequence[Action], frame: Frame, *, lang:
 
 def _charts(incident: Incident, frame: Frame, word: object) -> list[Markup]:
     assert callable(word)
-    wanted = [i for i, d in enumerate(frame.devices) if d.key in set(incident.evidence["devices"])]
-    if not wanted or not len(frame):
+    drawn = _drawn(incident, frame)
+    if not drawn:
         return []
-    rows = np.flatnonzero(frame.device == wanted[0])
+    rows = np.flatnonzero(frame.device == [device.key for device in frame.devices].index(drawn))
     rows = rows[np.argsort(frame.ts_ns[rows], kind="stable")]
     begun = incident.evidence.get("incident_since") or incident.evidence["first_seen"]
     since = datetime.fromisoformat(str(begun))
@@ -196,14 +197,19 @@ def _charts(incident: Incident, frame: Frame, word: object) -> list[Markup]:
     for metric, (unit, least) in _CHARTS.items():
         values = np.asarray(frame.metric(metric)[rows], dtype=np.float64) / unit
         if np.isfinite(values).any():
-            device = frame.devices[wanted[0]].key
-            charts.append(_chart(word(metric), device, frame.ts_ns[rows], values, least, since))
+            top = least if metric in _BOUNDED else max(least, float(np.nanmax(values)) * 1.05)
+            charts.append(_chart(word(metric), frame.ts_ns[rows], values, top, since))
     return charts
 
 
-def _chart(name: str, device: str, ts_ns: Ints, values: np.ndarray, least: float, since: datetime) -> Markup:
+def _drawn(incident: Incident, frame: Frame) -> str:
+    """The device whose series are drawn; empty when no telemetry of the incident's was kept."""
+    wanted = set(incident.evidence["devices"]) if len(frame) else set()
+    return next((device.key for device in frame.devices if device.key in wanted), "")
+
+
+def _chart(name: str, ts_ns: Ints, values: np.ndarray, top: float, since: datetime) -> Markup:
     """One series as a figure: values on a scale from 0, gaps left open, a dashed line where it began."""
-    top = max(least, float(np.nanmax(values)) * 1.05)
     first, last = int(ts_ns[0]), int(ts_ns[-1])
     x = 44 + 712 * (ts_ns - first) / max(last - first, 1)
     y = 74 - 70 * np.clip(values / top, 0, 1)
@@ -217,13 +223,17 @@ def _chart(name: str, device: str, ts_ns: Ints, values: np.ndarray, least: float
         marks += _FROM.format(x=44 + 712 * (begun - first) / max(last - first, 1))
     return _FIGURE.format(
         name=name,
-        device=device,
+        range=f"{_short(float(np.nanmin(values)))} – {_short(float(np.nanmax(values)))}",
         label=f"{name}: {float(np.nanmin(values)):.1f} to {float(np.nanmax(values)):.1f}",
         marks=marks,
-        top=f"{top:.0f}" if top >= 2 else f"{top:.1f}",
+        top=_short(top),
         start=f"{datetime.fromtimestamp(first / 1e9, UTC):%Y-%m-%d %H:%M:%S}",
         end=f"{datetime.fromtimestamp(last / 1e9, UTC):%H:%M:%S} UTC",
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 @cache
@@ -235,5 +245,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["moment"] = rfc3339
+    environment.filters["moment"] = lambda at: f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     return environment

@@ -11,16 +11,19 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compute_guard.connection import Cluster
 
 if TYPE_CHECKING:
+    from compute_guard.usage.samples import Frame
     from guard_core.home import Home
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -70,6 +73,55 @@ def wait_until(
             what = "" if seen is None else f"; seen instead: {seen()}"
             raise TimeoutError(f"it did not come about within {seconds} s{what}")
         time.sleep(0.1)
+
+
+EXPORTED = (
+    *(
+        "DCGM_FI_DEV_GPU_UTIL",
+        "DCGM_FI_DEV_FB_USED",
+        "DCGM_FI_DEV_POWER_USAGE",
+        "DCGM_FI_DEV_POWER_MGMT_LIMIT",
+    ),
+    *("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "DCGM_FI_PROF_PCIE_TX_BYTES"),
+)
+"""What :func:`exposition` writes of each device."""
+
+
+def exposition(frame: Frame, node: str) -> bytes:
+    """A frame of one sample per device in dcgm-exporter's words, as if scraped from ``node``."""
+    from compute_guard.usage.sources.prometheus import NAMES
+
+    lines = []
+    for name in EXPORTED:
+        metric, factor = NAMES[name]
+        for place, value in zip(frame.device.tolist(), frame.metric(metric).tolist(), strict=True):
+            index = frame.devices[place].index
+            lines.append(f'{name}{{gpu="{index}",UUID="GPU-{index}",Hostname="{node}"}} {value / factor}')
+    return ("\n".join(lines) + "\n").encode()
+
+
+@contextmanager
+def exporter(answer: Callable[[], bytes]) -> Iterator[str]:
+    """A real HTTP exporter on loopback that says what ``answer`` gives, scrape after scrape: its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = answer()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/metrics"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @contextmanager

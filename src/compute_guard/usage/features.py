@@ -1,4 +1,4 @@
-"""What a window of utilisation and memory looks like, as ten numbers per device.
+"""What a window of utilisation and memory looks like, as eleven numbers per device.
 
 Real work rests, varies and moves memory; what does none of these stands out whatever its level. Every feature
 is a running order statistic or sum over the last cells, so all devices are done at once. They need only what
@@ -46,6 +46,7 @@ FEATURES: Final[Mapping[str, Feature]] = {
     "flat_5": Feature("level over spread, in 5 busy samples", 0.0, 50.0, 0.5),
     "growth_48": Feature("GiB grown in small steps, in 48 samples", -15.0, 15.0, 0.3),
     "rises_48": Feature("more small rises of memory than falls, of 48", -48.0, 48.0, 2.0),
+    "climb_48": Feature("GiB grown in small steps less five times what was given back", -15.0, 15.0, 0.3),
 }
 """In the order of the rows of :func:`features`."""
 
@@ -68,6 +69,7 @@ def features(window: Window) -> Floats:
         moved = np.diff(memory, axis=0)
         small = np.abs(moved) < _STEP_GIB
         found[8] = np.clip(moved, -_STEP_GIB, _STEP_GIB).sum(axis=0)
+        found[10] = found[8] + 4 * np.clip(moved, -_STEP_GIB, 0).sum(axis=0)
         found[9] = ((moved > _NOISE_GIB) & small).sum(axis=0) - ((moved < -_NOISE_GIB) & small).sum(axis=0)
         # NaN sorts last and compares as false, so what has gaps is told by its sums.
         gaps = np.isnan(found[3])
