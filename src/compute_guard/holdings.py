@@ -237,7 +237,9 @@ def renewed(before: LeaseBook, now: Iterable[Lease], *, looked_ns: int, at_ns: i
         elif at_ns - lease.end_ns <= KEEP_ENDED_NS:
             book.append(lease)
     book += [replace(lease, start_ns=looked_ns or at_ns) for lease in fresh.values()]
-    return LeaseBook.of(sorted(book, key=lambda x: (x.device, x.start_ns, x.tenant, x.job)))
+    ordered = tuple(sorted(book, key=lambda x: (x.device, x.start_ns, x.tenant, x.job)))
+    # The very same book when nothing changed: what readers worked out from it is still right.
+    return before if ordered == before.leases else LeaseBook(ordered)
 
 
 def _key(lease: Lease) -> tuple[str, str, str]:
