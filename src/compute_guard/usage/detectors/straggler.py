@@ -4,7 +4,8 @@ Peers do the same work, so they are the best model of each other. *Straggler*: a
 of the job's devices has fallen, in power and (where it is read) tensor activity, against the same ratio some
 minutes ago; devices that always differed do not stand out, and replicas that never worked in step (whose
 power came and went) are no peers. *Hang*: all devices of a job that computed on its
-tensor cores have stopped doing so: idle, or spinning in a collective (100 % utilisation, no work).
+tensor cores have stopped doing so: idle, or spinning in a collective (100 % utilisation, no work). A batch
+job of one device has no peers, so it is given longer.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Straggler:
             last = window.median(metric, -self.lasting, None)
             medians[metric] = (np.where(enough, first, np.nan), np.where(enough, last, np.nan))
         began = window.end_ns - window.cells * window.step_ns
+        yield from self._alone(view, began)
         columns, gang, names = self._gangs(view, began)
         if not len(columns):
             return
@@ -63,6 +65,42 @@ class Straggler:
             members = columns[gang == number]
             tenant, job = names[number]
             yield from self._judge(view, tenant, job, members, medians, bool(in_step[members].all()))
+
+    def _alone(self, view: View, began: int) -> Iterator[Signal]:
+        """Batch jobs of one device that computed and, for longer than gangs are given, did not at all.
+
+        Without peers only time tells a hang from a pause, and a service or a notebook may rest.
+        """
+        window, found, rows = view.window, view.roster, view.active
+        if window.cells < 2 * self.before or "batch" not in found.kinds or not len(rows):
+            return
+        lonely = np.bincount(found.job[rows], minlength=1)[found.job[rows]] == 1
+        lonely &= np.bincount(found.column[rows], minlength=1)[found.column[rows]] == 1
+        lonely &= (found.kind[rows] == found.kinds.index("batch")) & (found.tenant[found.job[rows]] >= 0)
+        rows = rows[lonely & (found.start_ns[rows] <= began)]
+        tensor = window.values["tensor_active"][-self.before :]
+        with np.errstate(invalid="ignore"):
+            worked = window.median("tensor_active", None, self.before) >= self.working_tensor
+            still = worked & (np.fmax.reduce(tensor) <= self.still_tensor)
+            still &= window.coverage("tensor_active", self.before) >= 0.8
+        for row in rows[still[found.column[rows]]].tolist():
+            lease, column = found.leases[row], int(found.column[row])
+            yield Signal(
+                rule_id=self.rule_id,
+                kind="hang",
+                channel="telemetry",
+                device=lease.device,
+                score=400,
+                message=f"the job's only device has not computed for {self.before} samples",
+                evidence={
+                    "devices": 1,
+                    "util_percent": rounded(window.mean("util_percent", self.before)[column]),
+                    "tensor_before": rounded(window.median("tensor_active", None, self.before)[column], 3),
+                },
+                synthetic=window.devices[column].synthetic,
+                tenant=lease.tenant,
+                job=lease.job,
+            )
 
     def _gangs(
         self, view: View, began: int

@@ -17,11 +17,12 @@ NEW = ("USAG005", "USAG006", "USAG007", "USAG008")
 GANG = 4
 
 
-def watch(loads, detectors, *, samples=120, seed=9100, gang=GANG, change=None, since=0):
+def watch(loads, detectors, *, samples=120, seed=9100, gang=GANG, change=None, since=0, kind="batch"):
     """First sample of each (kind, device index); devices are leased to jobs of ``gang`` devices each."""
     source = SyntheticSource(tuple(loads), samples, seed)
     book = LeaseBook.of(
-        Lease(load.device.key, "acme", f"job-{i // gang}", start_ns=since) for i, load in enumerate(loads)
+        Lease(load.device.key, "acme", f"job-{i // gang}", start_ns=since, kind=kind)
+        for i, load in enumerate(loads)
     )
     rolling, first = Rolling(STEP, 48), {}
     for number, frame in enumerate(source.frames()):
@@ -63,6 +64,15 @@ def test_a_new_job_is_not_compared_with_the_one_before_it():
     loads = many("idle-hold", after="training-flat", onset=60)
     assert watch(loads, [RegimeChange()], samples=90, since=(1_800_000_000 + 60 * 15) * SECOND) == {}
     assert watch(loads, [RegimeChange()], samples=90) != {}
+
+
+def test_a_batch_job_of_one_device_that_stops_computing_is_told_and_a_service_that_rests_is_not():
+    hung = many("training-flat", after="idle-hold", onset=60, count=4)
+    seen = watch(hung, [Straggler()], samples=100, gang=1)
+    assert set(seen) == {("hang", index) for index in range(4)}
+    assert {at - 60 for at in seen.values()} == {23}
+    assert watch(hung, [Straggler()], samples=100, gang=1, kind="service") == {}
+    assert watch(many("training", count=24), [Straggler()], samples=200, gang=1) == {}
 
 
 def slowed(number, device, values, *, who=2, onset=60, to=0.4):
