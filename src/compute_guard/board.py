@@ -87,6 +87,7 @@ class Scratch(NamedTuple):
     reserved: Ints
     stale: Ints
     leaving: Ints
+    helps: Ints
     kept: Ints
     chosen: Ints
 

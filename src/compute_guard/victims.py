@@ -10,7 +10,9 @@ from typing import Final
 
 from compute_guard.board import ANY, LOWER, NEVER, Board, Scratch, Terms, Work
 from compute_guard.fair_meter import rate_of, share_of
-from compute_guard.quota_tree import Tree, fits, give_all, room, take_all
+from compute_guard.quota_tree import Ints, Tree, fits, give_all, room, take_all
+
+BITS: Final = 62  # of a machine word; with more resources two share one, and somebody too many is looked at
 
 
 def may_take(work: Work, terms: Terms, item: int, other: int) -> bool:
@@ -74,6 +76,25 @@ def fairer(work: Work, board: Board, terms: Terms, scratch: Scratch, item: int, 
     return bool(own <= (board.value[theirs] + less * terms.half_life) // terms.weight[theirs])
 
 
+def may_help(tree: Tree, usage: Ints, scratch: Scratch, home: int, request: Ints) -> None:
+    """In ``scratch.helps``, by queue: of which resources that ``request`` is short of it could give any, as
+    bits. The own queue of all, another of what it borrowed.
+    """
+    short = 0
+    for resource in range(len(request)):
+        if request[resource] > 0 and request[resource] > room(tree, usage, home, resource):
+            short |= 1 << resource % BITS
+    for queue in range(len(scratch.helps)):
+        bits = 0
+        if tree.root[queue] == tree.root[home]:
+            for resource in range(len(request)):
+                if short >> resource % BITS & 1 and (
+                    queue == home or usage[queue][resource] > tree.nominal[queue][resource]
+                ):
+                    bits |= 1 << resource % BITS
+        scratch.helps[queue] = bits
+
+
 def reclaim(
     tree: Tree,
     work: Work,
@@ -102,12 +123,13 @@ def reclaim(
     enough = fits(tree, usage, home, request)
     while not enough:
         best = -1
+        may_help(tree, usage, scratch, home, request)
         for place in range(running):
             other = board.running[place]
             theirs = work.queue[other]
-            if work.evicting[other] or work.protected[other] or scratch.kept[other]:
+            if not scratch.helps[theirs] or work.evicting[other] or scratch.kept[other]:
                 continue
-            if tree.root[theirs] != tree.root[home]:
+            if work.protected[other]:
                 continue
             if theirs == home:
                 if terms.within[home] == NEVER or work.priority[other] >= work.priority[item]:
@@ -120,10 +142,8 @@ def reclaim(
             held = work.requests[work.way[other]]
             helps = False
             for resource in range(len(request)):
-                if held[resource] > 0 and request[resource] > 0:
-                    over = theirs == home or usage[theirs][resource] > tree.nominal[theirs][resource]
-                    if over and request[resource] > room(tree, usage, home, resource):
-                        helps = True
+                if held[resource] > 0 and scratch.helps[theirs] >> resource % BITS & 1:
+                    helps = True
             if helps and (best < 0 or better_victim(work, scratch, home, other, best)):
                 best = other
         if best < 0:
@@ -206,6 +226,7 @@ VICTIMS_KERNEL: Final = (
     set_aside,
     put_back,
     fairer,
+    may_help,
     reclaim,
     overcommitted,
 )
