@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from compute_guard.gateway import Gateway
+from compute_guard.gateway import Admitted, Gateway
 from compute_guard.ledger import Ledger, Reservation
 from compute_guard.ray_plugin.service import Service
 from compute_guard.reconcile import Step, Submission
+
+
+class Empty:
+    """A Ray that knows nothing yet."""
+
+    def drivers(self):
+        return []
+
+    def submission_ids(self):
+        return []
+
+    def submissions(self, ids):
+        return {}
 
 
 class Racing:
@@ -37,3 +50,24 @@ def test_a_job_admitted_while_the_guard_looks_is_not_taken_for_an_intruder(still
     service._gcs = Racing(admit)
     service._origins.judged = lambda drivers: drivers
     assert [(one.step, one.target) for one in service._corrections(gateway)] == [(Step.RUN, job)]
+
+
+def test_a_cluster_of_one_tenants_own_hands_over_its_jobs_and_no_others(still_home, waiting_job, monkeypatch):
+    monkeypatch.setenv("COMPUTE_GUARD_TENANT", "acme")
+    gateway, ledger = Gateway(still_home), Ledger(still_home.storage, still_home.clock)
+    for job, tenant in (("own", "acme"), ("others", "beta")):
+        ledger.reserve(waiting_job(job, tenant), gateway.quotas())
+    service = Service("127.0.0.1:1", lambda: "token")
+    service._gcs = Empty()
+    service._origins.judged = lambda drivers: drivers
+    assert [(one.step, one.target) for one in service._corrections(gateway)] == [(Step.SUBMIT, "own")]
+    bodies = [Admitted("own", {"metadata": {"trainguard_tenant": "acme"}}), Admitted("others", {})]
+    assert [one.id for one in service._here(bodies)] == ["own"]
+
+
+def test_heads_of_two_tenants_clusters_lead_beside_each_other(still_home, monkeypatch):
+    gateway = Gateway(still_home)
+    for tenant in ("acme", "beta"):
+        monkeypatch.setenv("COMPUTE_GUARD_TENANT", tenant)
+        assert Service("127.0.0.1:1", lambda: "token")._leads(gateway)
+    assert not Service("127.0.0.1:1", lambda: "token")._leads(gateway)
