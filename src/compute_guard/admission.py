@@ -261,7 +261,9 @@ def assess(
         workload=workload,
         cohort=queue.cohort,
         resources=resources,
-        ahead=tuple(other.id for other in before if not kept_by_user_cap(snapshot, other)),
+        ahead=tuple(
+            other.id for other in before if not queue.per_user or not kept_by_user_cap(snapshot, other)
+        ),
         hold=snapshot.holds.get(workload.queue),
         way=way,
         budget=_budget(snapshot, workload),

@@ -12,7 +12,7 @@ from compute_guard.lifecycle import Lifecycle
 from compute_guard.outcomes import Admitted, StateChange, is_denied, principal_of, waiting_reason
 from compute_guard.quota import Quotas, flavor_of
 from compute_guard.ray_body import body_for_ray
-from compute_guard.round import DEPTH, Pick, Round, decide_round
+from compute_guard.round import Pick, Round, decide_round
 from compute_guard.snapshot import Snapshot
 from compute_guard.workload import Workload, WorkloadState
 from guard_core.clock import to_ns
@@ -67,8 +67,7 @@ class Admissions(Lifecycle):
             barred |= refused
             if round_.displaced:
                 self.evictions.give_notice(quotas, round_.displaced)
-            more = any(len(line) > DEPTH for line in snapshot.lines.values()) and done
-            if not refused and not more:
+            if not refused and not (round_.deeper and done):
                 return admitted
 
     def _take(

@@ -17,8 +17,8 @@ from compute_guard.snapshot import NO_METER, Holder, Snapshot
 from compute_guard.victims import overcommitted
 from compute_guard.workload import Workload
 
-DEPTH = 64
-"""How far into each line one round looks; a longer line goes on in the next round."""
+DEPTH = 8
+"""How far into each line one round looks: few get in at once, and what is looked at costs time for all."""
 _MODES = {"never": NEVER, "lower_priority": LOWER, "any": ANY}
 
 
@@ -45,10 +45,14 @@ class Displacement:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round decided, in order."""
+    """What one round decided, in order.
+
+    ``deeper``: all that it looked at in some line got in, and the line goes on.
+    """
 
     picks: tuple[Pick, ...] = ()
     displaced: tuple[Displacement, ...] = ()
+    deeper: bool = False
 
 
 class Layout:
@@ -79,6 +83,7 @@ class Layout:
             self.work.admitted[-1] = holder.admitted_ms
             self.work.evicting[-1] = int(holder.evicting)
             self.work.protected[-1] = int(holder.workload.id in protected)
+        self._cut: set[int] = set()
         lines = [self._line(queue, barred, depth) for queue in quotas.queues]
         # Ids as ranks, so that ties are broken as the line itself breaks them.
         ranks = {name: rank for rank, name in enumerate(sorted(item.id for item in self.items))}
@@ -103,6 +108,7 @@ class Layout:
         found: list[int] = []
         for workload in self.snapshot.waiting_in(queue):
             if len(found) >= depth:
+                self._cut.add(self.snapshot.quotas.nodes[queue])
                 break
             if kept_by_user_cap(self.snapshot, workload):
                 continue
@@ -137,6 +143,10 @@ class Layout:
         self.ways.extend(ways)
         work.requests.extend(way.vector for way in ways)
         return place
+
+    def used_up(self) -> bool:
+        """Whether the cycle got to where a line was cut off."""
+        return any(self.scratch.cursor[queue] >= self.board.length[queue] for queue in self._cut)
 
     def roots(self) -> list[int]:
         """The trees of cohorts in which somebody waits."""
@@ -185,7 +195,7 @@ def decide_round(
             )
             for gone, cause in victims
         ]
-    return Round(tuple(picks), tuple(displaced))
+    return Round(tuple(picks), tuple(displaced), layout.used_up())
 
 
 def next_admissible(snapshot: Snapshot) -> Workload | None:

@@ -112,6 +112,16 @@ def test_a_clock_that_goes_back_counts_nothing():
     assert Meter(500, 7, 1000).changed(3, 10, WEEK) == Meter(500, 10, 1000)
 
 
+def test_a_round_says_when_there_is_more_behind_what_it_looked_at():
+    tree = quotas(queue("a", 6, None))
+    waiting = tuple(job(f"j{n}", "a", age=20 - n) for n in range(9))
+    first = decide_round(state(tree, waiting), depth=4)
+    assert ([pick.workload.id for pick in first.picks], first.deeper) == (["j0", "j1", "j2", "j3"], True)
+    held = state(tree, waiting[4:], running(*waiting[:4]))
+    second = decide_round(held, depth=4)
+    assert ([pick.workload.id for pick in second.picks], second.deeper) == (["j4", "j5"], False)
+
+
 def test_owners_go_before_borrowers_whatever_they_had():
     tree = quotas(queue("a", 1), queue("b", 0))
     used = {"a": Meter(10**15, 0, 0)}
