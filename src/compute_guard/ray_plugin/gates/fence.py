@@ -16,8 +16,17 @@ NOWHERE = "none"
 """A pool that no node has, for a tenant that policy lets run nowhere."""
 
 
+HEAD_RESOURCE = "node:__internal_head__"  # ray._common.constants.HEAD_NODE_RESOURCE_NAME
+
+
 def fence_spec(spec: Any, pools: Sequence[str]) -> None:
-    """Confine a LeaseSpec or TaskSpec, its fallback options included, to ``pools``."""
+    """Confine a LeaseSpec or TaskSpec, its fallback options included, to ``pools``.
+
+    A wish for the head is dropped: Train and Serve put their singletons there, and would wait for ever, since
+    the head is Ray's own here.
+    """
+    spec.required_resources.pop(HEAD_RESOURCE, None)
+    spec.required_placement_resources.pop(HEAD_RESOURCE, None)
     _add(spec.label_selector, pools)
     for option in spec.fallback_strategy.options:
         _add(option.label_selector, pools)
@@ -32,4 +41,5 @@ def _add(selector: Any, pools: Sequence[str]) -> None:
 
 def fence_bundle(bundle: Any, pools: Sequence[str]) -> None:
     """Confine a placement group's bundle, whose selector is a map of key to expression."""
+    bundle.unit_resources.pop(HEAD_RESOURCE, None)
     bundle.label_selector[POOL_LABEL] = "in(" + ",".join(pools or [NOWHERE]) + ")"

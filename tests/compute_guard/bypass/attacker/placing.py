@@ -56,6 +56,11 @@ def affinity_to_the_head() -> str:
 
 
 @attack
+def ask_for_the_resource_that_only_the_head_has() -> str:
+    return lands(where.options(resources={"node:__internal_head__": 0.001}))
+
+
+@attack
 def select_anothers_pool_by_label() -> str:
     return lands(where.options(label_selector={"trainguard.io/pool": "beta"}))
 
