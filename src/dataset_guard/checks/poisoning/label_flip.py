@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.types as pt
 
 from dataset_guard.checks.base import CheckContext, ClassIndex, Hashes, Need, Rows, counted
 from dataset_guard.checks.poisoning.changes import (
@@ -22,6 +21,7 @@ from dataset_guard.checks.poisoning.changes import (
     natural_conflicts,
     relabelled_rows,
 )
+from dataset_guard.checks.poisoning.sampled_state import without_classes
 from dataset_guard.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
 
@@ -49,10 +49,9 @@ class LabelFlip:
         trusted = context.baseline
         if trusted is None:
             return "there is no trusted version whose labels could be compared (--trusted)"
-        if context.label is None:
-            return "no label column is named (--label)"
-        if pt.is_nested(context.schema.field(context.label).type):
-            return f"the label {context.label!r} is nested, so it names no classes"
+        reason = without_classes(context)
+        if reason is not None:
+            return reason
         if trusted.label != context.label:
             said = f"the label {trusted.label!r}" if trusted.label else "no label"
             return f"the trusted version {trusted.ref} has {said}, not {context.label!r}"

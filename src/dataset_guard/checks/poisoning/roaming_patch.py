@@ -11,25 +11,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.types as pt
 
-from dataset_guard.checks.base import CheckContext, ClassIndex, Hashes, Need, Rows, counted
-from dataset_guard.checks.poisoning.delta_samples import DeltaSamples
+from dataset_guard.checks.base import CheckContext, Need, Rows, counted
 from dataset_guard.checks.poisoning.patch_search import value_range
 from dataset_guard.checks.poisoning.patch_words import OWN, windows_of
 from dataset_guard.checks.poisoning.pixel_columns import PixelColumns, find_pixels
+from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
 from dataset_guard.checks.poisoning.text_trigger_search import (
     LEAST_ROWS,
     Trigger,
     search_delta,
     search_whole,
 )
-from dataset_guard.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
 
-_ENOUGH_TRUSTED = 500
-_LEAST_NEW = 50
 _LEAST_IMAGES = 8
 """Four shirts with one print are no trigger; so many new images with one detail may be."""
 _LEAST_SIDE = 12
@@ -60,10 +55,9 @@ class RoamingPatch:
 
     def applies(self, context: CheckContext) -> str | None:
         """Only to labelled images of some size."""
-        if context.label is None:
-            return "no label column is named (--label)"
-        if pt.is_nested(context.schema.field(context.label).type):
-            return f"the label {context.label!r} is nested, so it names no classes"
+        reason = without_classes(context)
+        if reason is not None:
+            return reason
         pixels, reason = find_pixels(context.schema, context.label)
         if pixels is None:
             return reason
@@ -76,63 +70,43 @@ class RoamingPatch:
         return RoamingState(self, context)
 
 
-class RoamingState:
-    """Memory: two samples of rows within the check's budget, twice while they are gathered."""
+class RoamingState(SampledState):
+    """Two samples of images within the check's budget."""
 
     def __init__(self, check: RoamingPatch, context: CheckContext) -> None:
         pixels, _ = find_pixels(context.schema, context.label)
         assert pixels is not None
-        assert context.label is not None
         self._check = check
-        self._context = context
         self._pixels: PixelColumns = pixels
-        self._label: str = context.label
         budget = max(1, min(check.max_rows, check.max_values // (pixels.pixels or 1_024)))
-        self._samples = DeltaSamples(context, [*pixels.columns, context.label], budget)
-        self.skipped: str | None = None
-
-    def update(
-        self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
-    ) -> None:
-        """Sample the rows that changed, and those that did not."""
-        self._samples.update(batch, first_row, hashes)
-
-    def merge(self, other: RoamingState) -> None:
-        """Take in the samples of other rows."""
-        self._samples.merge(other._samples)
+        super().__init__(context, pixels.columns, budget)
 
     def finish(self) -> Iterator[Finding]:
         """One finding per patch."""
         rows, table = self._samples.new()
-        known = self._samples.trusted(_ENOUGH_TRUSTED)
+        known = self._samples.trusted(ENOUGH_TRUSTED)
         delta = self._context.baseline is not None
-        if delta and (len(rows) < _LEAST_NEW or known.num_rows < _ENOUGH_TRUSTED):
-            self.skipped = (
-                f"{counted(len(rows), 'new image')} and {counted(known.num_rows, 'trusted one')} are too few "
-                f"({_LEAST_NEW} and {_ENOUGH_TRUSTED} are needed)"
-            )
+        if delta and not self._enough(len(rows), known.num_rows, "image"):
             return
         images, trusted = self._pixels.read(table), self._pixels.read(known)
         if images is None or trusted is None or images.shape[1] < _LEAST_SIDE**2:
             self.skipped = f"the lists in {self._pixels.columns[0]!r} are no images of one size"
             return
-        labels = [plain(t[self._label]) for t in (table, known)]
-        index = ClassIndex(v for column in labels for v in column.unique().to_pylist())
-        if not 2 <= len(index) <= self._check.max_classes:
-            self.skipped = f"the label {self._label!r} has {counted(len(index), 'class', 'classes')}"
+        classes = self._classes(table, known, most=self._check.max_classes)
+        if classes is None:
             return
-        codes, before = (index.codes(column) for column in labels)
+        number, (codes, before) = classes
         kept, before_kept = np.flatnonzero(codes >= 0), np.flatnonzero(before >= 0)
         low, high = value_range(images, trusted)
         searched = windows_of(images[kept], low, high, LEAST_ROWS)
         if delta:
             found = search_delta(
                 windows_of(trusted[before_kept], low, high, 2), before[before_kept], searched, codes[kept],
-                len(index), rounds=self._check.rounds, margin=self._check.margin, seed=self._context.seed,
+                number, rounds=self._check.rounds, margin=self._check.margin, seed=self._context.seed,
                 texts=False, least_rows=_LEAST_IMAGES,
             )  # fmt: skip
         else:
-            found = search_whole(searched, codes[kept], len(index), limit=self._check.limit, own=OWN)
+            found = search_whole(searched, codes[kept], number, limit=self._check.limit, own=OWN)
         for trigger in found[:4]:
             yield self._finding(trigger, rows[kept])
 

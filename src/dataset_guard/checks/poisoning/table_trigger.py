@@ -12,18 +12,14 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.types as pt
 
-from dataset_guard.checks.base import CheckContext, ClassIndex, Hashes, Need, Rows, counted
+from dataset_guard.checks.base import CheckContext, Need, Rows, counted
 from dataset_guard.checks.poisoning.cells import cell_columns, pairs_of
-from dataset_guard.checks.poisoning.delta_samples import DeltaSamples
 from dataset_guard.checks.poisoning.pixel_columns import find_pixels
+from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
 from dataset_guard.checks.poisoning.text_trigger_search import LEAST_ROWS, Trigger, search_delta
 from dataset_guard.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
-
-_ENOUGH_TRUSTED = 500
-_LEAST_NEW = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +43,9 @@ class TableTrigger:
 
     def applies(self, context: CheckContext) -> str | None:
         """To labelled tables with two columns, beside a trusted version; images are POIS010's."""
-        if context.label is None:
-            return "no label column is named (--label)"
-        if pt.is_nested(context.schema.field(context.label).type):
-            return f"the label {context.label!r} is nested, so it names no classes"
+        reason = without_classes(context)
+        if reason is not None:
+            return reason
         if context.baseline is None:
             return "no trusted version is named (--trusted): pairs of values mean nothing without one"
         if find_pixels(context.schema, context.label)[0] is not None:
@@ -66,51 +61,31 @@ class TableTrigger:
         return TableTriggerState(self, context)
 
 
-class TableTriggerState:
-    """Memory: two samples of rows within the check's budget, twice while they are gathered."""
+class TableTriggerState(SampledState):
+    """Two samples of rows within the check's budget."""
 
     def __init__(self, check: TableTrigger, context: CheckContext) -> None:
-        assert context.label is not None
         self._check = check
-        self._context = context
-        self._label: str = context.label
         self._columns = cell_columns(context.schema, context.label)
-        self._samples = DeltaSamples(context, [*self._columns, self._label], check.max_rows)
-        self.skipped: str | None = None
-
-    def update(
-        self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
-    ) -> None:
-        """Sample the rows that changed, and those that did not."""
-        self._samples.update(batch, first_row, hashes)
-
-    def merge(self, other: TableTriggerState) -> None:
-        """Take in the samples of other rows."""
-        self._samples.merge(other._samples)
+        super().__init__(context, self._columns, check.max_rows)
 
     def finish(self) -> Iterator[Finding]:
         """One finding per trigger."""
         rows, table = self._samples.new()
-        known = self._samples.trusted(_ENOUGH_TRUSTED)
-        if len(rows) < _LEAST_NEW or known.num_rows < _ENOUGH_TRUSTED:
-            self.skipped = (
-                f"{counted(len(rows), 'new row')} and {counted(known.num_rows, 'trusted one')} are too few "
-                f"({_LEAST_NEW} and {_ENOUGH_TRUSTED} are needed)"
-            )
+        known = self._samples.trusted(ENOUGH_TRUSTED)
+        if not self._enough(len(rows), known.num_rows):
             return
-        labels = [plain(t[self._label]) for t in (table, known)]
-        index = ClassIndex(v for column in labels for v in column.unique().to_pylist())
-        if not 2 <= len(index) <= self._check.max_classes:
-            self.skipped = f"the label {self._label!r} has {counted(len(index), 'class', 'classes')}"
+        classes = self._classes(table, known, most=self._check.max_classes)
+        if classes is None:
             return
-        codes, before_codes = (index.codes(column) for column in labels)
+        number, (codes, before_codes) = classes
         kept, before_kept = np.flatnonzero(codes >= 0), np.flatnonzero(before_codes >= 0)
         found = search_delta(
             pairs_of(known.take(pa.array(before_kept)), self._columns, 2),
             before_codes[before_kept],
             pairs_of(table.take(pa.array(kept)), self._columns, LEAST_ROWS),
             codes[kept],
-            len(index),
+            number,
             rounds=self._check.rounds,
             margin=self._check.margin,
             seed=self._context.seed,

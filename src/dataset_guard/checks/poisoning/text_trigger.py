@@ -14,18 +14,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.types as pt
 
-from dataset_guard.checks.base import CheckContext, ClassIndex, Hashes, Need, counted
+from dataset_guard.checks.base import CheckContext, Need, counted
 from dataset_guard.checks.features import TEXT_MEAN_BYTES
-from dataset_guard.checks.poisoning.delta_samples import DeltaSamples
 from dataset_guard.checks.poisoning.ngrams import grams_of
+from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
 from dataset_guard.checks.poisoning.text_trigger_search import Ints, Trigger, search_delta, search_whole
 from dataset_guard.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
-
-_ENOUGH_TRUSTED = 500
-_LEAST_DELTA = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +49,9 @@ class TextTrigger:
 
     def applies(self, context: CheckContext) -> str | None:
         """Only to labelled text."""
-        if context.label is None:
-            return "no label column is named (--label)"
-        if pt.is_nested(context.schema.field(context.label).type):
-            return f"the label {context.label!r} is nested, so it names no classes"
+        reason = without_classes(context)
+        if reason is not None:
+            return reason
         return None if _text_columns(context) else "no column holds text"
 
     def start(self, context: CheckContext) -> TriggerState:
@@ -68,32 +63,18 @@ def _text_columns(context: CheckContext) -> list[str]:
     return [f.name for f in context.schema if f.name != context.label and is_text(f.type)]
 
 
-class TriggerState:
-    """Memory: two samples of rows within the check's budget, twice while they are gathered."""
+class TriggerState(SampledState):
+    """Two samples of rows within the check's budget."""
 
     def __init__(self, check: TextTrigger, context: CheckContext) -> None:
-        assert context.label is not None
         self._check = check
-        self._context = context
-        self._label: str = context.label
         self._columns = _text_columns(context)
-        self._samples = DeltaSamples(context, [*self._columns, self._label], check.max_rows)
-        self.skipped: str | None = None
-
-    def update(
-        self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
-    ) -> None:
-        """Sample the rows that changed, and those that did not."""
-        self._samples.update(batch, first_row, hashes)
-
-    def merge(self, other: TriggerState) -> None:
-        """Take in the samples of other rows."""
-        self._samples.merge(other._samples)
+        super().__init__(context, self._columns, check.max_rows)
 
     def finish(self) -> Iterator[Finding]:
         """One finding per trigger."""
         rows, table = self._samples.new()
-        known = self._samples.trusted(_ENOUGH_TRUSTED)
+        known = self._samples.trusted(ENOUGH_TRUSTED)
         columns = _worth_reading(pa.concat_tables([table, known]), self._columns)
         if not columns:
             self.skipped = f"no column holds text of {TEXT_MEAN_BYTES} bytes on average"
@@ -101,33 +82,26 @@ class TriggerState:
         if self._context.baseline is not None and not len(rows):
             self.skipped = "no row is new since the trusted version"
             return
-        index = ClassIndex(v for t in (table, known) for v in plain(t[self._label]).unique().to_pylist())
-        if not 2 <= len(index) <= self._check.max_classes:
-            self.skipped = f"the label {self._label!r} has {counted(len(index), 'class', 'classes')}"
+        classes = self._classes(table, known, most=self._check.max_classes)
+        if classes is None:
             return
-        rows, texts, codes = self._read(rows, table, columns, index)
-        _, before, before_codes = self._read(np.arange(known.num_rows), known, columns, index)
+        number, (codes, before_codes) = classes
+        rows, texts, codes = self._read(rows, table, columns, codes)
+        _, before, before_codes = self._read(np.arange(known.num_rows), known, columns, before_codes)
         if self._context.baseline is None:
-            found = search_whole(grams_of(texts), codes, len(index), limit=self._check.limit)
-        elif len(before) >= _ENOUGH_TRUSTED and len(texts) >= _LEAST_DELTA:
+            found = search_whole(grams_of(texts), codes, number, limit=self._check.limit)
+        elif self._enough(len(texts), len(before)):
             found = search_delta(
-                grams_of(before), before_codes, grams_of(texts), codes, len(index),
+                grams_of(before), before_codes, grams_of(texts), codes, number,
                 rounds=self._check.rounds, margin=self._check.margin, seed=self._context.seed,
             )  # fmt: skip
         else:
-            self.skipped = (
-                f"{counted(len(texts), 'new row')} and {counted(len(before), 'unchanged one')} are too few "
-                f"({_LEAST_DELTA} and {_ENOUGH_TRUSTED} are needed)"
-            )
             return
         for trigger in found:
             yield self._finding(trigger, rows, columns)
 
-    def _read(
-        self, rows: Ints, table: pa.Table, columns: list[str], index: ClassIndex
-    ) -> tuple[Ints, Any, Ints]:
+    def _read(self, rows: Ints, table: pa.Table, columns: list[str], codes: Ints) -> tuple[Ints, Any, Ints]:
         """Rows with a label, their texts joined, and their classes; cut to the budget of bytes."""
-        codes = index.codes(plain(table[self._label]))
         parts = [plain(table[c]).cast(pa.large_string()).fill_null("") for c in columns]
         texts = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, "\n")
         total = np.cumsum(np.asarray(pc.binary_length(texts)))

@@ -12,11 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.types as pt
 
-from dataset_guard.checks.base import CheckContext, ClassIndex, Hashes, Need, counted
-from dataset_guard.checks.poisoning.delta_samples import DeltaSamples, Sampled
+from dataset_guard.checks.base import CheckContext, ClassIndex, Need, counted
+from dataset_guard.checks.poisoning.delta_samples import Sampled
 from dataset_guard.checks.poisoning.patch_context import search_whole
 from dataset_guard.checks.poisoning.patch_search import (
     LEVELS,
@@ -27,6 +25,7 @@ from dataset_guard.checks.poisoning.patch_search import (
     value_range,
 )
 from dataset_guard.checks.poisoning.pixel_columns import PixelColumns, find_pixels
+from dataset_guard.checks.poisoning.sampled_state import SampledState, without_classes
 from dataset_guard.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
 
@@ -67,11 +66,9 @@ class TriggerPatch:
 
     def applies(self, context: CheckContext) -> str | None:
         """Only to labelled images."""
-        if context.label is None:
-            return "no label column is named (--label)"
-        kind = context.schema.field(context.label).type
-        if pt.is_nested(kind):
-            return f"the label {context.label!r} is nested, so it names no classes"
+        reason = without_classes(context)
+        if reason is not None:
+            return reason
         pixels, reason = find_pixels(context.schema, context.label)
         return None if pixels is not None else reason
 
@@ -80,32 +77,18 @@ class TriggerPatch:
         return PatchState(self, context)
 
 
-class PatchState:
-    """Memory: two samples of rows within the check's budget, twice while they are gathered."""
+class PatchState(SampledState):
+    """Two samples of images within the check's budget."""
 
     def __init__(self, check: TriggerPatch, context: CheckContext) -> None:
         pixels, _ = find_pixels(context.schema, context.label)
         assert pixels is not None
-        assert context.label is not None
         self._check = check
-        self._context = context
         self._pixels: PixelColumns = pixels
-        self._label: str = context.label
         per_image = pixels.pixels or 1_024
         budget = max(1, min(check.max_rows, check.max_values // per_image))
-        self._samples = DeltaSamples(context, [*pixels.columns, context.label], budget)
+        super().__init__(context, pixels.columns, budget)
         self._mode = ""
-        self.skipped: str | None = None
-
-    def update(
-        self, batch: pa.RecordBatch, first_row: int, hashes: Hashes | None, feature_hashes: Hashes | None
-    ) -> None:
-        """Sample the rows that changed, and those that did not."""
-        self._samples.update(batch, first_row, hashes)
-
-    def merge(self, other: PatchState) -> None:
-        """Take in the samples of other rows."""
-        self._samples.merge(other._samples)
 
     def finish(self) -> Iterator[Finding]:
         """One finding per patch."""
