@@ -156,7 +156,7 @@ def _search(
     offsets: Any, data: Any, fold: Any, first_text: int,
     starts: Any, unit_tokens: Any, weights: Any, mass: Any,
     keys: Any, first: Any, counts: Any, postings: Any, bits: Any, least_share: float,
-    tokens: Any, stamp: Any, slot_of: Any, found: Any, row: Any,
+    tokens: Any, passed: Any, stamp: Any, slot_of: Any, found: Any, row: Any,
     hits: Any, scores: Any,
 ) -> Any:  # fmt: skip
     """Search texts from ``first_text`` on; returns (next text, hits written): ``hits`` may be full first."""
@@ -166,7 +166,7 @@ def _search(
         if written + len(found) > len(hits):
             return i, written
         n = tokens_of(data, offsets[i], offsets[i + 1], fold, tokens)
-        candidates = 0
+        candidates = known = 0
         rolled = _U64(0)
         for t in range(min(WINDOW - 1, n)):
             rolled = rolled * _FACTOR + tokens[t]
@@ -175,8 +175,11 @@ def _search(
             h = _sealed(rolled)
             rolled -= tokens[t] * _OLDEST
             bit = h >> _U64(64 - FILTER_BITS)
-            if (bits[bit >> _U64(6)] >> (bit & _U64(63))) & _U64(1) == _U64(0):
-                continue
+            # Counted, not branched on: few windows pass, and which is not to be foreseen.
+            passed[known, 0], passed[known, 1] = h, _U64(t)
+            known += int((bits[bit >> _U64(6)] >> (bit & _U64(63))) & _U64(1))
+        for w in range(known):
+            h, t = passed[w, 0], int(passed[w, 1])
             slot = (h >> _U64(20)) & mask
             while keys[slot] != _U64(0) and keys[slot] != h:
                 slot = (slot + _U64(1)) & mask
@@ -239,6 +242,7 @@ def search(units: Units, texts: Any, least_share: float) -> Iterator[Hits]:
     """All units found in the texts of an Arrow array, by text."""
     offsets, data, fold = cells_of(texts)
     tokens = np.empty(longest_of(offsets), np.uint64)
+    passed = np.empty((len(tokens), 2), np.uint64)  # windows that some unit may have, and where they are
     stamp, slot_of = np.full(len(units), -1, np.int64), np.zeros(len(units), np.int32)
     found, row = np.empty((MOST_CANDIDATES, 7), np.int64), np.empty(MOST_TOKENS + 1, np.float32)
     hits, scores = np.empty((64 * MOST_CANDIDATES, 3), np.int64), np.empty(64 * MOST_CANDIDATES, np.float32)
@@ -247,7 +251,7 @@ def search(units: Units, texts: Any, least_share: float) -> Iterator[Hits]:
         at, n = _search(
             offsets, data, fold, at, units.starts, units.tokens, units.weights, units.mass,
             units.keys, units.first, units.counts, units.postings, units.bits, least_share,
-            tokens, stamp, slot_of, found, row, hits, scores,
+            tokens, passed, stamp, slot_of, found, row, hits, scores,
         )  # fmt: skip
         if n:
             yield Hits(hits[:n, 0].copy(), hits[:n, 1].copy(), hits[:n, 2].copy(), scores[:n].copy())
