@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_guard.checks.base import Check, CheckContext, Hashes
 from dataset_guard.checks.discover import Broken, configured, discover, parameters_of, select
+from dataset_guard.checks.novelty import with_novelty
 from guard_core.errors import GuardError, UserError
 from guard_core.findings import Finding, RowSet, Severity
 
@@ -271,6 +272,8 @@ class Pass:
         for run in self.runs:
             progress(run.check.name)
             found += run.finish()
+        with self.timer.stage("row hashes"):
+            found = with_novelty(found, self._plan.context, self._rows.all)
         return sorted(found, key=_rank)
 
     def result(
