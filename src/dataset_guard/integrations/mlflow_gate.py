@@ -131,7 +131,7 @@ def _refused(home: Home, token: str | None, dataset: LoggedDataset, registered_o
     chosen = [c for c in found if c.tenant == principal.tenant] or found
     if not chosen:
         return f"no registered version has digest {dataset.digest}; register the data before logging it"
-    denied = _first_denial(home, principal, chosen, dataset)
+    denied = first_denial(home, principal, chosen, dataset)
     if denied is None and claims and not _said_by_registry(home, claims, dataset.digest, chosen):
         return (
             f"the profile of dataset {dataset.name!r} is not what the registry says of a version with digest "
@@ -168,9 +168,10 @@ def _said_by_registry(
     return False
 
 
-def _first_denial(
+def first_denial(
     home: Home, principal: Principal, chosen: Sequence[Candidate], dataset: LoggedDataset
 ) -> str | None:
+    """Why policy refuses the first refused one of ``chosen`` for the context of ``dataset``; else None."""
     for candidate in chosen:
         acting = principal
         if principal.is_platform_admin and candidate.tenant != principal.tenant:

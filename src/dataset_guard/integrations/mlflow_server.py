@@ -8,7 +8,7 @@ on the same port. ``--app-name`` takes one app only, so this one wraps another: 
 are not registered. Label: `enforced` for entries in this MLflow server, however they are sent to it. It
 cannot know what a run really read; verified reads and job admission are for that. Not gated: MLflow's
 evaluation datasets (``/mlflow/datasets``: records that live in MLflow itself, with a digest it computes)
-until they are put on a run; run tags, which are text; and data uploaded as artifacts.
+until they are put on a run; run tags of other people than TrainGuard; and data uploaded as artifacts.
 
 Structure follows mlflow.server.auth.create_app (MLflow 3.17), whose interface is marked experimental.
 """
@@ -18,11 +18,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from dataset_guard.integrations.mlflow_gate import TOKEN_HEADER, LoggedDataset, refusal, token_of
+from dataset_guard.integrations.mlflow_tags import TagChange, tag_refusal
 from guard_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ GATED = {
 }
 """Endpoints that put a dataset on a run, and the protobuf messages of their bodies. A metric may name the
 dataset that it was measured on; a job for prompts puts an evaluation dataset on the run that it makes."""
+TAGGED = {
+    "/mlflow/runs/create": "CreateRun",
+    "/mlflow/runs/set-tag": "SetTag",
+    "/mlflow/runs/log-batch": "LogBatch",
+    "/mlflow/runs/delete-tag": "DeleteTag",
+}
+"""Endpoints that set or remove tags of runs, likewise."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,35 +76,65 @@ def create_app(app: Any = None) -> Any:
 
 
 def gate() -> Any:
-    """Flask's before_request hook: a 403 answer for a refused dataset, None to go on."""
-    from flask import Response, request
+    """Flask's before_request hook: a 403 answer for a refused dataset or tag, None to go on."""
+    from flask import request
 
+    if request.method != "POST":
+        return None
     path = request.path.rstrip("/")
-    kind = next((kind for end, kind in GATED.items() if path.endswith(end)), None)
-    if request.method != "POST" or kind is None:
-        return None
-    datasets = logged_datasets(request.get_json(force=True, silent=True), kind)
-    if not datasets:
-        return None
-    why = refusal(
-        home(),
-        token_of(request.headers.get(TOKEN_HEADER, ""), request.headers.get("Authorization", "")),
-        datasets,
-        registered_only=os.environ.get(REGISTERED_ONLY) == "1",
+    kind, tagged = (
+        next((kind for end, kind in ends.items() if path.endswith(end)), None) for ends in (GATED, TAGGED)
     )
-    if why is None:
+    if kind is None and tagged is None:
         return None
-    _log.info("refused to log a dataset: %s", why)
+    body = request.get_json(force=True, silent=True)
+    token = token_of(request.headers.get(TOKEN_HEADER, ""), request.headers.get("Authorization", ""))
+    why = None
+    if kind is not None and (datasets := logged_datasets(body, kind)):
+        only = os.environ.get(REGISTERED_ONLY) == "1"
+        why = refusal(home(), token, datasets, registered_only=only)
+    if why is None and tagged is not None:
+        why = tag_refusal(home(), token, tag_change(body, tagged))
+    return None if why is None else _refusal_answer(why)
+
+
+def _refusal_answer(why: str) -> Any:
+    from flask import Response
+
+    _log.info("refused: %s", why)
     # Never 5xx: MLflow's client repeats those for minutes.
     body = json.dumps({"error_code": "PERMISSION_DENIED", "message": f"TrainGuard: {why}"})
     return Response(body, status=403, mimetype="application/json")
 
 
-def logged_datasets(body: Any, kind: str = "LogInputs") -> list[LoggedDataset]:
-    """The datasets in the body of a request whose message is ``kind``, read exactly as MLflow reads it.
+def tag_change(body: Any, kind: str) -> TagChange:
+    """What a request whose message is ``kind`` does to a run's tags, read exactly as MLflow reads it."""
+    message = _parsed(body, kind)
+    if message is None:
+        return TagChange([])
+    run = getattr(message, "run_id", "") or getattr(message, "run_uuid", "")
+    if kind == "DeleteTag":
+        return TagChange([], [message.key])
+    tags = [message] if kind == "SetTag" else message.tags
+    return TagChange([(tag.key, tag.value) for tag in tags], present=partial(_tags_of, run))
 
-    MLflow parses with protobuf, which knows two spellings of each field: reading the raw JSON here could be
-    got round with the other one. A body that does not parse has no datasets; MLflow answers it with 400.
+
+def _tags_of(run_id: str) -> dict[str, str]:
+    """The tags that a run of this server has; none for a run that is not there."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.server.handlers import _get_tracking_store
+
+    try:
+        return dict(_get_tracking_store().get_run(run_id).data.tags) if run_id else {}
+    except MlflowException:
+        return {}
+
+
+def _parsed(body: Any, kind: str) -> Any:
+    """The body as MLflow's message ``kind``; None when MLflow cannot parse it, and answers 400.
+
+    MLflow parses with protobuf, which knows two spellings of each field: reading the raw JSON could be got
+    round with the other one.
     """
     from google.protobuf.json_format import ParseError
     from mlflow.protos import prompt_optimization_pb2, service_pb2
@@ -106,6 +144,14 @@ def logged_datasets(body: Any, kind: str = "LogInputs") -> list[LoggedDataset]:
     try:
         parse_dict(body if isinstance(body, dict) else {}, message)
     except ParseError:
+        return None
+    return message
+
+
+def logged_datasets(body: Any, kind: str = "LogInputs") -> list[LoggedDataset]:
+    """The datasets in the body of a request whose message is ``kind``, read exactly as MLflow reads it."""
+    message = _parsed(body, kind)
+    if message is None:
         return []
     if kind == "CreatePromptOptimizationJob":
         used = message.config.dataset_id

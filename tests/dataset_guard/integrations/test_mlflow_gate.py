@@ -10,6 +10,7 @@ import dataset_guard
 from dataset_guard.integrations.mlflow_fields import profile
 from dataset_guard.integrations.mlflow_gate import LoggedDataset, refusal, token_of
 from dataset_guard.integrations.mlflow_server import GATED, logged_datasets
+from guard_core.testing import temporary_home
 
 
 def basic(text):
@@ -73,7 +74,14 @@ def test_foreign_digests_pass_unless_registered_data_is_required(home):
     assert "not registered" in refusal(home, None, logged, registered_only=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def home():
+    """One for all: what is registered here stays as it is."""
+    with temporary_home() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
 def good(home):
     """The report of an allowed version, and its tenant's token."""
     rows = pa.table({"x": [float(i) for i in range(40)]})

@@ -12,15 +12,16 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import mlflow
 import pyarrow as pa
 import pytest
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
 from mlflow.exceptions import MlflowException
 
 from dataset_guard.integrations.mlflow_data import dataset, record_registration
+from dataset_guard.integrations.mlflow_fields import input_tags
+from dataset_guard.integrations.mlflow_lineage import MARK
 from dataset_guard.register import register
 from dataset_guard.report import Report
 from guard_core.config import load_settings
@@ -189,6 +190,25 @@ def test_a_registration_of_bad_data_can_still_be_recorded(server, monkeypatch):
     assert tags["guard.dataset.registration.verdict"] == "quarantine"
 
 
+def test_a_forged_verdict_is_no_run_tag_and_a_mark_stays(server, monkeypatch):
+    client, run = server.client(monkeypatch, server.acme)
+    true = input_tags(server.good, "training", {})
+    with pytest.raises(MlflowException, match="not what the registry says"):
+        client.log_batch(
+            run, tags=[RunTag(k, "warn" if k.endswith("verdict") else v) for k, v in true.items()]
+        )
+    with pytest.raises(MlflowException, match="without naming the version"):
+        client.set_tag(run, "guard.dataset.training.verdict", "allow")
+    with pytest.raises(MlflowException, match="without naming the version"):
+        client.create_run("0", tags={"guard.dataset.training.verdict": "allow"})
+    client.log_batch(run, tags=[RunTag(key, value) for key, value in true.items()])
+    client.set_tag(run, "guard.tainted_by", "acme/good@1")
+    for change in (lambda: client.delete_tag(run, "guard.tainted_by"), lambda: client.set_tag(run, MARK, "")):
+        with pytest.raises(MlflowException, match="only a platform admin"):
+            change()
+    assert client.get_run(run).data.tags.items() >= {**true, "guard.tainted_by": "acme/good@1"}.items()
+
+
 def test_reports_are_served_to_their_tenant_only(server):
     assert server.page("/guard/")[0] == 401
     status, index = server.page("/guard/", server.acme)
@@ -213,10 +233,10 @@ def test_the_rest_of_mlflow_is_as_it_was(server, monkeypatch):
 
 
 def test_the_app_is_offered_by_mlflows_command():
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("mlflow")), "server", "--help"], capture_output=True, text=True
-    )
-    assert "trainguard" in done.stdout
+    from click.testing import CliRunner
+    from mlflow.cli import cli
+
+    assert "trainguard" in CliRunner().invoke(cli, ["server", "--help"]).output
 
 
 @pytest.mark.parametrize(
