@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -41,18 +42,24 @@ def brief(exc: BaseException) -> str:
     return f"{place}: {message}" if place else message
 
 
-def compile_engine(bundle: Bundle, *, with_tests: bool = False) -> ThreadEngine:
+def compile_engine(bundle: Bundle) -> ThreadEngine:
     """A regorus engine holding ``bundle``, for the calling thread only. Raises UserError with its place."""
-    engine = ThreadEngine()
-    try:
-        for name, text in {**bundle.modules, **(bundle.tests if with_tests else {})}.items():
-            engine.add_policy(name, text)
+    engine = ThreadEngine(bundle.modules)
+    with compiling():
         engine.add_data_json(bundle.data_json)
-    except (KeyboardInterrupt, SystemExit):
+        engine.eval_query_as_json("1 == 1")  # regorus analyses rules at the first query: faults show here
+    return engine
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Turn what regorus says of a policy that does not compile into a UserError with its place."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as exc:  # PanicException is no Exception
         raise UserError(f"policy does not compile: {brief(exc)}") from exc
-    return engine
 
 
 def _value(engine: ThreadEngine, query: str) -> tuple[bool, Any]:
@@ -98,16 +105,7 @@ class EmbeddedEngine:
 
         Raises UserError naming file and line.
         """
-        engine = compile_engine(bundle)
-        engine.set_input_json("{}")
-        try:
-            # regorus analyses rules at the first query: ask now, so that a fault shows here
-            engine.eval_query_as_json("data.guard.config.tenants")
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as exc:
-            raise UserError(f"policy does not compile: {brief(exc)}") from exc
-        self._local.engine = engine
+        self._local.engine = compile_engine(bundle)
         self._local.bundle = bundle
         self._bundle = bundle
 
@@ -117,6 +115,7 @@ class EmbeddedEngine:
 
     def _answer(self, bundle: Bundle, path: str, input: Mapping[str, Any]) -> Answer:  # noqa: A002
         started = time.perf_counter_ns()
+        engine: Any = None
         try:
             query = "data." + ".".join(rule_path(path))
             text = input_json(input)
@@ -128,7 +127,8 @@ class EmbeddedEngine:
         except Unaskable as exc:
             return Answer(error=f"policy {path} cannot be asked: {exc}", revision=bundle.revision)
         except BaseException as exc:  # noqa: BLE001  # PanicException is no Exception
-            self._forget(bundle)  # a panic may leave the interpreter half way: start afresh
+            if engine is not None:
+                self._forget(engine)  # a panic may leave the interpreter half way: start afresh
             return Answer(
                 error=f"policy {path} failed: {brief(exc)}",
                 eval_ns=time.perf_counter_ns() - started,
@@ -137,14 +137,15 @@ class EmbeddedEngine:
         elapsed = time.perf_counter_ns() - started
         return Answer(value=value, defined=defined, eval_ns=elapsed, revision=bundle.revision)
 
-    def _forget(self, bundle: Bundle) -> None:  # noqa: ARG002  # this thread has one engine only
-        self._local.engine = None
+    def _forget(self, engine: Any) -> None:
+        engine.start_afresh()
 
     def _engine(self, bundle: Bundle) -> Any:
         local = self._local
         if getattr(local, "engine", None) is None or local.bundle is not bundle:
-            local.engine = compile_engine(bundle)
-            local.bundle = bundle
+            engine = ThreadEngine(bundle.modules)  # it compiled when it was activated
+            engine.add_data_json(bundle.data_json)
+            local.engine, local.bundle = engine, bundle
         return local.engine
 
     def health(self) -> Sequence[str]:

@@ -1,17 +1,24 @@
-"""A regorus engine that dies in the thread that made it.
+"""regorus engines of one bundle that die in the thread that made them.
 
 regorus may neither be used nor freed elsewhere. Python frees things wherever its collector happens to run,
 so an engine left over in a home that is no longer used would complain on stderr of some other thread, and
 leak. Here it waits in a list of its own thread, which that thread empties when it makes its next engine, or
 ends.
+
+A rule is asked in an engine that holds only the files it can reach (`reach`), made at the first question
+to its package. All engines of a bundle share its data, which regorus does not copy.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from guard_core.policy.reach import reachable
+
 _here = threading.local()
+_WHOLE = ""
 
 
 def _left_over() -> list[Any]:
@@ -22,40 +29,65 @@ def _left_over() -> list[Any]:
 
 
 class ThreadEngine:
-    """The part of ``regorus.Engine`` that policies need. Faults are RuntimeError or a PanicException."""
+    """The part of ``regorus.Engine`` that policies need. Faults are RuntimeError or a PanicException.
 
-    __slots__ = ("_engine", "_home")
+    ``modules`` are Rego texts by file name. Data is added before the first question.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_data", "_engines", "_home", "_input", "_modules")
+
+    def __init__(self, modules: Mapping[str, str]) -> None:
         import regorus
 
         self._home = _left_over()
         self._home.clear()
-        self._engine = regorus.Engine()
-
-    def add_policy(self, name: str, text: str) -> None:
-        """Parse one module."""
-        self._engine.add_policy(name, text)
+        self._modules = modules
+        self._data = regorus.Engine()
+        self._engines: dict[str, Any] = {}
+        self._input = "{}"
 
     def add_data_json(self, text: str) -> None:
         """Merge a JSON document into ``data``."""
-        self._engine.add_data_json(text)
+        self._data.add_data_json(text)
 
     def set_input_json(self, text: str) -> None:
         """Replace ``input``."""
-        self._engine.set_input_json(text)
+        self._input = text
 
     def eval_rule_as_json(self, path: str) -> str:
-        """Value of a rule as JSON text; ``"<undefined>"`` when it has none."""
-        found: str = self._engine.eval_rule_as_json(path)
+        """Value of a rule (``data.guard.t.decision``) as JSON text; ``"<undefined>"`` when it has none."""
+        package = path.removeprefix("data.").rpartition(".")[0]
+        engine = self._engines.get(package)
+        if engine is None:
+            names = reachable(self._modules, package)
+            engine = self._engine(package, names) if names else self._whole()
+        engine.set_input_json(self._input)
+        found: str = engine.eval_rule_as_json(path)
         return found
 
     def eval_query_as_json(self, query: str) -> str:
-        """OPA's result set of a query as JSON text."""
-        found: str = self._engine.eval_query_as_json(query)
+        """OPA's result set of a query as JSON text, asked of all modules together."""
+        engine = self._whole()
+        engine.set_input_json(self._input)
+        found: str = engine.eval_query_as_json(query)
         return found
 
+    def start_afresh(self) -> None:
+        """Give up every engine that has evaluated anything; the data, which none of them changed, stays."""
+        self._engines.clear()
+
+    def _whole(self) -> Any:
+        return self._engines.get(_WHOLE) or self._engine(_WHOLE, self._modules.keys())
+
+    def _engine(self, package: str, names: Collection[str]) -> Any:
+        engine = self._data.clone()
+        for name, text in self._modules.items():
+            if name in names:
+                engine.add_policy(name, text)
+        self._engines[package] = engine
+        return engine
+
     def __del__(self, here: threading.local = _here) -> None:  # bound early: globals may be gone at exit
-        engine = getattr(self, "_engine", None)
-        if engine is not None and getattr(here, "engines", None) is not self._home:
-            self._home.append(engine)
+        engines = getattr(self, "_engines", None)
+        if engines is not None and getattr(here, "engines", None) is not self._home:
+            self._home.append((self._data, engines))

@@ -43,28 +43,9 @@ queue := data.guard.config.quotas.queues[input.workload.queue]
 # Asked for every job: named in full, the caller's rules are evaluated alone; imported, their whole package is.
 deny contains reason if some reason in data.guard.lib.caller.deny
 
-deny contains {"rule": "workload-incomplete", "msg": msg} if {
-	not complete
-	msg := "the request does not describe the job (submission id, queue, requests, runtime environment, datasets)"
-}
-
-deny contains {"rule": "principal-kind", "msg": "a job may not submit jobs"} if input.principal.kind == "job"
-
-deny contains {"rule": "queue-unknown", "msg": msg} if {
-	not queue
-	msg := sprintf("queue %v is not in the policy data (quotas.yaml)", [queue_name])
-}
-
-deny contains {"rule": "tenant-mismatch", "msg": msg} if {
-	queue
-	not queue.tenant == input.principal.tenant
-	msg := sprintf("queue %v is not a queue of tenant %v", [queue_name, data.guard.lib.caller.name])
-}
-
-deny contains {"rule": "tenant-mismatch", "msg": msg} if {
-	is_string(input.workload.tenant)
-	input.workload.tenant != input.principal.tenant
-	msg := sprintf("the job says tenant %v, its credential says %v", [input.workload.tenant, data.guard.lib.caller.name])
+deny contains reason if {
+	not plain
+	some reason in request_problems
 }
 
 # METADATA
@@ -83,6 +64,7 @@ deny contains {"rule": "dataset-incomplete", "msg": "a declared dataset could no
 
 deny contains {"rule": "dataset-incomplete", "msg": msg} if {
 	is_array(input.workload.declared)
+	count(input.workload.declared) > count(datasets)
 	asked := count({ref | some ref in input.workload.declared})
 	known := count(datasets)
 	known < asked
@@ -102,46 +84,14 @@ deny contains reason if {
 # METADATA
 # title: Quota
 # description: A request that can never fit is denied; one that does not fit now waits.
-deny contains {"rule": "quota-unknown", "msg": msg, "resource": resource} if {
+deny contains reason if {
 	not roomy
-	some resource, amount in requests
-	amount > 0
-	not resource in judged
-	msg := sprintf("queue %v has no quota of %v", [queue_name, resource])
-}
-
-deny contains {"rule": "quota-mismatch", "msg": msg, "resource": resource} if {
-	not roomy
-	some resource, amount in requests
-	resource in judged
-	resources[resource].requested < amount
-	msg := sprintf("the quota snapshot counts less %v than the job requests", [resource])
+	some reason in quota_problems
 }
 
 deny contains {"rule": "quota-mismatch", "msg": msg} if {
 	not input.quota.queue == input.workload.queue
 	msg := "the quota snapshot is of another queue"
-}
-
-deny contains {"rule": "quota-never-fits", "msg": msg, "resource": resource} if {
-	not roomy
-	some resource, share in resources
-	not share.ever_fits == true
-	msg := sprintf(
-		"%v %v requested, but queue %v can have %v even when idle",
-		[show(share, "requested"), resource, queue_name, most(share)],
-	)
-}
-
-deny contains {"rule": "user-never-fits", "msg": msg, "resource": resource} if {
-	not roomy
-	some resource, share in resources
-	is_number(share.user_limit)
-	not share.user_ever_fits == true
-	msg := sprintf(
-		"%v %v requested, but a user may hold %v in queue %v",
-		[show(share, "requested"), resource, show(share, "user_limit"), queue_name],
-	)
 }
 
 deny contains {"rule": "queue-full", "msg": msg} if {
@@ -150,32 +100,14 @@ deny contains {"rule": "queue-full", "msg": msg} if {
 	msg := sprintf("%v jobs wait in queue %v, no more may", [show(input.quota, "pending"), queue_name])
 }
 
-hold contains {"rule": "user-busy", "msg": msg, "resource": resource} if {
+hold contains reason if {
 	not roomy
-	some resource, share in resources
-	is_number(share.user_limit)
-	share.user_ever_fits == true
-	not share.user_fits == true
-	msg := sprintf(
-		"%v %v requested, but a user may hold %v in queue %v and this one holds %v",
-		[show(share, "requested"), resource, show(share, "user_limit"), queue_name, show(share, "user_used")],
-	)
+	some reason in quota_waits
 }
 
 hold contains {"rule": "queue-on-hold", "msg": msg} if {
 	is_string(input.quota.hold)
 	msg := sprintf("queue %v is on hold: %v", [queue_name, input.quota.hold])
-}
-
-hold contains {"rule": "quota-busy", "msg": msg, "resource": resource} if {
-	not roomy
-	some resource, share in resources
-	share.ever_fits == true
-	not share.fits == true
-	msg := sprintf(
-		"%v %v requested, %v available now in queue %v",
-		[show(share, "requested"), resource, show(share, "available"), queue_name],
-	)
 }
 
 hold contains {"rule": "budget-spent", "msg": msg} if {
@@ -191,6 +123,93 @@ hold contains {"rule": "budget-spent", "msg": msg} if {
 
 hold contains {"rule": "pool-maintenance", "msg": input.quota.maintenance} if is_string(input.quota.maintenance)
 
+warn contains reason if {
+	some fact in datasets
+	is_object(fact)
+	some reason in facts.warnings(fact, data.guard.lib.caller.tier)
+}
+
+request_problems contains {"rule": "workload-incomplete", "msg": msg} if {
+	not complete
+	msg := "the request does not describe the job (submission id, queue, requests, runtime environment, datasets)"
+}
+
+request_problems contains {"rule": "principal-kind", "msg": msg} if {
+	input.principal.kind == "job"
+	msg := "a job may not submit jobs"
+}
+
+request_problems contains {"rule": "queue-unknown", "msg": msg} if {
+	not queue
+	msg := sprintf("queue %v is not in the policy data (quotas.yaml)", [queue_name])
+}
+
+request_problems contains {"rule": "tenant-mismatch", "msg": msg} if {
+	queue
+	not queue.tenant == input.principal.tenant
+	msg := sprintf("queue %v is not a queue of tenant %v", [queue_name, data.guard.lib.caller.name])
+}
+
+request_problems contains {"rule": "tenant-mismatch", "msg": msg} if {
+	is_string(input.workload.tenant)
+	input.workload.tenant != input.principal.tenant
+	msg := sprintf("the job says tenant %v, its credential says %v", [input.workload.tenant, data.guard.lib.caller.name])
+}
+
+quota_problems contains {"rule": "quota-unknown", "msg": msg, "resource": resource} if {
+	some resource, amount in requests
+	amount > 0
+	not resource in judged
+	msg := sprintf("queue %v has no quota of %v", [queue_name, resource])
+}
+
+quota_problems contains {"rule": "quota-mismatch", "msg": msg, "resource": resource} if {
+	some resource, amount in requests
+	resource in judged
+	resources[resource].requested < amount
+	msg := sprintf("the quota snapshot counts less %v than the job requests", [resource])
+}
+
+quota_problems contains {"rule": "quota-never-fits", "msg": msg, "resource": resource} if {
+	some resource, share in resources
+	not share.ever_fits == true
+	msg := sprintf(
+		"%v %v requested, but queue %v can have %v even when idle",
+		[show(share, "requested"), resource, queue_name, most(share)],
+	)
+}
+
+quota_problems contains {"rule": "user-never-fits", "msg": msg, "resource": resource} if {
+	some resource, share in resources
+	is_number(share.user_limit)
+	not share.user_ever_fits == true
+	msg := sprintf(
+		"%v %v requested, but a user may hold %v in queue %v",
+		[show(share, "requested"), resource, show(share, "user_limit"), queue_name],
+	)
+}
+
+quota_waits contains {"rule": "user-busy", "msg": msg, "resource": resource} if {
+	some resource, share in resources
+	is_number(share.user_limit)
+	share.user_ever_fits == true
+	not share.user_fits == true
+	msg := sprintf(
+		"%v %v requested, but a user may hold %v in queue %v and this one holds %v",
+		[show(share, "requested"), resource, show(share, "user_limit"), queue_name, show(share, "user_used")],
+	)
+}
+
+quota_waits contains {"rule": "quota-busy", "msg": msg, "resource": resource} if {
+	some resource, share in resources
+	share.ever_fits == true
+	not share.fits == true
+	msg := sprintf(
+		"%v %v requested, %v available now in queue %v",
+		[show(share, "requested"), resource, show(share, "available"), queue_name],
+	)
+}
+
 room_in_line if {
 	is_number(input.quota.pending)
 	is_number(input.quota.max_pending)
@@ -199,10 +218,12 @@ room_in_line if {
 
 room_in_line if input.quota.in_line == true
 
-warn contains reason if {
-	some fact in datasets
-	is_object(fact)
-	some reason in facts.warnings(fact, data.guard.lib.caller.tier)
+# The usual request, told apart first: none of the request's problems applies to it.
+plain if {
+	complete
+	input.principal.kind != "job"
+	queue.tenant == input.principal.tenant
+	not input.workload.tenant
 }
 
 complete if {
@@ -236,9 +257,7 @@ roomy if {
 		share.requested == requests[resource]
 		not share.user_limit
 	}
-}
-
-roomy if {
+} else if {
 	count(requests) == count(resources)
 	every resource, share in resources {
 		share.fits == true

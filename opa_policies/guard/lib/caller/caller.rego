@@ -24,60 +24,59 @@ default user := "?"
 
 user := input.principal.user if is_string(input.principal.user)
 
-tenant := data.guard.config.tenants[name]
+tenant := data.guard.config.tenants[input.principal.tenant] if is_string(input.principal.tenant)
 
 tier := data.guard.config.thresholds.tiers[tenant.tier]
 
 is_admin if "platform-admin" in input.principal.roles
 
-# Reasons to refuse the caller whatever it asks. Stated as "not good", so that a missing field refuses too.
-deny contains {"rule": "caller-unknown", "msg": "the request carries no complete principal"} if {
+# Reasons to refuse the caller whatever it asks; the usual caller, told apart first, is asked nothing more.
+deny contains reason if {
 	not sound
+	some reason in problems
+}
+
+# Stated as "not good", so that a missing field refuses too.
+problems contains {"rule": "caller-unknown", "msg": "the request carries no complete principal"} if {
 	not complete
 }
 
-deny contains {"rule": "tenant-unknown", "msg": msg} if {
-	not sound
+problems contains {"rule": "tenant-unknown", "msg": msg} if {
 	complete
 	not tenant
 	msg := sprintf("tenant %v is not in the policy data (tenants.yaml)", [name])
 }
 
-deny contains {"rule": "tenant-not-active", "msg": msg} if {
-	not sound
+problems contains {"rule": "tenant-not-active", "msg": msg} if {
 	complete
 	tenant.state != "active"
 	msg := sprintf("tenant %v is %v", [name, tenant.state])
 }
 
-deny contains {"rule": "tier-unknown", "msg": msg} if {
-	not sound
+problems contains {"rule": "tier-unknown", "msg": msg} if {
 	complete
 	tenant
 	not tier
 	msg := sprintf("tenant %v has no protection tier in the policy data (thresholds.yaml)", [name])
 }
 
-deny contains {"rule": "not-a-member", "msg": msg} if {
-	not sound
+problems contains {"rule": "not-a-member", "msg": msg} if {
 	complete
 	stranger(input.principal.kind, input.principal.user, tenant)
 	msg := sprintf("user %v is not a member of tenant %v", [user, name])
 }
 
-deny contains {"rule": "not-on-behalf", "msg": msg} if {
-	not sound
+problems contains {"rule": "not-on-behalf", "msg": msg} if {
 	complete
 	not own_or_admin
 	msg := sprintf("user %v may not act on behalf of tenant %v", [user, name])
 }
 
-deny contains {"rule": "clock-missing", "msg": "the request carries no time (now_ns)"} if {
-	not sound
+problems contains {"rule": "clock-missing", "msg": "the request carries no time (now_ns)"} if {
 	not timed
 }
 
-# The usual caller, told apart first: none of the rules above applies to it.
+# None of the problems applies to such a caller.
 sound if {
 	is_string(input.principal.tenant)
 	is_string(input.principal.user)
@@ -98,14 +97,13 @@ complete if {
 	input.principal.kind in {"local", "tenant", "job", "system"}
 }
 
-belongs(kind, _, _) if kind in {"local", "system"}
-
+# The usual ways first: a chain ends at the first that holds, several definitions are all tried.
 belongs(kind, member, of) if {
 	kind in {"tenant", "job"}
 	is_array(of.members[member])
-}
-
-belongs(kind, _, of) if {
+} else if {
+	kind in {"local", "system"}
+} else if {
 	kind in {"tenant", "job"}
 	not closed(of)
 }

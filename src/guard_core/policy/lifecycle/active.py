@@ -220,11 +220,13 @@ class ActivePolicies(EmbeddedEngine):
                 held=held,
             )
         for bundle in force.bundles:
-            data = force.data[bundle.revision]
-            if len(data) == 1:
-                self._built(bundle, data)
-            else:  # the threads that decide will take in the data themselves, in steps
+            if known is None or bundle.revision not in known.data:
                 require_compiles(bundle)
+            data = force.data[bundle.revision]
+            if (
+                len(data) == 1
+            ):  # of a larger one, the threads that decide take in the data themselves, in steps
+                self._built(bundle, data)
         return force
 
     # --- engines of this thread -----------------------------------------------------------------------
@@ -264,9 +266,6 @@ class ActivePolicies(EmbeddedEngine):
             self._built(bundle, self._force.data.get(bundle.revision) or slices(bundle))
             found = self._engines()[bundle.revision]
         return found
-
-    def _forget(self, bundle: Bundle) -> None:
-        self._engines().pop(bundle.revision, None)
 
     def _usable_here(self, force: InForce) -> InForce:
         """``force``, or what was before it while this thread still builds large engines in steps."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from guard_core.errors import UserError
 from guard_core.policy.bundle import Bundle
-from guard_core.policy.embedded import brief
+from guard_core.policy.embedded import compiling
 from guard_core.policy.lifecycle.bundle_archive import Documents
 from guard_core.policy.thread_engine import ThreadEngine
 
@@ -80,27 +80,18 @@ def _after_space(text: str, at: int) -> int:
 
 def require_compiles(bundle: Bundle) -> None:
     """Raise UserError when ``bundle``'s policies do not compile. Its data is left out: it is only JSON."""
-    for _ in building(bundle, ()):
-        pass
+    with compiling():
+        ThreadEngine(bundle.modules).eval_query_as_json("1 == 1")  # the first query analyses all rules
 
 
 def building(bundle: Bundle, data: tuple[str, ...]) -> Iterator[Any]:
     """Build an engine for the calling thread: yields None after each step, the engine at the end.
 
-    Raises UserError when the policy does not compile.
+    Raises UserError when the data cannot be taken in.
     """
-    engine = ThreadEngine()
-    try:
-        for name, text in bundle.modules.items():
-            engine.add_policy(name, text)
-        yield None
-        for document in data:
+    engine = ThreadEngine(bundle.modules)
+    for document in data:
+        with compiling():
             engine.add_data_json(document)
-            yield None
-        engine.set_input_json("{}")
-        engine.eval_query_as_json("1 == 1")  # regorus analyses rules at the first query: faults show here
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as exc:  # PanicException is no Exception
-        raise UserError(f"policy does not compile: {brief(exc)}") from exc
+        yield None
     yield engine

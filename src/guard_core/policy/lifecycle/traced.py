@@ -34,7 +34,7 @@ class TracedEngine(EmbeddedEngine):
         self._traced.clear_coverage_data()
         return self._traced
 
-    def _forget(self, bundle: Bundle) -> None:  # noqa: ARG002 - it holds one bundle for good
+    def _forget(self, engine: Any) -> None:  # noqa: ARG002 - it has but this one
         self._traced = None
 
     def came_by(self, places: Collection[tuple[str, int]]) -> bool:
