@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from guard_core.errors import UserError
 from guard_core.policy.bundle import load_bundle, shipped_policies
 from guard_core.policy.metadata import instead_of, package_notes
+from guard_core.policy.rego_ast import parse
 from guard_core.policy.samples import Sample, read_samples, run_samples
 
 SAMPLES = read_samples(shipped_policies())
@@ -51,6 +54,18 @@ def test_every_rule_is_annotated_where_it_stands() -> None:
     for file, text in modules.items():
         rules = set(re.findall(r'"rule": "([a-z0-9-]+)"', text)) - {"undecided"}
         assert rules <= told[file], file
+
+
+def test_every_rule_that_gives_reasons_says_what_it_is_about_and_which_article_it_serves() -> None:
+    for file, text in load_bundle(shipped_policies()).modules.items():
+        lines = text.splitlines()
+        for rule in parse(file, text).rules:
+            if rule.kind == "set" or rule.name in {"problem", "remark"}:
+                above = list(takewhile(lambda line: line.startswith("#"), reversed(lines[: rule.place[0] - 1])))
+                block = "\n".join(line[2:] for line in reversed(above)).rpartition("METADATA\n")[2]
+                notes = yaml.safe_load(block)
+                assert {"title", "description", "custom"} <= set(notes or ()), f"{file}:{rule.place[0]}"
+                assert notes["custom"]["article"] in {4, 5}, f"{file}:{rule.place[0]}"
 
 
 def test_a_sample_that_is_wrong_says_what_it_got(tmp_path: Path) -> None:

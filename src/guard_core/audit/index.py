@@ -101,7 +101,7 @@ def _row(value: dict[str, Any], segment: str, offset: int) -> DecisionRow:
         path=value["path"],
         tenant=principal.get("tenant", ""),
         user=principal.get("user", ""),
-        subject=value["subject"],
+        subject=value.get("subject", ""),  # a mask may have kept it off the disk
         allow="error" not in value and isinstance(result, dict) and result.get("allow") is True,
         undecidable="error" in value or not isinstance(result, dict),
         revision=value["bundles"]["guard"]["revision"],

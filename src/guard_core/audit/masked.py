@@ -1,7 +1,7 @@
 """What of a record may leave the home: ``guard/audit/mask`` is asked, and its answer applied.
 
-A field below ``input`` or ``result`` is removed (its JSON pointer is then in ``erased``) or its value
-replaced (``masked``), as OPA's decision-log masks do (``v1/plugins/logs/mask.go``). Three differences, all to
+A field below ``input`` or ``result``, or the record's own ``subject`` or ``requested_by``, is removed (its
+JSON pointer is then in ``erased``) or its value replaced (``masked``), as OPA's decision-log masks do (``v1/plugins/logs/mask.go``). Three differences, all to
 the safe side: pointers are resolved against the record as it was, so that removing element 0 does not make
 element 1 slip through; they are escaped by RFC 6901; and a replacement is never put where nothing was.
 
@@ -23,7 +23,9 @@ from guard_core.findings import Enforcement
 from guard_core.identity import Principal
 from guard_core.policy.decision import Decision, PolicyEngine
 
-PARTS = ("input", "result")
+PARTS = ("input", "result", "record")
+OF_THE_RECORD = ("subject", "requested_by")
+"""The record's own members that a mask may hide; the others say what kind of record it is, or prove it."""
 MASK_RULE = "guard/audit/mask/decision"
 NOBODY = Principal(tenant="", user="", roles=(), credential_id="", kind="system")
 """Who asked for a record that is no decision, as the mask policy sees it."""
@@ -33,7 +35,8 @@ NOBODY = Principal(tenant="", user="", roles=(), credential_id="", kind="system"
 class Mask:
     """One field to hide: removed, or with ``replacement`` replaced. ``keys`` are unescaped.
 
-    ``part`` is ``input`` (of a record that is no decision: its ``data``) or ``result``.
+    ``part`` is ``input`` (of a record that is no decision: its ``data``), ``result``, or ``record`` for one
+    of :data:`OF_THE_RECORD`.
     """
 
     keys: tuple[str, ...]
@@ -48,7 +51,12 @@ class Mask:
         if isinstance(value, Mapping) and set(value) - {"replace", "part"} == {"pointer"} != set(value):
             pointer, replacement, part = value["pointer"], value.get("replace"), value.get("part", "input")
             if isinstance(pointer, str) and isinstance(replacement, str | None) and part in PARTS:
-                return cls(_keys(pointer), replacement, part)
+                keys = _keys(pointer)
+                if part == "record" and (len(keys) > 1 or keys[0] not in OF_THE_RECORD):
+                    raise ValueError(
+                        f"{pointer!r} of a record is not masked, only /subject and /requested_by"
+                    )
+                return cls(keys, replacement, part)
         raise ValueError(f"{value!r} is neither a JSON pointer nor an object of pointer, replace and part")
 
     @property
@@ -69,7 +77,7 @@ def _is_index(key: str) -> bool:
 
 
 def masked(record: Mapping[str, Any], masks: Sequence[Mask]) -> dict[str, Any]:
-    """A copy of ``record`` with ``masks`` applied below its ``input`` and ``result``, or its ``data``.
+    """A copy of ``record`` with ``masks`` applied below its ``input`` and ``result``, its ``data``, and itself.
 
     Pointers that lead nowhere change nothing. ``record`` itself stays as it is.
     """
@@ -78,7 +86,9 @@ def masked(record: Mapping[str, Any], masks: Sequence[Mask]) -> dict[str, Any]:
     found = []
     for mask in masks:
         name = names.get(mask.part, "")
-        if name in record:
+        if mask.part == "record":
+            found += [mask] if mask.keys[0] in record else []
+        elif name in record:
             found += [replace(mask, keys=(name, *keys)) for keys in _meant(record[name], mask.keys)]
     copy = dict(record)
     done: dict[bool, list[str]] = {False: [], True: []}
@@ -87,6 +97,8 @@ def masked(record: Mapping[str, Any], masks: Sequence[Mask]) -> dict[str, Any]:
         if _apply(root, mask.keys, mask.replacement):
             pointer = "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in mask.keys)
             done[mask.replacement is not None].append(pointer)
+    for name in {mask.keys[0] for mask in found} - root.keys():
+        del copy[name]
     copy.update(root)
     for name, pointers in (("erased", done[False]), ("masked", done[True])):
         if pointers:

@@ -108,6 +108,39 @@ def test_the_words_of_every_reason_can_be_hidden_although_nobody_knows_its_place
     assert record["result"]["deny"][0]["msg"] == "user alice"
 
 
+def test_who_asked_and_about_what_can_be_hidden_and_nothing_else_of_the_record():
+    record = {"kind": "decision", "input": {}, "subject": "acme/digits@1", "requested_by": "acme/alice"}
+    masks = [
+        {"pointer": "/subject", "part": "record"},
+        {"pointer": "/requested_by", "part": "record", "replace": "(kept)"},
+    ]
+    kept = masked(record, [Mask.of(mask) for mask in masks])
+    assert kept == {
+        "kind": "decision", "input": {}, "requested_by": "(kept)",
+        "erased": ["/subject"], "masked": ["/requested_by"],
+    }  # fmt: skip
+    for pointer in ("/decision_id", "/subject/x", "/_prev"):
+        with pytest.raises(ValueError, match="only /subject and /requested_by"):
+            Mask.of({"pointer": pointer, "part": "record"})
+
+
+def test_who_asked_stays_off_the_disk_and_the_log_is_still_read(home, policies):
+    (policies / "data" / "masks.yaml").write_text(
+        'masks: [{decision: "*", pointer: /subject, part: record},'
+        ' {decision: "*", pointer: /requested_by, part: record}]'
+    )
+    with Home.open(load_settings(audit={"mask_on_write": True})) as strict:
+        decision = strict.decide(
+            "guard/dataset/use/decision", {"dataset": None, "purpose": "train", "workload": None},
+            principal=strict.principal(tenant="acme"), subject="acme/secret@1", enforcement=Enforcement.ENFORCED,
+        )  # fmt: skip
+        written = segments(strict.audit.directory)[-1].read_text()
+        assert decision.decision_id in written
+        assert "secret@1" not in written
+        assert "requested_by" not in strict.decision_record(decision.decision_id)
+    assert main(["audit", "verify"]) == 0
+
+
 def test_a_record_that_is_no_decision_has_no_answer_to_mask():
     record = {"kind": "dataset.read", "data": {"a": 1}, "result": {"a": 1}}
     assert masked(record, [Mask.of({"pointer": "/a", "part": "result"})]) == record

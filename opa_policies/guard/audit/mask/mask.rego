@@ -3,7 +3,8 @@
 # description: |
 #   The pointers of masks.yaml that concern this decision, as JSON pointers below `input` (OPA writes them
 #   /input/...), each to be removed, or an object {pointer, replace, part} to replace a field, or for one below
-#   `result`. Asked when a record is exported or shipped, and with audit.mask_on_write when it is written.
+#   `result` or of the `record` itself. Asked when a record is exported or shipped, and with
+#   audit.mask_on_write when it is written.
 #   Input: principal (who asked then), now_ns, decision (rule path; of another record, its kind).
 # custom:
 #   article: 4
@@ -22,36 +23,68 @@ default decision := {
 # entrypoint: true
 decision := {"allow": count(deny) == 0, "deny": deny, "warn": [], "mask": hidden}
 
+# METADATA
+# title: A decision is named
+# description: Without its name nobody knows which masks concern it, so nothing may leave.
+# custom:
+#   article: 4
 deny contains {"rule": "decision-missing", "msg": "the request does not say which decision"} if not named
 
+# METADATA
+# title: Fields of the question that are removed
+# description: By their JSON pointers (masks.yaml).
+# custom:
+#   article: 4
 hidden contains entry.pointer if {
 	some entry in concerned
 	not replaced(entry)
-	not answered(entry)
+	not elsewhere(entry)
 }
 
+# METADATA
+# title: Fields of the question that are replaced
+# description: By their JSON pointers (masks.yaml).
+# custom:
+#   article: 4
 hidden contains {"pointer": entry.pointer, "replace": entry.replace} if {
 	some entry in concerned
 	replaced(entry)
-	not answered(entry)
+	not elsewhere(entry)
 }
 
-hidden contains {"pointer": entry.pointer, "part": "result"} if {
+# METADATA
+# title: Fields of another part that are removed
+# description: |
+#   The answer, or the record's own members (masks.yaml, `part`).
+# custom:
+#   article: 4
+hidden contains {"pointer": entry.pointer, "part": entry.part} if {
 	some entry in concerned
 	not replaced(entry)
-	answered(entry)
+	elsewhere(entry)
 }
 
-hidden contains {"pointer": entry.pointer, "replace": entry.replace, "part": "result"} if {
+# METADATA
+# title: Fields of another part that are replaced
+# description: |
+#   The answer, or the record's own members (masks.yaml, `part`).
+# custom:
+#   article: 4
+hidden contains {"pointer": entry.pointer, "replace": entry.replace, "part": entry.part} if {
 	some entry in concerned
 	replaced(entry)
-	answered(entry)
+	elsewhere(entry)
 }
 
-answered(entry) if entry.part == "result"
+elsewhere(entry) if entry.part in {"result", "record"}
 
 replaced(entry) if is_string(entry.replace)
 
+# METADATA
+# title: Masks that concern this decision
+# description: Those of its rule path, and those of every decision.
+# custom:
+#   article: 4
 concerned contains entry if {
 	some entry in data.guard.config.masks.masks
 	entry.decision in {"*", name}

@@ -24,6 +24,14 @@ test_a_field_of_the_answer_may_be_hidden_too if {
 	}
 }
 
+test_who_asked_and_about_what_may_be_hidden_too if {
+	masked("guard/s/decision").mask == {
+		"/a",
+		{"pointer": "/requested_by", "replace": "(kept back)", "part": "record"},
+		{"pointer": "/subject", "part": "record"},
+	}
+}
+
 test_a_nameless_decision_is_refused_and_still_masked if {
 	masked(null).allow == false
 	masked(null).mask == {"/a"}

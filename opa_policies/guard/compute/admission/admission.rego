@@ -41,27 +41,50 @@ decision := {"allow": (count(deny) + count(hold)) == 0, "deny": deny, "hold": ho
 queue := data.guard.config.quotas.queues[input.workload.queue]
 
 # Asked for every job: named in full, the caller's rules are evaluated alone; imported, their whole package is.
+# METADATA
+# title: The caller
+# description: |
+#   Refused as for any question: incomplete, unknown, inactive or not a member.
+# custom:
+#   article: 4
 deny contains reason if some reason in data.guard.lib.caller.deny
 
+# METADATA
+# title: The request
+# description: What is wrong with the request itself; the usual one, told apart first, is asked nothing more.
+# custom:
+#   article: 4
 deny contains reason if {
 	not plain
 	some reason in request_problems
 }
 
 # METADATA
-# title: Datasets
+# title: Data the tenant may not use
 # description: A job is refused when it would be refused the data it declares.
+# custom:
+#   article: 4
 deny contains reason if {
 	some fact in datasets
 	is_object(fact)
 	some reason in facts.denials(fact, input.principal.tenant, "train", data.guard.lib.caller.tier)
 }
 
+# METADATA
+# title: Data that cannot be judged
+# description: A dataset fact that is no object says nothing, so it is refused.
+# custom:
+#   article: 4
 deny contains {"rule": "dataset-incomplete", "msg": "a declared dataset could not be judged"} if {
 	some fact in datasets
 	not is_object(fact)
 }
 
+# METADATA
+# title: Data without facts
+# description: Every declared dataset comes with a fact; one that is missing is not taken for clean.
+# custom:
+#   article: 4
 deny contains {"rule": "dataset-incomplete", "msg": msg} if {
 	is_array(input.workload.declared)
 	count(input.workload.declared) > count(datasets)
@@ -73,6 +96,9 @@ deny contains {"rule": "dataset-incomplete", "msg": msg} if {
 
 # METADATA
 # title: Runtime environment
+# description: Only what the tenant's protection tier allows; other fields run code outside the job.
+# custom:
+#   article: 4
 deny contains reason if {
 	some reason in runtime_env.denials(
 		input.workload.runtime_env_fields,
@@ -82,34 +108,61 @@ deny contains reason if {
 }
 
 # METADATA
-# title: Quota
-# description: A request that can never fit is denied; one that does not fit now waits.
+# title: Requests that can never fit
+# description: What is wrong with the request's amounts; a request with room is asked nothing more.
+# custom:
+#   article: 4
 deny contains reason if {
 	not roomy
 	some reason in quota_problems
 }
 
+# METADATA
+# title: A snapshot of the queue asked for
+# description: Amounts of another queue say nothing about this one.
+# custom:
+#   article: 4
 deny contains {"rule": "quota-mismatch", "msg": msg} if {
 	not input.quota.queue == input.workload.queue
 	msg := "the quota snapshot is of another queue"
 }
 
+# METADATA
+# title: Room in line
+# description: A queue takes only so many waiting jobs (max_pending in quotas.yaml).
+# custom:
+#   article: 4
 deny contains {"rule": "queue-full", "msg": msg} if {
 	is_number(input.quota.max_pending)
 	not room_in_line
 	msg := sprintf("%v jobs wait in queue %v, no more may", [show(input.quota, "pending"), queue_name])
 }
 
+# METADATA
+# title: Requests that do not fit now
+# description: They wait until the queue, or the user, has room again.
+# custom:
+#   article: 4
 hold contains reason if {
 	not roomy
 	some reason in quota_waits
 }
 
+# METADATA
+# title: Queues on hold
+# description: An incident holds the queue; its jobs wait until it is closed.
+# custom:
+#   article: 4
 hold contains {"rule": "queue-on-hold", "msg": msg} if {
 	is_string(input.quota.hold)
 	msg := sprintf("queue %v is on hold: %v", [queue_name, input.quota.hold])
 }
 
+# METADATA
+# title: Budgets
+# description: A queue that has used up its GPU-hours waits until enough of them are forgotten.
+# custom:
+#   article: 4
 hold contains {"rule": "budget-spent", "msg": msg} if {
 	is_object(input.quota.budget)
 	not input.quota.budget.fits == true
@@ -121,41 +174,83 @@ hold contains {"rule": "budget-spent", "msg": msg} if {
 	])
 }
 
+# METADATA
+# title: Maintenance
+# description: Jobs wait while every pool they could run on is under maintenance.
+# custom:
+#   article: 4
 hold contains {"rule": "pool-maintenance", "msg": input.quota.maintenance} if is_string(input.quota.maintenance)
 
+# METADATA
+# title: What to mind about the data
+# description: The reasons of the dataset, or of the findings, that do not refuse.
+# custom:
+#   article: 4
 warn contains reason if {
 	some fact in datasets
 	is_object(fact)
 	some reason in facts.warnings(fact, data.guard.lib.caller.tier)
 }
 
+# METADATA
+# title: The job is described
+# description: Everything the other rules read is there and of the right kind.
+# custom:
+#   article: 4
 request_problems contains {"rule": "workload-incomplete", "msg": msg} if {
 	not complete
 	msg := "the request does not describe the job (submission id, queue, requests, runtime environment, datasets)"
 }
 
+# METADATA
+# title: Jobs submit no jobs
+# description: A job's credential reads its data; it starts nothing, or a leaked one could.
+# custom:
+#   article: 4
 request_problems contains {"rule": "principal-kind", "msg": msg} if {
 	input.principal.kind == "job"
 	msg := "a job may not submit jobs"
 }
 
+# METADATA
+# title: The queue is known
+# description: |
+#   Reason given: queue … is not in the policy data (quotas.yaml).
+# custom:
+#   article: 4
 request_problems contains {"rule": "queue-unknown", "msg": msg} if {
 	not queue
 	msg := sprintf("queue %v is not in the policy data (quotas.yaml)", [queue_name])
 }
 
+# METADATA
+# title: The queue is the tenant's own
+# description: |
+#   Reason given: queue … is not a queue of tenant ….
+# custom:
+#   article: 4
 request_problems contains {"rule": "tenant-mismatch", "msg": msg} if {
 	queue
 	not queue.tenant == input.principal.tenant
 	msg := sprintf("queue %v is not a queue of tenant %v", [queue_name, data.guard.lib.caller.name])
 }
 
+# METADATA
+# title: The job names no other tenant
+# description: The tenant is the credential's; a request that claims another one is refused.
+# custom:
+#   article: 4
 request_problems contains {"rule": "tenant-mismatch", "msg": msg} if {
 	is_string(input.workload.tenant)
 	input.workload.tenant != input.principal.tenant
 	msg := sprintf("the job says tenant %v, its credential says %v", [input.workload.tenant, data.guard.lib.caller.name])
 }
 
+# METADATA
+# title: Resources without quota
+# description: What the queue has no quota of, it may not ask for.
+# custom:
+#   article: 4
 quota_problems contains {"rule": "quota-unknown", "msg": msg, "resource": resource} if {
 	some resource, amount in requests
 	amount > 0
@@ -163,6 +258,11 @@ quota_problems contains {"rule": "quota-unknown", "msg": msg, "resource": resour
 	msg := sprintf("queue %v has no quota of %v", [queue_name, resource])
 }
 
+# METADATA
+# title: Amounts counted in full
+# description: The snapshot counts what the job requests, so it cannot be admitted for less.
+# custom:
+#   article: 4
 quota_problems contains {"rule": "quota-mismatch", "msg": msg, "resource": resource} if {
 	some resource, amount in requests
 	resource in judged
@@ -170,6 +270,12 @@ quota_problems contains {"rule": "quota-mismatch", "msg": msg, "resource": resou
 	msg := sprintf("the quota snapshot counts less %v than the job requests", [resource])
 }
 
+# METADATA
+# title: More than the queue can ever have
+# description: |
+#   Reason given: … … requested, but queue … can have … even when idle.
+# custom:
+#   article: 4
 quota_problems contains {"rule": "quota-never-fits", "msg": msg, "resource": resource} if {
 	some resource, share in resources
 	not share.ever_fits == true
@@ -179,6 +285,12 @@ quota_problems contains {"rule": "quota-never-fits", "msg": msg, "resource": res
 	)
 }
 
+# METADATA
+# title: More than a user may ever hold
+# description: |
+#   Reason given: … … requested, but a user may hold … in queue ….
+# custom:
+#   article: 4
 quota_problems contains {"rule": "user-never-fits", "msg": msg, "resource": resource} if {
 	some resource, share in resources
 	is_number(share.user_limit)
@@ -189,6 +301,12 @@ quota_problems contains {"rule": "user-never-fits", "msg": msg, "resource": reso
 	)
 }
 
+# METADATA
+# title: More than the user may hold now
+# description: |
+#   Reason given: … … requested, but a user may hold … in queue … and this one holds ….
+# custom:
+#   article: 4
 quota_waits contains {"rule": "user-busy", "msg": msg, "resource": resource} if {
 	some resource, share in resources
 	is_number(share.user_limit)
@@ -200,6 +318,12 @@ quota_waits contains {"rule": "user-busy", "msg": msg, "resource": resource} if 
 	)
 }
 
+# METADATA
+# title: More than the queue has now
+# description: |
+#   Reason given: … … requested, … available now in queue ….
+# custom:
+#   article: 4
 quota_waits contains {"rule": "quota-busy", "msg": msg, "resource": resource} if {
 	some resource, share in resources
 	share.ever_fits == true
@@ -268,6 +392,11 @@ roomy if {
 	}
 }
 
+# METADATA
+# title: Resources of which the snapshot says everything
+# description: Whether it fits now, whether it ever can, and how much was asked.
+# custom:
+#   article: 4
 judged contains resource if {
 	some resource, share in resources
 	is_boolean(share.fits)

@@ -23,24 +23,58 @@ decision := {"allow": count(deny) == 0, "deny": deny, "warn": warn}
 
 operations := {"status", "list", "logs", "stop", "delete", "attach", "get-actor", "put-object", "get-object", "use"}
 
+# METADATA
+# title: The caller
+# description: |
+#   Refused as for any question: incomplete, unknown, inactive or not a member.
+# custom:
+#   article: 4
 deny contains reason if some reason in caller.deny
 
+# METADATA
+# title: The operation is known
+# description: |
+#   Reason given: the request does not say what is to be done.
+# custom:
+#   article: 4
 deny contains {"rule": "operation-unknown", "msg": "the request does not say what is to be done"} if not known
 
+# METADATA
+# title: The target is described
+# description: |
+#   Reason given: the request does not say what it concerns.
+# custom:
+#   article: 4
 deny contains {"rule": "target-incomplete", "msg": "the request does not say what it concerns"} if not complete
 
+# METADATA
+# title: Targets are the tenant's own
+# description: Jobs, their logs and their nodes are reached by their own tenant and by platform admins.
+# custom:
+#   article: 4
 deny contains {"rule": "target-foreign", "msg": msg} if {
 	complete
 	not reachable
 	msg := sprintf("%v %v belongs to another tenant than %v", [kind, id, caller.name])
 }
 
+# METADATA
+# title: Namespaces are the tenant's own
+# description: Named actors are found by namespace, so another tenant's namespace is another tenant's data.
+# custom:
+#   article: 4
 deny contains {"rule": "namespace-foreign", "msg": msg} if {
 	is_string(input.target.namespace)
 	not own_namespace
 	msg := sprintf("namespace %v is not one of tenant %v", [input.target.namespace, caller.name])
 }
 
+# METADATA
+# title: Platform admins are noted
+# description: |
+#   Reason given: a platform admin reaches … … of another tenant.
+# custom:
+#   article: 4
 warn contains {"rule": "admin-access", "msg": msg} if {
 	complete
 	not own

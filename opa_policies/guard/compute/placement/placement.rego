@@ -31,32 +31,71 @@ decision := {"allow": (count(deny) + count(hold)) == 0, "deny": deny, "hold": ho
 
 pool := data.guard.config.nodes.pools[input.node.pool]
 
+# METADATA
+# title: The caller
+# description: |
+#   Refused as for any question: incomplete, unknown, inactive or not a member.
+# custom:
+#   article: 4
 deny contains reason if some reason in caller.deny
 
+# METADATA
+# title: The node is described
+# description: |
+#   Reason given: the request does not describe the node.
+# custom:
+#   article: 4
 deny contains {"rule": "node-incomplete", "msg": "the request does not describe the node"} if not complete
 
+# METADATA
+# title: The pool is known
+# description: |
+#   Reason given: the node's pool is not in the policy data (nodes.yaml).
+# custom:
+#   article: 4
 deny contains {"rule": "pool-unknown", "msg": "the node's pool is not in the policy data (nodes.yaml)"} if {
 	complete
 	not pool
 }
 
+# METADATA
+# title: The pool takes the tenant
+# description: |
+#   Reason given: pool … is not for tenant ….
+# custom:
+#   article: 4
 deny contains {"rule": "pool-foreign", "msg": msg} if {
 	pool
 	not member
 	msg := sprintf("pool %v is not for tenant %v", [pool_name, caller.name])
 }
 
+# METADATA
+# title: The node takes jobs
+# description: A node that is cordoned, draining or lost runs nothing new.
+# custom:
+#   article: 4
 deny contains {"rule": "node-not-ready", "msg": "the node takes no jobs"} if {
 	complete
 	not input.node.state == "ready"
 }
 
+# METADATA
+# title: Labels are the pool's
+# description: A node without its pool's labels is not what the pool's tenants were promised.
+# custom:
+#   article: 4
 deny contains {"rule": "label-mismatch", "msg": msg, "label": label} if {
 	some label, value in pool.labels
 	not labelled(label, value)
 	msg := sprintf("nodes of pool %v carry the label %v=%v", [pool_name, label, value])
 }
 
+# METADATA
+# title: Maintenance
+# description: Nothing starts on a pool during its maintenance window (calendars.yaml).
+# custom:
+#   article: 4
 hold contains {"rule": "pool-maintenance", "msg": msg} if {
 	pool_name in calendar.pools_under_maintenance
 	msg := sprintf("pool %v is under maintenance", [pool_name])

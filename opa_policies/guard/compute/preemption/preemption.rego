@@ -34,56 +34,131 @@ loser := data.guard.config.quotas.queues[input.victim.queue]
 
 winner := data.guard.config.quotas.queues[input.beneficiary.queue]
 
+# METADATA
+# title: The caller
+# description: |
+#   Refused as for any question: incomplete, unknown, inactive or not a member.
+# custom:
+#   article: 4
 deny contains reason if some reason in caller.deny
 
+# METADATA
+# title: Both jobs are described
+# description: |
+#   Reason given: the request does not describe both jobs.
+# custom:
+#   article: 4
 deny contains {"rule": "preemption-incomplete", "msg": "the request does not describe both jobs"} if not complete
 
+# METADATA
+# title: The cause is known
+# description: |
+#   Reason given: the cause is none of reclaim, priority, lowered_quota, fair_share.
+# custom:
+#   article: 4
 deny contains {"rule": "cause-unknown", "msg": "the cause is none of reclaim, priority, lowered_quota, fair_share"} if {
 	not known_cause
 }
 
+# METADATA
+# title: The queue that gives is known
+# description: |
+#   Reason given: the queue of the job that goes is not in quotas.yaml.
+# custom:
+#   article: 4
 deny contains {"rule": "queue-unknown", "msg": "the queue of the job that goes is not in quotas.yaml"} if not loser
 
+# METADATA
+# title: The queue that takes is known
+# description: |
+#   Reason given: the queue that needs the room is not in quotas.yaml.
+# custom:
+#   article: 4
 deny contains {"rule": "queue-unknown", "msg": "the queue that needs the room is not in quotas.yaml"} if {
 	taken
 	not winner
 }
 
+# METADATA
+# title: Room is asked for one's own job
+# description: |
+#   Reason given: the room is asked for another tenant's job.
+# custom:
+#   article: 4
 deny contains {"rule": "tenant-mismatch", "msg": "the room is asked for another tenant's job"} if {
 	taken
 	not own
 }
 
+# METADATA
+# title: Reclaim is switched on
+# description: A queue takes back lent quota only where its preemption says so (quotas.yaml).
+# custom:
+#   article: 4
 deny contains {"rule": "reclaim-off", "msg": "this queue takes nothing back from its cohort"} if {
 	input.cause == "reclaim"
 	not reclaims
 }
 
+# METADATA
+# title: Fair share is switched on
+# description: Borrowers take from each other only where fair share says so (quotas.yaml).
+# custom:
+#   article: 4
 deny contains {"rule": "shares-off", "msg": "borrowers take nothing from each other here"} if {
 	input.cause == "fair_share"
 	not data.guard.config.quotas.fair_share.preempt == true
 }
 
+# METADATA
+# title: Priority is switched on
+# description: A queue ends jobs for more important ones only where its preemption says so (quotas.yaml).
+# custom:
+#   article: 4
 deny contains {"rule": "priority-off", "msg": "priorities end nothing in this queue"} if {
 	input.cause == "priority"
 	not winner.preemption.within_queue == "lower_priority"
 }
 
+# METADATA
+# title: The job that goes is less important
+# description: |
+#   Reason given: the job that goes has no lower priority.
+# custom:
+#   article: 4
 deny contains {"rule": "priority-too-low", "msg": "the job that goes has no lower priority"} if {
 	needs_priority
 	not lower_ranked
 }
 
+# METADATA
+# title: Reclaim stays within the cohort
+# description: |
+#   Reason given: the two queues are in no common cohort.
+# custom:
+#   article: 4
 deny contains {"rule": "other-cohort", "msg": "the two queues are in no common cohort"} if {
 	input.cause in {"reclaim", "fair_share"}
 	not same_tree
 }
 
+# METADATA
+# title: Priority stays within the queue
+# description: |
+#   Reason given: the two jobs are not in one queue.
+# custom:
+#   article: 4
 deny contains {"rule": "other-cohort", "msg": "the two jobs are not in one queue"} if {
 	input.cause == "priority"
 	not same_queue
 }
 
+# METADATA
+# title: Lowered quotas end jobs where the queue says so
+# description: |
+#   Reason given: a lowered quota lets this queue's jobs run on.
+# custom:
+#   article: 4
 deny contains {"rule": "lowered-keeps", "msg": "a lowered quota lets this queue's jobs run on"} if {
 	input.cause == "lowered_quota"
 	not loser.preemption.lowered_quota == "preempt"

@@ -22,21 +22,54 @@ default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no r
 # entrypoint: true
 decision := {"allow": count(deny) == 0, "deny": deny, "warn": []}
 
+# METADATA
+# title: The caller
+# description: |
+#   Refused as for any question: incomplete, unknown, inactive or not a member.
+# custom:
+#   article: 4
 deny contains reason if some reason in caller.deny
 
+# METADATA
+# title: The task is described
+# description: |
+#   Reason given: the request does not describe the task.
+# custom:
+#   article: 4
 deny contains {"rule": "task-incomplete", "msg": "the request does not describe the task"} if not complete
 
+# METADATA
+# title: The job is the tenant's own
+# description: |
+#   Reason given: the job is another tenant's.
+# custom:
+#   article: 4
 deny contains {"rule": "tenant-mismatch", "msg": "the job is another tenant's"} if {
 	not input.workload.tenant == input.principal.tenant
 }
 
+# METADATA
+# title: The job has been admitted
+# description: Tasks run for jobs that admission let in, and for no others.
+# custom:
+#   article: 4
 deny contains {"rule": "job-not-admitted", "msg": "the job has not been admitted"} if not admitted
 
+# METADATA
+# title: Runtime environment
+# description: A task or actor brings its own; it is judged as the job's was.
+# custom:
+#   article: 4
 deny contains reason if {
 	is_array(input.task.runtime_env_fields)
 	some reason in runtime_env.denials(input.task.runtime_env_fields, caller.tier, caller.name)
 }
 
+# METADATA
+# title: Within the reservation
+# description: All tasks of a job together stay within what it was admitted for.
+# custom:
+#   article: 4
 deny contains {"rule": "request-over-reservation", "msg": msg, "resource": resource} if {
 	some resource, amount in requests
 	is_number(amount)

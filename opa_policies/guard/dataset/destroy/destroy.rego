@@ -35,22 +35,62 @@ config := data.guard.config.approvers
 
 operation := config.operations["dataset-destroy"]
 
+# METADATA
+# title: The caller
+# description: |
+#   Refused as for any question: incomplete, unknown, inactive or not a member.
+# custom:
+#   article: 5
 deny contains reason if some reason in caller.deny
 
+# METADATA
+# title: The dataset exists
+# description: |
+#   Reason given: there is no such dataset.
+# custom:
+#   article: 5
 deny contains {"rule": "dataset-missing", "msg": "there is no such dataset"} if not input.dataset.exists == true
 
+# METADATA
+# title: The dataset is the tenant's own
+# description: |
+#   Reason given: dataset … is destroyed by its own tenant only.
+# custom:
+#   article: 5
 deny contains {"rule": "dataset-not-own", "msg": msg, "dataset": facts.name(input.dataset)} if {
 	is_object(input.dataset)
 	not own
 	msg := sprintf("dataset %v is destroyed by its own tenant only", [facts.name(input.dataset)])
 }
 
+# METADATA
+# title: The name is repeated
+# description: Whoever destroys types the reference, so that nothing goes by mistake.
+# custom:
+#   article: 5
 deny contains {"rule": "not-confirmed", "msg": "the confirmation is not the dataset's reference"} if not confirmed
 
+# METADATA
+# title: Nothing depends on it
+# description: |
+#   Reason given: jobs or datasets depend on it.
+# custom:
+#   article: 5
 deny contains {"rule": "dataset-in-use", "msg": "jobs or datasets depend on it"} if not input.in_use == 0
 
+# METADATA
+# title: No hold forbids it
+# description: A legal hold (holds.yaml) keeps evidence; an unknown one counts as a hold.
+# custom:
+#   article: 5
 deny contains {"rule": "dataset-held", "msg": "a hold forbids destroying it"} if not input.legal_hold == false
 
+# METADATA
+# title: Enough people approve
+# description: |
+#   Destruction is a high-risk operation: people with an approver's role decide with the caller.
+# custom:
+#   article: 5
 deny contains {"rule": "approvals-missing", "msg": msg} if {
 	given := count(people)
 	given < needed

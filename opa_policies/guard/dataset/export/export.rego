@@ -33,29 +33,69 @@ config := data.guard.config.approvers
 
 operation := config.operations["dataset-export"]
 
+# METADATA
+# title: The caller
+# description: |
+#   Refused as for any question: incomplete, unknown, inactive or not a member.
+# custom:
+#   article: 5
 deny contains reason if some reason in caller.deny
 
+# METADATA
+# title: The dataset is named
+# description: |
+#   Reason given: the request does not say which dataset.
+# custom:
+#   article: 5
 deny contains {"rule": "dataset-incomplete", "msg": "the request does not say which dataset"} if {
 	caller.tier
 	not denials
 }
 
+# METADATA
+# title: The dataset may be used
+# description: The reasons why the dataset may not be used, or the action not be taken.
+# custom:
+#   article: 5
 deny contains reason if some reason in denials
 
+# METADATA
+# title: The dataset is the tenant's own
+# description: |
+#   Reason given: dataset … is exported by its own tenant only.
+# custom:
+#   article: 5
 deny contains {"rule": "dataset-not-own", "msg": msg, "dataset": facts.name(input.dataset)} if {
 	is_object(input.dataset)
 	not own
 	msg := sprintf("dataset %v is exported by its own tenant only", [facts.name(input.dataset)])
 }
 
+# METADATA
+# title: The destination is named
+# description: |
+#   Reason given: the request does not say where the data goes.
+# custom:
+#   article: 5
 deny contains {"rule": "destination-missing", "msg": "the request does not say where the data goes"} if not destination
 
+# METADATA
+# title: Enough people approve
+# description: |
+#   Export is a high-risk operation: people with an approver's role decide with the caller.
+# custom:
+#   article: 5
 deny contains {"rule": "approvals-missing", "msg": msg} if {
 	given := count(people)
 	given < needed
 	msg := sprintf("exporting needs %v approvals, %v given", [needed, given])
 }
 
+# METADATA
+# title: Outside working hours
+# description: Exports at night or on a holiday are allowed and noted (calendars.yaml).
+# custom:
+#   article: 5
 warn contains {"rule": "outside-working-hours", "msg": "exported outside working hours"} if not calendar.working
 
 denials := facts.denials(input.dataset, input.principal.tenant, "export", caller.tier) if is_object(input.dataset)

@@ -29,42 +29,89 @@ default decision := {
 # entrypoint: true
 decision := {"allow": count(deny) == 0, "verdict": verdict, "deny": deny, "warn": warn}
 
+# METADATA
+# title: The caller
+# description: |
+#   Refused as for any question: incomplete, unknown, inactive or not a member.
+# custom:
+#   article: 4
 deny contains reason if some reason in caller.deny
 
+# METADATA
+# title: The dataset is described
+# description: |
+#   Reason given: the request does not describe the dataset (tenant, name, rows, columns) and its findings.
+# custom:
+#   article: 4
 deny contains {"rule": "dataset-incomplete", "msg": msg} if {
 	not complete
 	msg := "the request does not describe the dataset (tenant, name, rows, columns) and its findings"
 }
 
+# METADATA
+# title: The dataset is the tenant's own
+# description: |
+#   Reason given: a dataset is recorded for its own tenant … only.
+# custom:
+#   article: 4
 deny contains {"rule": "tenant-mismatch", "msg": msg} if {
 	not input.dataset.tenant == input.principal.tenant
 	msg := sprintf("a dataset is recorded for its own tenant %v only", [caller.name])
 }
 
+# METADATA
+# title: The dataset holds rows
+# description: |
+#   Reason given: dataset … has no rows.
+# custom:
+#   article: 4
 deny contains {"rule": "dataset-empty", "msg": msg} if {
 	input.dataset.rows == 0
 	is_string(input.dataset.name)
 	msg := sprintf("dataset %v has no rows", [input.dataset.name])
 }
 
+# METADATA
+# title: A trusted version where the tier requires one
+# description: Poisoning is judged beside a trusted version; the tier says whether that is a must.
+# custom:
+#   article: 4
 deny contains {"rule": "baseline-required", "msg": msg} if {
 	caller.tier.registration.baseline == "required"
 	not input.baseline.present == true
 	msg := "this protection tier records a dataset only beside a trusted version (--trusted)"
 }
 
+# METADATA
+# title: A trusted version where the tier recommends one
+# description: |
+#   Reason given: no trusted version was given, so poisoning is judged without a reference (--trusted).
+# custom:
+#   article: 4
 warn contains {"rule": "baseline-missing", "msg": msg} if {
 	caller.tier.registration.baseline == "warn"
 	not input.baseline.present == true
 	msg := "no trusted version was given, so poisoning is judged without a reference (--trusted)"
 }
 
+# METADATA
+# title: Findings that count
+# description: |
+#   Reason given: …: a … finding.
+# custom:
+#   article: 4
 warn contains {"rule": rule_id, "msg": msg, "severity": weight} if {
 	some rule_id, weight in weights
 	weight in {"critical", "warning"}
 	msg := sprintf("%v: a %v finding", [rule_id, weight])
 }
 
+# METADATA
+# title: Findings that two people have waived
+# description: |
+#   Reason given: …: waived by … until …: ….
+# custom:
+#   article: 4
 warn contains {"rule": waiver.rule_id, "msg": msg, "severity": "waived"} if {
 	some waiver in waivers
 	waiver.rule_id in rule_ids
@@ -105,6 +152,11 @@ weights[rule_id] := "warning" if {
 	weight_of(finding) == "warning"
 }
 
+# METADATA
+# title: Rules with findings
+# description: Of the checks that found something.
+# custom:
+#   article: 4
 rule_ids contains finding.rule_id if some finding in findings
 
 any_critical(rule_id) if {
@@ -169,6 +221,11 @@ waived(rule_id) if {
 }
 
 # Waivers in force for this dataset. The author of a waiver is not its approver.
+# METADATA
+# title: Waivers in force
+# description: Of this dataset, by one person, approved by another, not yet expired (waivers.yaml).
+# custom:
+#   article: 4
 waivers contains waiver if {
 	some waiver in data.guard.config.waivers.waivers
 	waiver.tenant == input.dataset.tenant

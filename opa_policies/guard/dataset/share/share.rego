@@ -31,29 +31,69 @@ config := data.guard.config.approvers
 
 operation := config.operations["dataset-share"]
 
+# METADATA
+# title: The caller
+# description: |
+#   Refused as for any question: incomplete, unknown, inactive or not a member.
+# custom:
+#   article: 5
 deny contains reason if some reason in caller.deny
 
+# METADATA
+# title: The dataset is named
+# description: |
+#   Reason given: the request does not say which dataset.
+# custom:
+#   article: 5
 deny contains {"rule": "dataset-incomplete", "msg": "the request does not say which dataset"} if {
 	caller.tier
 	not denials
 }
 
+# METADATA
+# title: The dataset may be used
+# description: The reasons why the dataset may not be used, or the action not be taken.
+# custom:
+#   article: 5
 deny contains reason if some reason in denials
 
+# METADATA
+# title: The dataset is the tenant's own
+# description: |
+#   Reason given: dataset … is shared by its own tenant only.
+# custom:
+#   article: 5
 deny contains {"rule": "dataset-not-own", "msg": msg, "dataset": facts.name(input.dataset)} if {
 	is_object(input.dataset)
 	not own
 	msg := sprintf("dataset %v is shared by its own tenant only", [facts.name(input.dataset)])
 }
 
+# METADATA
+# title: The receiver is another, active tenant
+# description: |
+#   Reason given: a dataset is shared with another, active tenant.
+# custom:
+#   article: 5
 deny contains {"rule": "receiver-unknown", "msg": "a dataset is shared with another, active tenant"} if not receiver
 
+# METADATA
+# title: Enough people approve
+# description: |
+#   Sharing across tenants is a high-risk operation: people with an approver's role decide with the caller.
+# custom:
+#   article: 5
 deny contains {"rule": "approvals-missing", "msg": msg} if {
 	given := count(people)
 	given < needed
 	msg := sprintf("sharing needs %v approvals, %v given", [needed, given])
 }
 
+# METADATA
+# title: What to mind about the data
+# description: The reasons of the dataset, or of the findings, that do not refuse.
+# custom:
+#   article: 5
 warn contains reason if {
 	is_object(input.dataset)
 	some reason in facts.warnings(input.dataset, caller.tier)

@@ -22,20 +22,48 @@ default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no r
 decision := {"allow": count(deny) == 0, "deny": deny, "warn": warn}
 
 # Asked at every read: named in full, the caller's rules are evaluated alone; imported, their whole package is.
+# METADATA
+# title: The caller
+# description: |
+#   Refused as for any question: incomplete, unknown, inactive or not a member.
+# custom:
+#   article: 4
 deny contains reason if some reason in data.guard.lib.caller.deny
 
+# METADATA
+# title: The purpose is known
+# description: |
+#   Reason given: the purpose must be train, evaluate, export or inspect.
+# custom:
+#   article: 4
 deny contains {"rule": "purpose-unknown", "msg": msg} if {
 	not known_purpose
 	msg := "the purpose must be train, evaluate, export or inspect"
 }
 
+# METADATA
+# title: The dataset is named
+# description: |
+#   Reason given: the request does not say which dataset.
+# custom:
+#   article: 4
 deny contains {"rule": "dataset-incomplete", "msg": "the request does not say which dataset"} if {
 	data.guard.lib.caller.tier
 	not denials
 }
 
+# METADATA
+# title: The dataset may be used
+# description: The reasons why the dataset may not be used, or the action not be taken.
+# custom:
+#   article: 4
 deny contains reason if some reason in denials
 
+# METADATA
+# title: Jobs read what they declared
+# description: A job's credential opens the data it was admitted for, and no other.
+# custom:
+#   article: 4
 deny contains {"rule": "dataset-undeclared", "msg": msg, "dataset": facts.name(input.dataset)} if {
 	input.principal.kind == "job"
 	is_object(input.dataset)
@@ -43,6 +71,12 @@ deny contains {"rule": "dataset-undeclared", "msg": msg, "dataset": facts.name(i
 	msg := sprintf("job %v did not declare dataset %v", [job, facts.name(input.dataset)])
 }
 
+# METADATA
+# title: The credential is the job's own
+# description: |
+#   Reason given: the credential is for job …, not for ….
+# custom:
+#   article: 4
 deny contains {"rule": "workload-mismatch", "msg": msg} if {
 	input.principal.kind == "job"
 	is_string(input.workload)
@@ -50,6 +84,11 @@ deny contains {"rule": "workload-mismatch", "msg": msg} if {
 	msg := sprintf("the credential is for job %v, not for %v", [job, input.workload])
 }
 
+# METADATA
+# title: What to mind about the data
+# description: The reasons of the dataset, or of the findings, that do not refuse.
+# custom:
+#   article: 4
 warn contains reason if {
 	is_object(input.dataset)
 	some reason in facts.warnings(input.dataset, data.guard.lib.caller.tier)

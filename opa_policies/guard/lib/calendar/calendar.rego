@@ -26,12 +26,24 @@ holiday if {
 }
 
 # Freezes in force, by title.
+# METADATA
+# title: Freezes in force
+# description: |
+#   By title (calendars.yaml): while one lasts, policy does not change.
+# custom:
+#   article: 5
 freezes contains period.title if {
 	is_number(input.now_ns)
 	some period in config.freezes
 	covers(period, input.now_ns)
 }
 
+# METADATA
+# title: Pools under maintenance
+# description: |
+#   By name (calendars.yaml): nothing starts on them now.
+# custom:
+#   article: 5
 pools_under_maintenance contains pool if {
 	is_number(input.now_ns)
 	some period in config.maintenance

@@ -31,28 +31,57 @@ tier := data.guard.config.thresholds.tiers[tenant.tier]
 is_admin if "platform-admin" in input.principal.roles
 
 # Reasons to refuse the caller whatever it asks; the usual caller, told apart first, is asked nothing more.
+# METADATA
+# title: Reasons to refuse the caller
+# description: Whatever is asked. The usual caller, told apart first, is asked nothing more.
+# custom:
+#   article: 4
 deny contains reason if {
 	not sound
 	some reason in problems
 }
 
 # Stated as "not good", so that a missing field refuses too.
+# METADATA
+# title: The principal is complete
+# description: |
+#   Stated as "not good", as all of these are, so that a missing field refuses too.
+# custom:
+#   article: 4
 problems contains {"rule": "caller-unknown", "msg": "the request carries no complete principal"} if {
 	not complete
 }
 
+# METADATA
+# title: The tenant is known
+# description: |
+#   Reason given: tenant … is not in the policy data (tenants.yaml).
+# custom:
+#   article: 4
 problems contains {"rule": "tenant-unknown", "msg": msg} if {
 	complete
 	not tenant
 	msg := sprintf("tenant %v is not in the policy data (tenants.yaml)", [name])
 }
 
+# METADATA
+# title: The tenant is active
+# description: |
+#   Reason given: tenant … is ….
+# custom:
+#   article: 4
 problems contains {"rule": "tenant-not-active", "msg": msg} if {
 	complete
 	tenant.state != "active"
 	msg := sprintf("tenant %v is %v", [name, tenant.state])
 }
 
+# METADATA
+# title: The tenant's tier is known
+# description: |
+#   Reason given: tenant … has no protection tier in the policy data (thresholds.yaml).
+# custom:
+#   article: 4
 problems contains {"rule": "tier-unknown", "msg": msg} if {
 	complete
 	tenant
@@ -60,18 +89,34 @@ problems contains {"rule": "tier-unknown", "msg": msg} if {
 	msg := sprintf("tenant %v has no protection tier in the policy data (thresholds.yaml)", [name])
 }
 
+# METADATA
+# title: The user is a member
+# description: Where the tenant lists its members (tenants.yaml), nobody else acts for it.
+# custom:
+#   article: 4
 problems contains {"rule": "not-a-member", "msg": msg} if {
 	complete
 	stranger(input.principal.kind, input.principal.user, tenant)
 	msg := sprintf("user %v is not a member of tenant %v", [user, name])
 }
 
+# METADATA
+# title: Nobody acts for another tenant
+# description: But a platform admin, who says so in the request.
+# custom:
+#   article: 4
 problems contains {"rule": "not-on-behalf", "msg": msg} if {
 	complete
 	not own_or_admin
 	msg := sprintf("user %v may not act on behalf of tenant %v", [user, name])
 }
 
+# METADATA
+# title: The time is given
+# description: |
+#   Reason given: the request carries no time (now_ns).
+# custom:
+#   article: 4
 problems contains {"rule": "clock-missing", "msg": "the request carries no time (now_ns)"} if {
 	not timed
 }

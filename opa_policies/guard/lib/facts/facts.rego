@@ -67,23 +67,46 @@ name(fact) := "(a dataset without a reference)" if not named(fact)
 
 named(fact) if is_string(fact.ref)
 
+# METADATA
+# title: The dataset is registered
+# description: |
+#   Reason given: dataset … is not registered.
+# custom:
+#   article: 4
 problem("dataset-missing", fact, _, _, _) := msg if {
 	not present(fact)
 	msg := sprintf("dataset %v is not registered", [name(fact)])
 }
 
+# METADATA
+# title: The dataset is the tenant's, or shared with it
+# description: |
+#   Reason given: dataset … belongs to another tenant and is not shared with ….
+# custom:
+#   article: 4
 problem("dataset-foreign", fact, tenant, _, _) := msg if {
 	present(fact)
 	not shared(fact, tenant)
 	msg := sprintf("dataset %v belongs to another tenant and is not shared with %v", [name(fact), tenant])
 }
 
+# METADATA
+# title: The data is what was registered
+# description: |
+#   Reason given: dataset … no longer matches what was registered.
+# custom:
+#   article: 4
 problem("dataset-tampered", fact, _, _, _) := msg if {
 	present(fact)
 	not intact(fact)
 	msg := sprintf("dataset %v no longer matches what was registered", [name(fact)])
 }
 
+# METADATA
+# title: The record is signed
+# description: Where the tier lets unsigned records pass, this is a remark only.
+# custom:
+#   article: 4
 problem("dataset-unsigned", fact, _, _, tier) := msg if {
 	present(fact)
 	not signed(fact)
@@ -91,6 +114,12 @@ problem("dataset-unsigned", fact, _, _, tier) := msg if {
 	msg := sprintf("dataset %v has no valid signature", [name(fact)])
 }
 
+# METADATA
+# title: The signer may sign for the tenant
+# description: |
+#   Reason given: dataset … is signed by a key that may not sign for its tenant.
+# custom:
+#   article: 4
 problem("dataset-signer", fact, _, _, _) := msg if {
 	present(fact)
 	signed(fact)
@@ -98,12 +127,23 @@ problem("dataset-signer", fact, _, _, _) := msg if {
 	msg := sprintf("dataset %v is signed by a key that may not sign for its tenant", [name(fact)])
 }
 
+# METADATA
+# title: The dataset was not refused
+# description: |
+#   Reason given: dataset … was refused when it was registered.
+# custom:
+#   article: 4
 problem("dataset-denied", fact, _, _, _) := msg if {
 	present(fact)
 	verdict(fact) == "deny"
 	msg := sprintf("dataset %v was refused when it was registered", [name(fact)])
 }
 
+# METADATA
+# title: The dataset is not quarantined
+# description: Looking at it is allowed, and training where two people have waived what was found.
+# custom:
+#   article: 4
 problem("dataset-quarantined", fact, _, purpose, _) := msg if {
 	present(fact)
 	verdict(fact) == "quarantine"
@@ -112,12 +152,23 @@ problem("dataset-quarantined", fact, _, purpose, _) := msg if {
 	msg := sprintf("dataset %v is quarantined: see its findings with trainguard dataset show", [name(fact)])
 }
 
+# METADATA
+# title: The dataset has a verdict
+# description: |
+#   Reason given: dataset … has no verdict.
+# custom:
+#   article: 4
 problem("dataset-unchecked", fact, _, _, _) := msg if {
 	present(fact)
 	not judged(fact)
 	msg := sprintf("dataset %v has no verdict", [name(fact)])
 }
 
+# METADATA
+# title: The dataset has no warnings
+# description: Where the tier accepts warnings, this is a remark only.
+# custom:
+#   article: 4
 problem("dataset-warned", fact, _, purpose, tier) := msg if {
 	present(fact)
 	verdict(fact) == "warn"
@@ -126,6 +177,12 @@ problem("dataset-warned", fact, _, purpose, tier) := msg if {
 	msg := sprintf("dataset %v has warnings, which this protection tier does not accept", [name(fact)])
 }
 
+# METADATA
+# title: Unsigned, as the tier lets pass
+# description: |
+#   Reason given: dataset … has no valid signature.
+# custom:
+#   article: 4
 remark("dataset-unsigned", fact, tier) := msg if {
 	present(fact)
 	not signed(fact)
@@ -133,12 +190,24 @@ remark("dataset-unsigned", fact, tier) := msg if {
 	msg := sprintf("dataset %v has no valid signature", [name(fact)])
 }
 
+# METADATA
+# title: Warnings, as the tier lets pass
+# description: |
+#   Reason given: dataset … has warnings.
+# custom:
+#   article: 4
 remark("dataset-warned", fact, _) := msg if {
 	present(fact)
 	verdict(fact) == "warn"
 	msg := sprintf("dataset %v has warnings", [name(fact)])
 }
 
+# METADATA
+# title: Quarantined, and waived
+# description: |
+#   Reason given: dataset … is quarantined, and its findings are waived.
+# custom:
+#   article: 4
 remark("dataset-waived", fact, _) := msg if {
 	present(fact)
 	verdict(fact) == "quarantine"

@@ -42,11 +42,22 @@ every_problem(field, tier, tenant) := {reason |
 	reason := {"rule": rule, "msg": msg, "field": field}
 }
 
+# METADATA
+# title: Fields the tier allows
+# description: |
+#   Reason given: runtime_env field … is not allowed for tenant ….
+# custom:
+#   article: 4
 problem("runtime-env-field", field, tier, tenant) := msg if {
 	not known(field, tier)
 	msg := sprintf("runtime_env field %v is not allowed for tenant %v", [shown(field), tenant])
 }
 
+# METADATA
+# title: Variables a job may set
+# description: Some decide what code runs (LD_PRELOAD and the like, thresholds.yaml).
+# custom:
+#   article: 4
 problem("runtime-env-variable", field, tier, _) := msg if {
 	is_string(field)
 	startswith(field, "env_vars.")

@@ -38,44 +38,101 @@ config := data.guard.config.approvers
 
 operation := config.operations["policy-promote"]
 
+# METADATA
+# title: The caller
+# description: |
+#   Refused as for any question: incomplete, unknown, inactive or not a member.
+# custom:
+#   article: 5
 deny contains reason if some reason in caller.deny
 
+# METADATA
+# title: The change is described
+# description: |
+#   Reason given: the request does not describe the change.
+# custom:
+#   article: 5
 deny contains {"rule": "change-incomplete", "msg": "the request does not describe the change"} if not complete
 
+# METADATA
+# title: Policy admins change policy
+# description: |
+#   Reason given: user … may not change policy.
+# custom:
+#   article: 5
 deny contains {"rule": "not-a-policy-admin", "msg": msg} if {
 	not admin
 	msg := sprintf("user %v may not change policy", [caller.user])
 }
 
+# METADATA
+# title: The bundle is signed
+# description: |
+#   Reason given: the bundle has no valid signature.
+# custom:
+#   article: 5
 deny contains {"rule": "unsigned", "msg": "the bundle has no valid signature"} if not input.change.signed == true
 
+# METADATA
+# title: The promotion gate has passed
+# description: No unexpected new denials, no errors, and answers in time on recorded decisions.
+# custom:
+#   article: 5
 deny contains {"rule": "gate-failed", "msg": "the promotion gate has not passed"} if {
 	decides
 	not input.change.gate.ok == true
 }
 
+# METADATA
+# title: No freeze
+# description: While a freeze lasts (calendars.yaml) nothing new decides; going back is always possible.
+# custom:
+#   article: 5
 deny contains {"rule": "frozen", "msg": msg} if {
 	decides
 	some title in calendar.freezes
 	msg := sprintf("policy is frozen: %v", [title])
 }
 
+# METADATA
+# title: Enough people approve
+# description: |
+#   Changing policy is a high-risk operation: the author's own approval does not count.
+# custom:
+#   article: 5
 deny contains {"rule": "approvals-missing", "msg": msg} if {
 	given := count(people)
 	given < needed
 	msg := sprintf("this change needs %v approvals, %v given", [needed, given])
 }
 
+# METADATA
+# title: Emergencies are explained
+# description: |
+#   Reason given: breaking the glass needs a reason.
+# custom:
+#   article: 5
 deny contains {"rule": "break-glass-unexplained", "msg": "breaking the glass needs a reason"} if {
 	input.change.kind == "break-glass"
 	not explained
 }
 
+# METADATA
+# title: Emergencies end
+# description: An emergency bundle decides for a day at most.
+# custom:
+#   article: 5
 deny contains {"rule": "break-glass-unlimited", "msg": "breaking the glass needs an expiry within a day"} if {
 	input.change.kind == "break-glass"
 	not limited
 }
 
+# METADATA
+# title: Emergencies are reviewed
+# description: |
+#   Reason given: this is to be reviewed afterwards by a second person.
+# custom:
+#   article: 5
 warn contains {"rule": "review-needed", "msg": "this is to be reviewed afterwards by a second person"} if {
 	input.change.kind == "break-glass"
 }
@@ -129,6 +186,11 @@ people := approvals.people(
 	config.ttl_seconds,
 ) - authors
 
+# METADATA
+# title: Who wrote the change
+# description: Their own approval does not count.
+# custom:
+#   article: 5
 authors contains input.change.author if is_string(input.change.author)
 
 default needed := 0

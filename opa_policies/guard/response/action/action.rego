@@ -44,29 +44,63 @@ default dry_run := false
 
 dry_run if input.dry_run == true
 
+# METADATA
+# title: The caller
+# description: |
+#   Refused as for any question: incomplete, unknown, inactive or not a member.
+# custom:
+#   article: 5
 deny contains reason if some reason in caller.deny
 
+# METADATA
+# title: The action is described
+# description: |
+#   Reason given: the request does not describe the action (level 0 to 7, target), its incident and the blast so far.
+# custom:
+#   article: 5
 deny contains {"rule": "action-incomplete", "msg": msg} if {
 	not complete
 	msg := "the request does not describe the action (level 0 to 7, target), its incident and the blast so far"
 }
 
+# METADATA
+# title: Responders respond
+# description: People with a responder's role, and the playbooks of the platform.
+# custom:
+#   article: 5
 deny contains {"rule": "not-a-responder", "msg": msg} if {
 	not responder
 	msg := sprintf("%v may not carry out responses", [caller.user])
 }
 
+# METADATA
+# title: The target is the incident's tenant
+# description: |
+#   Reason given: the incident is of tenant …, the action is not.
+# custom:
+#   article: 5
 deny contains {"rule": "target-mismatch", "msg": msg} if {
 	level < 7
 	not input.action.target.tenant == input.incident.tenant
 	msg := sprintf("the incident is of tenant %v, the action is not", [incident_tenant])
 }
 
+# METADATA
+# title: Cordoning names a node
+# description: |
+#   Reason given: cordoning needs a node.
+# custom:
+#   article: 5
 deny contains {"rule": "target-missing", "msg": "cordoning needs a node"} if {
 	level == 7
 	not node
 }
 
+# METADATA
+# title: Strong measures need an incident
+# description: A warning, or less, throttles and stops nothing unless it is confirmed.
+# custom:
+#   article: 5
 deny contains {"rule": "severity-too-low", "msg": msg} if {
 	level >= 3
 	input.incident.severity in {"info", "warning"}
@@ -74,33 +108,66 @@ deny contains {"rule": "severity-too-low", "msg": msg} if {
 	msg := sprintf("level %v needs an incident, this is a %v", [level, input.incident.severity])
 }
 
+# METADATA
+# title: What stands in the way
+# description: The reasons why the dataset may not be used, or the action not be taken.
+# custom:
+#   article: 5
 deny contains reason if {
 	not dry_run
 	some reason in obstacles
 }
 
+# METADATA
+# title: What would stand in the way
+# description: Of a dry run, which does nothing and is therefore allowed.
+# custom:
+#   article: 5
 warn contains reason if {
 	dry_run
 	some reason in obstacles
 }
 
+# METADATA
+# title: The kill switch is off
+# description: |
+#   Reason given: the kill switch is on: no action above level 2.
+# custom:
+#   article: 5
 obstacles contains {"rule": "kill-switch", "msg": "the kill switch is on: no action above level 2"} if {
 	level > 2
 	not config.kill_switch == false
 }
 
+# METADATA
+# title: Enough people approve
+# description: Stopping a tenant is a high-risk operation (approvers.yaml and the ladder of playbooks.yaml).
+# custom:
+#   article: 5
 obstacles contains {"rule": "approvals-missing", "msg": msg} if {
 	given := count(approvers)
 	given < needed
 	msg := sprintf("level %v needs %v approvals, %v given", [level, needed, given])
 }
 
+# METADATA
+# title: Only so many actions an hour
+# description: |
+#   Reason given: the cap of … actions an hour is reached.
+# custom:
+#   article: 5
 obstacles contains {"rule": "blast-actions", "msg": msg} if {
 	level > 2
 	not calm
 	msg := sprintf("the cap of %v actions an hour is reached", [config.blast.actions_per_hour])
 }
 
+# METADATA
+# title: Only so many tenants affected
+# description: |
+#   Reason given: more than … tenants would be affected.
+# custom:
+#   article: 5
 obstacles contains {"rule": "blast-tenants", "msg": msg} if {
 	level > 2
 	not contained
