@@ -61,7 +61,9 @@ def test_every_rule_that_gives_reasons_says_what_it_is_about_and_which_article_i
         lines = text.splitlines()
         for rule in parse(file, text).rules:
             if rule.kind == "set" or rule.name in {"problem", "remark"}:
-                above = list(takewhile(lambda line: line.startswith("#"), reversed(lines[: rule.place[0] - 1])))
+                above = list(
+                    takewhile(lambda line: line.startswith("#"), reversed(lines[: rule.place[0] - 1]))
+                )
                 block = "\n".join(line[2:] for line in reversed(above)).rpartition("METADATA\n")[2]
                 notes = yaml.safe_load(block)
                 assert {"title", "description", "custom"} <= set(notes or ()), f"{file}:{rule.place[0]}"

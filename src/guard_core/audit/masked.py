@@ -1,9 +1,10 @@
 """What of a record may leave the home: ``guard/audit/mask`` is asked, and its answer applied.
 
 A field below ``input`` or ``result``, or the record's own ``subject`` or ``requested_by``, is removed (its
-JSON pointer is then in ``erased``) or its value replaced (``masked``), as OPA's decision-log masks do (``v1/plugins/logs/mask.go``). Three differences, all to
-the safe side: pointers are resolved against the record as it was, so that removing element 0 does not make
-element 1 slip through; they are escaped by RFC 6901; and a replacement is never put where nothing was.
+JSON pointer is then in ``erased``) or its value replaced (``masked``), as OPA's decision-log masks do
+(``v1/plugins/logs/mask.go``). Three differences, all to the safe side: pointers are resolved against the
+record as it was, so that removing element 0 does not make element 1 slip through; they are escaped by RFC
+6901; and a replacement is never put where nothing was.
 
 Beyond OPA, whose pointers know no wildcards: on a list, ``*`` is every element, because a reason's place in
 ``result/deny`` is known to nobody who writes a mask. In a name it is a star. ``erased`` and ``masked`` always
@@ -77,7 +78,7 @@ def _is_index(key: str) -> bool:
 
 
 def masked(record: Mapping[str, Any], masks: Sequence[Mask]) -> dict[str, Any]:
-    """A copy of ``record`` with ``masks`` applied below its ``input`` and ``result``, its ``data``, and itself.
+    """A copy of ``record`` with ``masks`` applied below its ``input`` and ``result``, its ``data``, or to it.
 
     Pointers that lead nowhere change nothing. ``record`` itself stays as it is.
     """

@@ -131,9 +131,12 @@ def test_who_asked_stays_off_the_disk_and_the_log_is_still_read(home, policies):
     )
     with Home.open(load_settings(audit={"mask_on_write": True})) as strict:
         decision = strict.decide(
-            "guard/dataset/use/decision", {"dataset": None, "purpose": "train", "workload": None},
-            principal=strict.principal(tenant="acme"), subject="acme/secret@1", enforcement=Enforcement.ENFORCED,
-        )  # fmt: skip
+            "guard/dataset/use/decision",
+            {"dataset": None, "purpose": "train", "workload": None},
+            principal=strict.principal(tenant="acme"),
+            subject="acme/secret@1",
+            enforcement=Enforcement.ENFORCED,
+        )
         written = segments(strict.audit.directory)[-1].read_text()
         assert decision.decision_id in written
         assert "secret@1" not in written
