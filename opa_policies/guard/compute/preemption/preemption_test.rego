@@ -49,8 +49,8 @@ test_only_where_the_quotas_say_so if {
 }
 
 test_borrowers_share_fairly_only_where_the_quotas_say_so if {
-	shared := {"fair_share": {"preempt": true}}
 	denied({"cause": "fair_share"}, {}) == {"shares-off"}
+	shared := {"fair_share": {"preempt": true}}
 	decided({"cause": "fair_share"}, shared).allow == true
 	denied({"cause": "fair_share", "victim": {"tree": "apart"}}, shared) == {"other-cohort"}
 }
