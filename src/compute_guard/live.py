@@ -245,8 +245,12 @@ def read_status(home: Home) -> dict[str, Any] | None:
     path = home.path(*STATUS)
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        columns = found.get("devices", {})  # kept as columns: a large fleet's status is written every scrape
+        found["devices"] = [
+            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+        ]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); delete it and start the monitor") from error
     return found

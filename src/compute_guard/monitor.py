@@ -26,7 +26,7 @@ from compute_guard.usage.attribution import IDLE, LeaseBook, Ledger, Use, attrib
 from compute_guard.usage.calibration import Calibration
 from compute_guard.usage.detectors import Detector, View, load_detectors
 from compute_guard.usage.detectors.atypical_load import AtypicalLoad
-from compute_guard.usage.detectors.base import Entitlement, rounded
+from compute_guard.usage.detectors.base import Entitlement
 from compute_guard.usage.history import History
 from compute_guard.usage.rolling import NEVER, Rolling
 from compute_guard.usage.roster import NOT_GIVEN, Roster, roster, sums
@@ -282,26 +282,18 @@ class Monitor:
             "surprising_samples": self._typicality.would_signal,
         }
 
-    def devices_now(self) -> list[dict[str, Any]]:
-        """The newest reading of every device seen in the last cells, for people to look at."""
-        if not self._rolling.devices:
-            return []
-        window = self._rolling.snapshot()
-        last = {
-            name: window.mean(name, 2)
-            for name in ("util_percent", "memory_used_bytes", "power_w", "temperature_c")
+    def devices_now(self) -> dict[str, list[Any]]:
+        """The newest reading of every device seen in the last cells, as columns, for people to look at."""
+        devices = self._rolling.devices
+        found: dict[str, list[Any]] = {
+            name: [getattr(device, name) for device in devices]
+            for name in ("node", "uuid", "index", "model", "synthetic")
         }
-        return [
-            {
-                "node": device.node,
-                "uuid": device.uuid,
-                "index": device.index,
-                "model": device.model,
-                "synthetic": device.synthetic,
-                **{name: rounded(values[index], 1) for name, values in last.items()},
-            }
-            for index, device in enumerate(window.devices)
-        ]
+        window = self._rolling.snapshot() if devices else None
+        for name in ("util_percent", "memory_used_bytes", "power_w", "temperature_c"):
+            last = [] if window is None else window.mean(name, 2).astype(np.float64).round(1).tolist()
+            found[name] = [None if value != value else value for value in last]
+        return found
 
     def flush(self) -> None:
         """Write what is not yet in the history. A disk that refuses is counted, and detection goes on."""

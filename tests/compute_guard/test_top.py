@@ -25,17 +25,14 @@ def holding(job="job-1", tenant="acme", gpus=None):
 @pytest.fixture
 def watched(still_home):
     """A home whose monitor has left readings of two GPUs."""
-    devices = [
-        {
-            "node": "vm",
-            "index": index,
-            "uuid": f"GPU-{index}",
-            "synthetic": False,
-            "util_percent": util,
-            "memory_used_bytes": 2.0**30,
-        }
-        for index, util in ((0, 40.0), (1, None))
-    ]
+    devices = {
+        "node": ["vm", "vm"],
+        "index": [0, 1],
+        "uuid": ["GPU-0", "GPU-1"],
+        "synthetic": [False, False],
+        "util_percent": [40.0, None],
+        "memory_used_bytes": [2.0**30, 2.0**30],
+    }
     status = {"at": "2026-11-23T00:00:00Z", "source": "nvml", "synthetic": False, "devices": devices}
     write(still_home.path(*STATUS), json.dumps(status).encode())
     return still_home
