@@ -234,7 +234,10 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=40, help="synthetic devices per kind")
     parser.add_argument("--gpus", type=int, default=100_000, help="GPUs in the scrape")
     parser.add_argument("--days", type=float, default=16_000.0, help="simulated GPU-days (0: leave out)")
-    parser.add_argument("--drills", type=int, default=0, help="also measure this many drills on a real Ray")
+    parser.add_argument(
+        "--drills", type=int, default=0, help="also run this many drills on a real Ray cluster"
+    )
+    parser.add_argument("--runs", type=int, default=0, help="also time this many miners there")
     parser.add_argument("--without", nargs="*", default=(), help="parts to leave out, by name")
     options = parser.parse_args()
     folder = Path(os.environ.get("TRAINGUARD_BENCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -247,8 +250,10 @@ def main() -> None:
         "events": lambda: events.measures(folder),
         "nab": lambda: nab.measures(folder),
         "false": lambda: false_incidents.measures(options.days) if options.days else iter(()),
-        "live": lambda: live.measures(options.drills) if options.drills else iter(()),
+        "live": lambda: live.measures(options.drills, runs=options.runs),
     }
+    if not options.drills and not options.runs:
+        parts.pop("live")
     measures = []
     for name, part in parts.items():
         if name not in options.without:

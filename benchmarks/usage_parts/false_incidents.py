@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from math import exp, lgamma, log
 
 import numpy as np
@@ -113,11 +114,11 @@ def block(seed: int, jobs: int, cells: int) -> tuple[dict[str, int], float, floa
     """One fleet: calibrated in shadow on another fleet for 700 samples, then watched."""
     begun = time.process_time()
     judge = Typicality(Calibration(float(STEP_S)), accept_synthetic=True)
-    watch(judge, jobs // 4, 700, 500_000 + seed, count=False)
+    watch(judge, jobs // 4, 700, 600_000 + seed, count=False)
     judge.calibration._own[:] = -np.inf  # the fleet that is watched has another past
     judge.calibration._age[:] = 0
     judge.calibration._pending.clear()
-    opened, days = watch(judge, jobs, cells, 100_000 + seed, count=True)
+    opened, days = watch(judge, jobs, cells, 200_000 + seed, count=True)
     return opened, days, time.process_time() - begun
 
 
@@ -134,12 +135,17 @@ def upper(events: int, exposure: float, confidence: float = 0.95) -> float:
     return high / exposure
 
 
-def measures(days: float = 16_000.0, *, jobs: int = 1_200, cells: int = 2_880) -> Iterator[Measure]:
-    """Blocks of two days until ``days`` GPU-days were watched."""
+def measures(days: float = 16_000.0, *, jobs: int = 4_000, cells: int = 1_440) -> Iterator[Measure]:
+    """Blocks of a day until ``days`` GPU-days were watched."""
     results: list[tuple[dict[str, int], float, float]] = []
-    while sum(watched for _, watched, _ in results) < days:
-        results.append(block(len(results), jobs, cells))
-        print(f"  {sum(r[1] for r in results):,.0f} GPU-days, {[r[0] for r in results if r[0]]}", flush=True)
+    number = 0
+    with ProcessPoolExecutor(max_workers=2) as pool:  # blocks have nothing to do with one another
+        while (watched := sum(days_of for _, days_of, _ in results)) < days:
+            seeds = range(number, number + 2 if watched + jobs < days else number + 1)
+            results += pool.map(block, seeds, [jobs] * len(seeds), [cells] * len(seeds))
+            number += len(seeds)
+            found = [opened for opened, _, _ in results if opened]
+            print(f"  {sum(r[1] for r in results):,.0f} GPU-days, {found}", flush=True)
     yield from summary(results)
 
 

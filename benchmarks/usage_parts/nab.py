@@ -2,8 +2,8 @@
 
 The scorer follows nab/scorer.py and nab/sweeper.py (Lavin and Ahmad 2015): probation of 15 % (at most 750
 points), one credit per window by how early it was found, a weighted debit per false point, one threshold for
-all files. The detector is generic and causal: conformal tail probabilities of a few residuals of one series
-(level, change, spread, novelty), summed, smoothed and held: a peak speaks for what follows it.
+all files. The detector is generic and causal: conformal tail probabilities of how new the last few points
+are, at several lengths, and of the product kernel's CUSUM, summed and held: a peak speaks for what follows.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from measure import Measure
 
 Vector = npt.NDArray[np.float64]
 PROBATION, MOST, FALSE_POINT, HIT, MISS = 0.15, 750, 0.11, 1.0, 1.0
+LENGTHS = (6, 12, 24, 48)
 BEST = 0.9866142981514303  # the credit of a window found at its first point
 
 
@@ -85,33 +86,39 @@ def conformal(x: Vector, probation: int) -> Vector:
     return found
 
 
-def residuals(files: list[File], rate: float) -> list[list[Vector]]:
-    """By file: |residual| from the product kernel's level, |change|, spread of ten, the larger CUSUM."""
+def novelty(f: File, length: int) -> Vector:
+    """Distance of the last ``length`` points to the nearest such stretch of the past that does not overlap.
+
+    A left matrix profile (Yeh and others 2016) without normalisation: level is part of what is new.
+    """
+    calm = f.values[: max(f.first, 10)]
+    scaled = ((f.values - calm.mean()) / max(float(calm.std()), 1e-9)).astype(np.float32)
+    parts = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(scaled, length))
+    square, found = (parts * parts).sum(axis=1), np.zeros(len(scaled))
+    for start in range(0, len(parts), 512):
+        stop = min(len(parts), start + 512)
+        apart = square[start:stop, None] + square[None, :stop] - 2 * (parts[start:stop] @ parts[:stop].T)
+        apart[np.arange(stop)[None, :] > np.arange(start, stop)[:, None] - length] = np.inf
+        nearest = apart.min(axis=1)
+        nearest[~np.isfinite(nearest)] = 0.0
+        found[start + length - 1 : stop + length - 1] = np.sqrt(np.maximum(nearest, 0.0))
+    return found
+
+
+def cusums(files: list[File], rate: float) -> list[Vector]:
+    """By file: the larger CUSUM of the product's kernel."""
     length = max(len(f.values) for f in files)
     matrix = np.full((length, len(files)), np.nan, dtype=np.float32)
     for column, f in enumerate(files):
         calm = max(float(np.median(np.abs(np.diff(f.values[: max(f.first, 10)])))), 1e-9)
         matrix[: len(f.values), column] = f.values / calm  # so that one floor fits all series
     series = Series(floor=1.0, size=len(files), tuning=Tuning(rate))
-    level, cusum = matrix.copy(), np.zeros_like(matrix)
+    found = np.zeros_like(matrix)
     for t in range(length):
-        if t:
-            level[t] = series._level
         series.update(matrix[t])
-        cusum[t] = series._cusum.max(axis=0)
-    found = []
-    for column, f in enumerate(files):
-        x = matrix[: len(f.values), column].astype(np.float64)
-        padded = np.lib.stride_tricks.sliding_window_view(np.pad(x, (9, 0), mode="edge"), 10)
-        found.append(
-            [
-                np.abs(x - level[: len(x), column]),
-                np.abs(np.diff(x, prepend=x[:1])),
-                padded.std(axis=1),
-                cusum[: len(x), column].astype(np.float64),
-            ]
-        )
-    return found
+        scores = series.scores()
+        found[t] = np.maximum(scores.cusum_high, scores.cusum_low)
+    return [found[: len(f.values), column].astype(np.float64) for column, f in enumerate(files)]
 
 
 def held(scores: Vector, limit: float, hold: int) -> npt.NDArray[np.int64]:
@@ -143,23 +150,19 @@ def measures(folder: Path) -> Iterator[Measure]:
         print(f"skipped: there is no nab below {folder}")
         return
     everything = files(place)
-    best: tuple[float, float, int, int] | None = None
+    tails = {length: [conformal(novelty(f, length), f.first) for f in everything] for length in LENGTHS}
+    shifts = [conformal(c, f.first) for f, c in zip(everything, cusums(everything, 2 / 49), strict=True)]
+    best: tuple[float, float, int] | None = None
     chosen: list[tuple[File, Vector]] = []
-    for span in (12, 48, 288):
-        tails = [
-            [conformal(r, f.first) for r in parts]
-            for f, parts in zip(everything, residuals(everything, 2 / (span + 1)), strict=True)
-        ]
-        for smooth in (1, 4, 12):
-            scored = [
-                (f, np.convolve(np.sum(parts, axis=0), np.ones(smooth) / smooth)[: len(f.values)])
-                for f, parts in zip(everything, tails, strict=True)
-            ]
-            value, limit, hold = tuned(scored[0::2], (50, 100, 200, 400))
-            if best is None or value > best[0]:
-                best, chosen = (value, limit, hold, span), scored
+    for lengths in ((24,), (6, 24), (6, 24, 48), LENGTHS):
+        for shifted in (0.0, 1.0):
+            parts = zip(everything, shifts, *(tails[length] for length in lengths), strict=True)
+            scored = [(f, shifted * shift + np.sum(tail, axis=0)) for f, shift, *tail in parts]
+            found = tuned(scored[0::2], (50, 100, 200, 400))
+            if best is None or found[0] > best[0]:
+                best, chosen = found, scored
     assert best is not None
-    value, limit, hold, _ = best
+    value, limit, hold = best
     reported = standard(chosen[1::2], limit, hold)
     yield Measure("NAB standard, files it was tuned on", value, "score")
     yield Measure(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from compute_guard.usage.detectors.base import Signal, View, rounded
 from compute_guard.usage.detectors.mining_indicator import MiningIndicator
 from compute_guard.usage.rolling import Window
 from compute_guard.usage.samples import Bools
+
+_AS_TIGHT_FROM: Final = np.float32(40.0)  # percent: below, what counts as flat shrinks with the level
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +135,17 @@ class MiningSignature:
     def _unchanging(self, window: Window, samples: int, percent: float) -> Bools:
         """Busy at one level, by the running statistics or, after a change, by the last samples alone."""
         util, power = window.scores["util_percent"], window.scores["power_w"]
+        # A limiter holds a low level as tightly, in its measure; low loads of services come close by chance.
+        level = window.mean("util_percent", samples)
         limit = window.mean("power_limit_w", samples)
         with np.errstate(invalid="ignore"):
             watts = np.fmax(np.float32(8.0), limit * np.float32(self.power_share))
-            old = (util.age >= samples) & (util.deviation <= percent)
+            allowed = np.float32(percent) * np.clip(level / _AS_TIGHT_FROM, 0.4, 1.0)
+            old = (util.age >= samples) & (util.deviation <= allowed)
             old &= (power.age == 0) | (power.deviation <= watts)
-            recent = window.spread("util_percent", samples) <= 3.0 * percent
+            recent = window.spread("util_percent", samples) <= 3.0 * allowed
             recent &= (power.age == 0) | (window.spread("power_w", samples) <= 3.0 * watts)
-            busy = window.mean("util_percent", samples) >= self.busy_percent
+            busy = level >= self.busy_percent
         found: Bools = busy & (old | recent) & window.known("util_percent", samples, share=0.8)
         return found
 
