@@ -27,6 +27,7 @@ from compute_guard.ray_body import GATED, ONLY_TENANT, PROFILE, TENANT_KEY
 from compute_guard.ray_plugin.gates.identity import same
 from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens
 from compute_guard.ray_plugin.gcs import Gcs
+from compute_guard.ray_plugin.job_api import JobApi
 from compute_guard.ray_plugin.origin import Origins
 from compute_guard.reconcile import ENDED, Correction, Step, Submission, reconcile
 from compute_guard.workload import WorkloadState
@@ -75,6 +76,7 @@ class Service:
         self._attempts: dict[str, int] = {}
         self._intruders: set[tuple[str, str]] = set()
         gates = _gates(os.environ)
+        self._job_api = JobApi(self.own_address, token)
         self._worker_tokens = Tokens(Path(gates["guard_folder"]) / TOKENS_FOLDER) if gates else None
         self._inbox: list[tuple[Principal, Mapping[str, Any], asyncio.Future[Admitted | Held | Refused]]] = []
         self._deciding_inbox: asyncio.Task[None] | None = None
@@ -305,12 +307,12 @@ class Service:
             if entry is not None and lost and not await self.known_to_ray(entry):
                 await self._hand_over(gateway, await self.decide(lambda: gateway.resubmission(entry)))
         elif correction.step is Step.STOP_EVICTED:
-            await self._post(f"/api/jobs/{target}/stop", None)
+            await self._job_api.post(f"/api/jobs/{target}/stop", None)
         elif correction.step is Step.TAKE_OUT:
             await self._take_out(gateway, target, reason)
         elif correction.step is Step.STOP_SUBMISSION:
             await self._record_intrusion(gateway, "submission", correction)
-            await self._post(f"/api/jobs/{target}/stop", None)
+            await self._job_api.post(f"/api/jobs/{target}/stop", None)
         else:
             await self._record_intrusion(gateway, "driver", correction)
             done = await self.read(lambda: self._gcs.end_driver(target))
@@ -361,7 +363,7 @@ class Service:
         with self.on_its_way(admitted.id):
             await self._clear(admitted.id)
             try:
-                status, text = await self._post("/api/jobs/", admitted.body)
+                status, text = await self._job_api.post("/api/jobs/", admitted.body)
             except OSError as error:
                 status, text = 0, str(error)
         if status == 200:
@@ -375,9 +377,6 @@ class Service:
         reason = f"Ray refused it ({status}): {(text.strip().splitlines() or [''])[-1]}"
         await self.decide(lambda: gateway.finish(admitted.id, WorkloadState.EVICTED, reason))
 
-    async def _delete(self, submission_id: str) -> int:
-        return (await self._call("DELETE", f"/api/jobs/{submission_id}", None))[0]
-
     async def _clear(self, submission_id: str) -> None:
         """Delete Ray's record of an earlier run: it keeps ids for ever, and takes each only once.
 
@@ -388,24 +387,7 @@ class Service:
             return
         since = time.time() - (seen.ended_ms or 0) / 1000
         await asyncio.sleep(min(WATCHED_SECONDS, max(0.0, WATCHED_SECONDS - since)))
-        await self._delete(submission_id)
-
-    async def _post(self, path: str, body: object) -> tuple[int, str]:
-        return await self._call("POST", path, body)
-
-    async def _call(self, method: str, path: str, body: object) -> tuple[int, str]:
-        import aiohttp
-
-        headers = {"Authorization": f"Bearer {self.token()}"}
-        timeout = aiohttp.ClientTimeout(total=60)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            try:
-                async with session.request(
-                    method, await self.own_address() + path, json=body, headers=headers
-                ) as answer:
-                    return answer.status, await answer.text()
-            except (aiohttp.ClientError, TimeoutError) as error:
-                return 0, repr(error)
+        await self._job_api.delete(submission_id)
 
 
 def _gates(environment: Mapping[str, str]) -> dict[str, str]:
