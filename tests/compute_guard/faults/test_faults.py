@@ -201,7 +201,9 @@ def test_a_lost_node_takes_its_leases_with_it_and_lost_objects_are_made_again(br
     wait_until(lambda: said(breakable, job, "STARTED"), seconds=200)
     gcs = Gcs(breakable.cluster.gcs_address, lambda: breakable.cluster.token)
     own = client.get_job_info(job).driver_node_id
-    lost = next(row for row in gcs.nodes() if row.node_id != own and not row.resources.get("node:127.0.0.1"))
+    lost = next(
+        row for row in gcs.nodes() if row.node_id != own and row.labels["trainguard.io/pool"] != "head"
+    )
     folder = f"node-{int(lost.address.rsplit('.', 1)[1]) - 11}"
     for entry in Path("/proc").iterdir():
         try:

@@ -23,6 +23,7 @@ from compute_guard.ray_plugin.gates.gcs_gate import GcsGate
 from compute_guard.ray_plugin.gates.identity import by_token
 from compute_guard.ray_plugin.gates.judge import Judge
 from compute_guard.ray_plugin.gates.link import Desk
+from compute_guard.ray_plugin.gates.lost import Silence, is_closed
 from compute_guard.ray_plugin.gates.nodes import GATES_FILE, Nodes
 from compute_guard.ray_plugin.gates.settings import HeadConfig
 from compute_guard.ray_plugin.gates.sweep import Sweep
@@ -62,6 +63,7 @@ class Head:
         self.tokens = Tokens(self.folder / TOKENS_FOLDER)
         self.sweep = Sweep(self.upstream, self.jobs)
         self._swept = time.monotonic()
+        self._silence = Silence()
         self._held = HeldLeasesFile(self.folder)
         self.booking = Booking(
             self.jobs,
@@ -72,6 +74,7 @@ class Head:
             self.tokens,
             Users(self.folder / USERS_FILE) if config.profile == "hardened" else None,
         )
+        self.desk = Desk(self._system, self.booking.greet, self.booking.ask)
 
     async def _owner(self, submission: str) -> str | None:
         ledger = self.judge.gateway.ledger
@@ -84,8 +87,7 @@ class Head:
         await authority.start(self.config.host, self.config.authority_port)
         front = Front(by_token(self._system, self.tokens.by_token), self.gate, self.upstream)
         gates, _ = await serve(front, f"{self.config.host}:{self.config.port}")
-        desk = Desk(self._system, self.booking.greet, self.booking.ask)
-        server = await desk.start(self.config.host, self.config.link_port)
+        server = await self.desk.start(self.config.host, self.config.link_port)
         await self.judge.refresh()
         (self.folder / READY_FILE).touch()
         logger.info("the head's gate is up at %s:%s", self.config.host, self.config.port)
@@ -111,6 +113,7 @@ class Head:
             self._held.note(self.credit.held(), to_ns(self.judge.gateway.home.clock()) // 1_000_000)
             for name in await self.nodes.refresh():
                 self.credit.book.drop_node(name)
+            await self._let_go_of_the_lost()
             alive = self.credit.alive()
             if alive is not None and time.monotonic() - self._swept >= SWEEP_SECONDS:
                 self._swept = time.monotonic()
@@ -120,6 +123,15 @@ class Head:
             logger.warning("a round could not be finished: %s", error)
         except Exception:
             logger.exception("a round could not be finished")
+
+    async def _let_go_of_the_lost(self) -> None:
+        """Nodes whose gate is silent and whose raylet's port is closed."""
+        gates = self.nodes.living()
+        for name in self._silence.of(gates, self.desk.connected(), time.monotonic()):
+            if await is_closed(gates[name].address, gates[name].raylet_port):
+                logger.warning("node %s is gone", name)
+                self.credit.book.drop_node(name)
+                await self.nodes.lost(name)
 
 
 def _cached_text(file: Path) -> Callable[[], str]:

@@ -41,6 +41,10 @@ class Desk:
         self._ask = ask
         self._open: dict[str, asyncio.StreamWriter] = {}
 
+    def connected(self) -> frozenset[str]:
+        """The nodes whose gates are on the line now."""
+        return frozenset(self._open)
+
     async def start(self, host: str, port: int) -> asyncio.Server:
         """Listen. Raises OSError."""
         return await asyncio.start_server(self._serve, host, port, limit=LINE_BYTES)

@@ -22,6 +22,7 @@ from compute_guard.ray_plugin.gates.identity import by_token
 from compute_guard.ray_plugin.gates.lease_gate import LeaseGate
 from compute_guard.ray_plugin.gates.limits import Limits
 from compute_guard.ray_plugin.gates.link import Line
+from compute_guard.ray_plugin.gates.lost import is_closed
 from compute_guard.ray_plugin.gates.reaper import Reaper
 from compute_guard.ray_plugin.gates.settings import NodeConfig
 from compute_guard.ray_plugin.gates.wire import Front, Upstream, serve
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 COMPARE_SECONDS = 1.0
 RECOVERED = "worker:"
 BLOCKED_SECONDS = 0.2
-REFUSED_LOOKS = 8
+REFUSED_LOOKS = 4
 """So many looks in a row, `BLOCKED_SECONDS` apart, must find the raylet's port closed."""
 _LOAD = "/ray.rpc.NodeManagerService/GetResourceLoad"
 _STATS = "/ray.rpc.NodeManagerService/GetNodeStats"
@@ -124,24 +125,14 @@ class Node:
             await server.stop(None)  # a server nobody holds on to is ended by the garbage collector
 
     async def _look_for_the_raylet(self) -> None:
-        """Tell the head when nobody listens any more where the raylet did.
-
-        Ray's health checks are patient, for the gates' sake; one that hangs is left to them. A closed port of
-        this very machine leaves no doubt.
-        """
-        try:
-            _, writer = await asyncio.wait_for(
-                asyncio.open_connection(self.config.address, self.config.raylet_port), 1.0
-            )
-            writer.close()
+        """Tell the head when nobody listens any more where the raylet did."""
+        if not await is_closed(self.config.address, self.config.raylet_port):
             self._refused = 0
-        except ConnectionRefusedError:
-            self._refused += 1
-            if self._met and self._refused == REFUSED_LOOKS:
-                logger.warning("the raylet is gone")
-                self.line.tell({"op": "lost"})
-        except (OSError, TimeoutError):
             return
+        self._refused += 1
+        if self._met and self._refused == REFUSED_LOOKS:
+            logger.warning("the raylet is gone")
+            self.line.tell({"op": "lost"})
 
     async def _learn(self) -> None:
         """The tenants' tokens and jobs, from the head."""

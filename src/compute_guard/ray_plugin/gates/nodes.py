@@ -102,6 +102,11 @@ class Nodes:
             await self._upstream.call(_UNREGISTER, request.SerializeToString(), timeout=5.0)
             self.gone(fact.id)
 
+    def living(self) -> dict[str, Gatehouse]:
+        """Gates that reported, of nodes in the GCS's table, by the node's name."""
+        alive = {fact.name for fact in self._facts.values()}
+        return {gate.name: gate for gate in self._gates.values() if gate.name in alive}
+
     def ids_in(self, pools: Iterable[str]) -> frozenset[bytes]:
         """Ids of the living nodes in ``pools``."""
         wanted = frozenset(pools)
