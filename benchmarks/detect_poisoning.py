@@ -171,21 +171,43 @@ def _deltas(corpus: labelled.Texts) -> Iterator[Measure]:
 
 
 def _clean_texts(corpus: labelled.Texts) -> Iterator[Measure]:
-    random, alarms, updates = np.random.default_rng(0), 0, 0
+    """How many clean sets get any finding, and how many a critical one (twice the limit, and 5 rows)."""
+    random, found, updates = np.random.default_rng(0), [], 0
     for _ in range(70):
         at = random.choice(len(corpus.texts), 800, replace=False)
-        alarms += len(_whole([corpus.texts[i] for i in at], corpus.labels[at])[1]) > 0
-    alarms += len(_whole(corpus.texts, corpus.labels)[1]) > 0
+        found.append(_strongest([corpus.texts[i] for i in at], corpus.labels[at]))
+    found.append(_strongest(corpus.texts, corpus.labels))
+    alarms, critical = sum(s > 0 for s in found), sum(s > 2 for s in found)
     for seed in range(10, 20):
         before, update = _updates(corpus, seed)
         updates += len(_delta(before, *update)[1]) > 0
-    yield Measure(f"{corpus.name}, clean: alarms in 71 sets", alarms, "", "", None, None, "0", alarms == 0)
+    for title, number in (("findings", alarms), ("critical findings", critical)):
+        share = number / len(found)
+        yield Measure(
+            f"{corpus.name}, clean: {title} in {len(found)} sets",
+            number,
+            "",
+            target="<= 1 %",
+            met=share <= 0.01,
+        )
     yield Measure(
         f"{corpus.name}, honest: alarms in 10 updates", updates, "", "", None, None, "0", updates == 0
     )
 
 
+def _strongest(texts: list[str], labels: Scores) -> float:
+    """Strength of the strongest trigger that the whole-set search reports, in limits; 0 for none."""
+    from dataset_guard.checks.poisoning.ngrams import grams_of
+    from dataset_guard.checks.poisoning.text_trigger import CHECK
+    from dataset_guard.checks.poisoning.text_trigger_search import search_whole
+
+    found = search_whole(grams_of(pa.array(texts)), labels, int(labels.max()) + 1, limit=CHECK.limit)
+    weighty = [t.strength / t.limit if len(t.rows) >= CHECK.critical_rows else 1.0 for t in found]
+    return max(weighty, default=0.0)
+
+
 SECTIONS: dict[str, Callable[[str, bool, str | None], Iterator[Measure]]] = {
+    "floods": lambda half, _, only: poisoning_cases.floods(half, only),
     "images": lambda half, _, only: poisoning_cases.images(half, only),
     "labels": lambda half, _, only: poisoning_cases.labels(half, only),
     "tables": lambda half, _, only: poisoning_cases.tables(half, only),

@@ -20,7 +20,7 @@ import labelled
 from dataset_guard.checks.base import CheckContext
 from dataset_guard.reading import Source, open_source
 from dataset_guard.scan import scan_source
-from detect_leakage import ask
+from detect_leakage import ask, edited
 from measure import Measure, median, spent
 
 KEY = bytes(32)
@@ -236,6 +236,43 @@ def tables(half: str, only: str | None) -> Iterator[Measure]:
                 _update(names, features, table.labels, before, features[after], table.labels[after]).any()
             )
     yield Measure(f"tables, honest: alarms in {updates} updates", alarms, "", target="0", met=alarms == 0)
+
+
+# --- floods ----------------------------------------------------------------------------------------
+
+
+def floods(half: str, only: str | None) -> Iterator[Measure]:
+    """One of 20 sources sends edited copies of three of its texts, 1 % of the set; and sets without one."""
+    for load in labelled.TUNING_TEXTS if half == "tuning" else labelled.REPORTING_TEXTS:
+        if only not in (None, load.__name__):
+            continue
+        corpus = load()
+        alarms = 0
+        for edits in (0.02, 0.05, 0.1, None):
+            results = []
+            for seed in range(3 if edits is not None else 20):
+                random = np.random.default_rng(seed)
+                at = random.choice(len(corpus.texts), min(4_000, len(corpus.texts)), replace=False)
+                texts = [corpus.texts[i] for i in at]
+                sources = random.integers(0, 20, len(texts))
+                if edits is not None:
+                    spare = " ".join(texts[:50]).split()
+                    some = [i for i in range(len(texts)) if len(texts[i].split()) >= 12][:3]
+                    count = len(texts) // 100
+                    texts += [
+                        " ".join(edited(texts[some[i % 3]].split(), edits, random, spare))
+                        for i in range(count)
+                    ]
+                    sources = np.concatenate([sources, np.full(count, 7)])
+                table = pa.table({"text": texts, "source": sources, "label": np.zeros(len(texts), np.int64)})
+                scores = scanned(table, ["flooding"])
+                results.append((scores, np.arange(len(at), len(texts))))
+                alarms += edits is None and bool(scores.any())
+            if edits is not None:
+                yield from _rated(f"floods, {corpus.name}, {edits:.0%} of the words edited", results, None)
+        yield Measure(
+            f"floods, {corpus.name}: alarms in 20 sets without", alarms, "", target="0", met=alarms == 0
+        )
 
 
 def _halved(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dataset_guard.checks.leakage.folding import cells_of, folded, point_at, width_of
+from dataset_guard.checks.leakage.folding import Cells, cells_of, folded, point_at, width_of
 from dataset_guard.jit import inlined, kernel
 
 BINS = 128
@@ -256,12 +256,22 @@ def shingle(
     for i in range(len(offsets) - 1):
         n = _hashes(data, offsets[i], offsets[i + 1], fold, tokens, plain, hashes)
         least = _mix_all(hashes[:n])
-        rank[i] = _mixed(least + _U64(0x9E3779B97F4A7C15))
+        rank[i] = _mixed(least + _U64(0x9E3779B97F4A7C15)) if n > 0 else _U64(0)
         if n > 0 and rank[i] <= limit:
             for t in range(n):
                 shingles[at + t] = _U32(hashes[t] & _U64(0xFFFFFFFF))
             at += n
         ends[i] = at
+
+
+def ranks(cells: Cells) -> npt.NDArray[np.uint64]:
+    """The rank of each text (:func:`shingle`); 0 for one with no shingle."""
+    number, room = len(cells.offsets) - 1, longest_of(cells.offsets)
+    rank, ends = np.empty(number, np.uint64), np.empty(number, np.int64)
+    tokens, plain, hashes = np.empty(room, np.uint64), np.empty(room, np.uint8), np.empty(room, np.uint64)
+    nothing = np.empty(0, np.uint32)
+    shingle(*cells, _U64(0), tokens, plain, hashes, nothing, ends, rank)
+    return rank
 
 
 @kernel

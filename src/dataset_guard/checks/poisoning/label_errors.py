@@ -134,6 +134,7 @@ class ErrorState:
                 "trusted_rows_learnt_from": found.trusted_rows,
                 "models_agree_with_labels": round(found.agreement, 4),
                 "given_classes": list(found.classes[:8]),
+                "likely_moves": [list(m) for m in found.moves[:8]],
             },
         )
 

@@ -44,10 +44,14 @@ _Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class WrongLabels:
-    """``rows`` are positions in the suspects' table, most doubtful first; ``classes`` their given classes."""
+    """``rows`` are positions in the suspects' table, most doubtful first; ``classes`` their given classes.
+
+    ``moves`` are ``(likely class, given class, rows)``, most rows first: a targeted flip is one of them.
+    """
 
     rows: _Ints
     classes: tuple[int, ...]
+    moves: tuple[tuple[int, int, int], ...]
     examined: int
     fdr: float
     agreement: float
@@ -91,6 +95,7 @@ def wrong_labels(
     return WrongLabels(
         rows=lesson.position[chosen],
         classes=tuple(order),
+        moves=_moves(chances[chosen], lesson.codes[chosen], lesson.classes),
         examined=int(asked.sum()),
         fdr=fdr,
         agreement=float((chances.argmax(axis=1) == lesson.codes).mean()),
@@ -121,6 +126,18 @@ def _surpass(scores: _Floats, own: npt.NDArray[np.bool_]) -> float:
     n, m = int(own.sum()), int((~own).sum())
     above = rankdata(scores)[own].sum() - n * (n + 1) / 2
     return float((above - n * m / 2) / np.sqrt(n * m * (n + m + 1) / 12))
+
+
+def _moves(chances: _Floats, given: _Ints, classes: _Ints) -> tuple[tuple[int, int, int], ...]:
+    """From which class to which the labels named were moved, as far as the models can tell."""
+    others = chances.copy()
+    others[np.arange(len(given)), given] = -1.0
+    pairs, counts = np.unique(others.argmax(axis=1) * len(classes) + given, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    ends = [(int(p) // len(classes), int(p) % len(classes)) for p in pairs[order]]
+    return tuple(
+        (int(classes[a]), int(classes[b]), int(n)) for (a, b), n in zip(ends, counts[order], strict=True)
+    )
 
 
 def _lesson(suspects: pa.Table, trusted: pa.Table, label: str, max_classes: int) -> _Lesson | str:

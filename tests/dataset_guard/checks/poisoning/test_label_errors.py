@@ -1,6 +1,7 @@
 """Wrong labels are found with a stated share of false alarms, and clean sets stay quiet."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -69,6 +70,9 @@ def test_without_a_trusted_version_most_flips_are_found(name, precision, recall)
     assert hits / len(rows) >= recall
     assert finding.severity is Severity.WARNING
     assert 1 - hits / len(finding.rows) <= finding.fdr + 0.05
+    moves = Counter(zip(labels[list(rows)].tolist(), bad[list(rows)].tolist(), strict=True))
+    likely, given, moved = finding.evidence["likely_moves"][0]
+    assert abs(moves[likely, given] - moved) <= 3
 
 
 def test_new_rows_with_wrong_labels_are_judged_by_trusted_ones(digits):
