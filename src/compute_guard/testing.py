@@ -51,7 +51,7 @@ class GuardedCluster:
         headers = {"Authorization": f"Bearer {self.token(tenant, user)}"}
         return JobSubmissionClient(self.cluster.submit_address, headers=headers)
 
-    def wait(self, client: Any, job: str, states: Collection[str] = ENDED, *, seconds: float = 90) -> Any:
+    def wait(self, client: Any, job: str, states: Collection[str] = ENDED, *, seconds: float = 180) -> Any:
         """Ray's details of ``job`` once it is in one of ``states``. Raises TimeoutError otherwise."""
         deadline = time.monotonic() + seconds
         while True:

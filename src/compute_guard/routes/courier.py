@@ -21,7 +21,7 @@ from compute_guard.routes.delivery import deliver
 from guard_core.audit.shipping.shipper import sole
 from guard_core.audit.shipping.source import Cursor, load_cursor, next_batch, save_cursor
 from guard_core.clock import rfc3339
-from guard_core.errors import GuardError, UserError
+from guard_core.errors import GuardError, Undecidable, UserError
 from guard_core.findings import Enforcement
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 PREFIX: Final = "incident."
 FIRST_DELAY: Final = timedelta(seconds=1)
 LONGEST_DELAY: Final = timedelta(minutes=5)
+STORED_WITHIN: Final = timedelta(seconds=30)
+"""The record precedes the incident: for so long one that is not there is taken to be on its way."""
 
 
 @dataclass(slots=True)
@@ -126,8 +128,10 @@ class Courier:
     def _letter(self, record: Mapping[str, Any]) -> Letter | None:
         try:
             incident = Incidents(self.home).get(str(record["subject"]))
-        except UserError:
-            return None  # on record and then never stored: a crash between the two; its monitor opens it anew
+        except UserError as error:
+            if abs(self.home.clock() - datetime.fromisoformat(str(record["timestamp"]))) < STORED_WITHIN:
+                raise Undecidable(f"incident {record['subject']} is on record and not stored yet") from error
+            return None  # never stored: a crash between the two; its monitor opens it anew
         usage = self.home.policy_data().get("usage", {})
         return Letter(
             id=str(record["event_id"]),
