@@ -27,6 +27,7 @@ import yaml
 
 from compute_guard.gateway import Admitted, Gateway, Held
 from compute_guard.quota import GPU, Quotas
+from compute_guard.ray_plugin.service import LOOK_SECONDS
 from compute_guard.simulate import Stage, simulate
 from compute_guard.traces import Trace, read_trace
 from compute_guard.workload import WorkloadState
@@ -118,6 +119,7 @@ def live(cohorts: int, queues: int, share: float) -> Run:
         settings = load_settings(home=Path(scratch) / "home", policy={"dir": folder})
         with Home.open(settings) as home:
             gateway = Gateway(home)
+            gateway.look_every(LOOK_SECONDS)
             arrivals = _arrivals(cohorts, queues, share)
             principals = {
                 queue: home.credentials.verify(home.credentials.issue(tenant=queue, user="bench"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from compute_guard.ledger import Ledger
 from compute_guard.maintenance import shut_flavors
 from compute_guard.notice import notice_file, withdraw_notice
 from compute_guard.outcomes import StateChange
+from compute_guard.policy_watch import PolicyWatch
 from compute_guard.quota import Quotas
 from compute_guard.snapshot import Snapshot
 from compute_guard.workload import WorkloadState
@@ -28,7 +28,7 @@ class Lifecycle:
     def __init__(self, home: Home) -> None:
         self.home = home
         self.ledger = Ledger(home.storage, home.clock)
-        self._policy_files = _state_of(_policy_folder(home))
+        self._policies = PolicyWatch(_policy_folder(home))
         self._quotas: tuple[object, Quotas] | None = None
 
     def quotas(self) -> Quotas:
@@ -41,13 +41,16 @@ class Lifecycle:
         except UserError as error:
             raise Undecidable(f"the policy data cannot be used: {error}") from error
 
+    def look_every(self, seconds: float) -> None:
+        """Look for edited policies no more often than this; until told so, before every decision."""
+        self._policies.every_seconds = seconds
+
     def freshen(self) -> None:
         """Take up policies and data that were edited since; a running guard follows its files."""
-        now = _state_of(_policy_folder(self.home))
-        if now != self._policy_files:
+        if self._policies.differs():
             # The ledger keeps its connection; only what was read from the policy folder is read anew.
             self.home = type(self.home).open(self.home.settings, clock=self.home.clock)
-            self._policy_files = now
+            self._policies.accept()
 
     def snapshot(self, quotas: Quotas) -> Snapshot:
         """The ledger now, with the flavors that are under maintenance."""
@@ -132,21 +135,3 @@ def _policy_folder(home: Home) -> Path:
     from guard_core.policy.bundle import shipped_policies
 
     return home.settings.policy.dir or shipped_policies()
-
-
-def _state_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, time and size of every file below ``folder``: a reason to look again, never evidence."""
-    found: list[tuple[str, int, int]] = []
-    folders = [str(folder)]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir():
-                        folders.append(entry.path)
-                    else:
-                        state = entry.stat()
-                        found.append((entry.path, state.st_mtime_ns, state.st_size))
-        except OSError:
-            continue
-    return tuple(sorted(found))

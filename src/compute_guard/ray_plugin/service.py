@@ -50,6 +50,8 @@ WATCHED_SECONDS = 5.0
 BATCH = 256
 """Submissions decided in one go; more would make the first of them wait for the last."""
 HAND_OVERS = 8
+LOOK_SECONDS = 0.1
+"""How often the policy folder is looked at for edits."""
 INTRUDERS_KEPT = 10_000
 
 
@@ -172,7 +174,9 @@ class Service:
 
         with self._opening:
             if self._gateway is None:
-                self._gateway = Gateway(Home.open())
+                gateway = Gateway(Home.open())
+                gateway.look_every(LOOK_SECONDS)
+                self._gateway = gateway
             return self._gateway
 
     async def known_to_ray(self, entry: Entry) -> bool:
