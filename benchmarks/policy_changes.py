@@ -1,6 +1,7 @@
 """Changing policy: the engine of a home with a policy store, swapping 10,000 tenants under load, replay.
 
-Usage: python benchmarks/policy_changes.py [--json FILE] [--calls N] [--decisions N] [--tenants N ...]
+Usage: python benchmarks/policy_changes.py [--json FILE] [--calls N] [--tenants N ...]
+                                           [--decisions N] [--distinct N] [--log FOLDER]
 
 The shipped policies with N tenants x 50 users in their data, as one signed bundle. Peer, question by question
 in turns: a bare regorus call (dict to JSON, evaluate, JSON to dict: what any caller of it must do). Each part
@@ -300,6 +301,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=3000)
     parser.add_argument("--tenants", type=int, nargs="*", default=[1000, 10_000])
     parser.add_argument("--decisions", type=int, default=200_000, help="records to replay")
+    parser.add_argument("--log", type=Path, help="keep the log of these records here, or use the one kept")
     parser.add_argument("--distinct", type=int, default=5000, help="distinct questions among them")
     arguments = parser.parse_args()
     print(f"machine: {machine()}\n")
@@ -307,7 +309,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="trainguard-bench-") as name:
         for tenants in arguments.tenants:
             measures += deciding(Path(name) / str(tenants), tenants, arguments.calls)
-        measures += replaying(Path(name) / "replay", arguments.decisions, arguments.distinct)
+        folder = arguments.log or Path(name) / "replay"
+        if not folder.exists():
+            folder.mkdir()
+            in_child(lambda: recorded(folder, 1000, arguments.decisions, arguments.distinct))
+        if arguments.decisions:
+            measures += replaying(folder, arguments.decisions)
     report(measures, arguments.json)
     return 0
 
@@ -352,9 +359,7 @@ def deciding(folder: Path, tenants: int, calls: int) -> list[Measure]:
     return measures
 
 
-def replaying(folder: Path, decisions: int, distinct: int) -> list[Measure]:
-    folder.mkdir()
-    in_child(lambda: recorded(folder, 1000, decisions, distinct))
+def replaying(folder: Path, decisions: int) -> list[Measure]:
     size = sum(file.stat().st_size for file in (folder / "audit").glob("*.jsonl")) / 2**20
     child = in_child(lambda: replayed(folder, 1000, 2))
     found = child.answer

@@ -4,7 +4,8 @@
 #   The core has found that room is needed and whose; this says whether they may be taken out for it. A queue takes
 #   back what is its own, a higher priority ends a lower one in the same queue, a lowered quota ends what runs beyond
 #   it, and borrowers share fairly what they borrow, each only where quotas.yaml says so.
-#   Input: principal (whose job needs the room, or the owner of the job that goes), now_ns, cause, victim {submission_id, tenant, queue, tree, priority}, beneficiary {the same}.
+#   Input: principal (whose job needs the room, or the owner of the job that goes), now_ns,
+#   cause, victim {submission_id, tenant, queue, tree, priority}, beneficiary {the same}.
 # custom:
 #   article: 4
 #   instead:
