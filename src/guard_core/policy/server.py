@@ -114,7 +114,13 @@ class ServerEngine:
         if not self._breaker.allows():
             return self._failed(path, f"not asked again yet after {self._breaker.failures} failures", started)
         try:
-            answer, well = self._calls.run(lambda: self._ask(path, segments, input, started), self._deadline)
+            client = self._opa()
+        except Exception as exc:  # noqa: BLE001  # as below: whatever it is, there is no answer
+            return self._failed(path, _brief(exc), started)
+        try:
+            answer, well = self._calls.run(
+                lambda: self._ask(client, path, segments, input, started), self._deadline
+            )
         except TooLate:
             answer, well = (
                 self._failed(path, f"no answer within {self._deadline * 1000:.0f} ms", started),
@@ -136,7 +142,8 @@ class ServerEngine:
             return self._client
 
     def _connect(self) -> Any:
-        # requests costs 100 ms to import: only when a server is used
+        # The client costs half a second to import: only when a server is used, and before the deadline runs,
+        # or the first question of every process would be too late.
         from opa_client.opa import OpaClient
         from requests.adapters import HTTPAdapter
 
@@ -164,11 +171,11 @@ class ServerEngine:
         return f"[{host}]" if ":" in host else host
 
     def _ask(
-        self, path: str, segments: tuple[str, ...], question: Mapping[str, Any], started: int
+        self, client: Any, path: str, segments: tuple[str, ...], question: Mapping[str, Any], started: int
     ) -> tuple[Answer, bool]:
         """The answer, and whether the server itself is well."""
         try:
-            reply = self._opa().query_rule(
+            reply = client.query_rule(
                 dict(question), "/".join(segments[:-1]) or segments[-1], _rule(segments), query_params=_PARAMS
             )
         except Exception as exc:  # noqa: BLE001  # three families of exceptions, all of them "no answer"

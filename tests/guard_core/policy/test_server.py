@@ -222,6 +222,32 @@ def test_a_server_that_is_down_is_refused() -> None:
     assert_refused(ServerEngine(url, deadline_s=2.0).evaluate(PATH, {}), "cannot be reached")
 
 
+def test_loading_the_client_is_not_taken_off_the_first_questions_time(
+    faulty: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = ServerEngine(faulty.url, deadline_s=0.5)
+    connect = engine._connect
+
+    def slowly() -> Any:
+        time.sleep(0.6)
+        return connect()
+
+    monkeypatch.setattr(engine, "_connect", slowly)
+    assert engine.evaluate(PATH, {}).value == OPA_YES["result"]
+
+
+def test_a_client_that_cannot_be_made_is_a_denial_too(
+    faulty: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = ServerEngine(faulty.url)
+
+    def broken() -> Any:
+        raise OSError("the certificate's key does not fit")
+
+    monkeypatch.setattr(engine, "_connect", broken)
+    assert_refused(engine.evaluate(PATH, {}), "the certificate's key does not fit")
+
+
 def test_after_five_failures_the_server_is_left_alone_and_then_tried_once(faulty: FaultyServer) -> None:
     now = [0.0]
     engine = ServerEngine(faulty.url, deadline_s=2.0, monotonic=lambda: now[0])
