@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from guard_core.policy.counterfactual_moves import Move, moves
+from guard_core.policy.move import Move
+from guard_core.policy.moves import moves
 
 MAX_ASKED = 400
 MAX_FOUND = 5

@@ -11,9 +11,9 @@ from guard_core.cli import main
 from guard_core.findings import Enforcement
 from guard_core.policy.bundle import load_bundle, shipped_policies
 from guard_core.policy.counterfactual import MAX_ASKED, Search, search
-from guard_core.policy.counterfactual_moves import moves
 from guard_core.policy.embedded import EmbeddedEngine
 from guard_core.policy.explanation import explain
+from guard_core.policy.moves import moves
 from guard_core.policy.samples import read_samples
 
 ADMISSION = "guard/compute/admission/decision"
