@@ -28,7 +28,7 @@ from compute_guard.usage.detectors import Detector, View, load_detectors
 from compute_guard.usage.detectors.atypical_load import AtypicalLoad
 from compute_guard.usage.detectors.base import Entitlement
 from compute_guard.usage.history import History
-from compute_guard.usage.rolling import NEVER, Rolling
+from compute_guard.usage.rolling import NEVER, Rolling, Window
 from compute_guard.usage.roster import NOT_GIVEN, Roster, roster, sums
 from compute_guard.usage.samples import Frame, Ints, concat, to_table
 from compute_guard.usage.sources import Source
@@ -115,6 +115,7 @@ class Monitor:
     _who: Principal = field(init=False)
     _uses: dict[str, tuple[Use, ...]] = field(default_factory=dict)
     _last_ns: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    _window: Window | None = None
     _roster: Roster = NOT_GIVEN
     _roster_of: LeaseBook | None = None
     _whole_ns: Ints = field(default_factory=lambda: np.zeros(1, dtype=np.int64))  # by job; last: nobody's
@@ -207,7 +208,7 @@ class Monitor:
         self._account(frame, book, held)
         self._flows.call(holding.node.names for holding in getattr(self.attribution, "held", ()))
         self._flows.take(frame.egress, now_ns)
-        window = self._rolling.snapshot()
+        self._window = window = self._rolling.snapshot()
         view = View(
             window,
             book,
@@ -284,14 +285,14 @@ class Monitor:
 
     def devices_now(self) -> dict[str, list[Any]]:
         """The newest reading of every device seen in the last cells, as columns, for people to look at."""
-        devices = self._rolling.devices
+        devices = () if self._window is None else self._window.devices
         found: dict[str, list[Any]] = {
             name: [getattr(device, name) for device in devices]
             for name in ("node", "uuid", "index", "model", "synthetic")
         }
-        window = self._rolling.snapshot() if devices else None
         for name in ("util_percent", "memory_used_bytes", "power_w", "temperature_c"):
-            last = [] if window is None else window.mean(name, 2).astype(np.float64).round(1).tolist()
+            newest = () if self._window is None else self._window.mean(name, 2)
+            last = np.asarray(newest, dtype=np.float64).round(1).tolist()
             found[name] = [None if value != value else value for value in last]
         return found
 

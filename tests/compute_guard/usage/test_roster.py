@@ -23,7 +23,7 @@ leases = st.builds(
 books = st.lists(leases, max_size=8).map(LeaseBook.of)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(books, st.integers(0, 20))
 def test_the_leases_that_hold_now_are_the_books(book, at_ns):
     found = roster(book, COLUMNS, len(COLUMNS))
@@ -33,7 +33,7 @@ def test_the_leases_that_hold_now_are_the_books(book, at_ns):
     assert len(held) == sum(lease.active(at_ns) and lease.device in COLUMNS for lease in book.leases)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(books, st.integers(0, 20), st.integers(0, 20))
 def test_who_had_a_device_to_itself_is_who_the_book_says(book, start, length):
     found = roster(book, COLUMNS, len(COLUMNS))
@@ -48,7 +48,7 @@ def test_who_had_a_device_to_itself_is_who_the_book_says(book, start, length):
             assert (owner.reason == "idle") == (row[column] < 0)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(books, st.integers(0, 20))
 def test_a_device_with_jobs_of_several_kinds_is_shared(book, at_ns):
     found = roster(book, COLUMNS, len(COLUMNS))
