@@ -148,6 +148,7 @@ class Booking:
             "supervisor": supervisor,
             "amounts": dict(lease.amounts),
             "pools": list(pools),
+            "head": self._nodes.head_for(pools),
             "here": gate.pool in pools,
             "token": self._tokens.of(tenant),
             "uid": self._users.of(tenant) if self._users is not None else None,

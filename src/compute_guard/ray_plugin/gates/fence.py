@@ -17,16 +17,22 @@ NOWHERE = "none"
 
 
 HEAD_RESOURCE = "node:__internal_head__"  # ray._common.constants.HEAD_NODE_RESOURCE_NAME
+_NODE_ID = "ray.io/node-id"  # ray._raylet.RAY_NODE_ID_KEY
 
 
-def fence_spec(spec: Any, pools: Sequence[str]) -> None:
+def fence_spec(spec: Any, pools: Sequence[str], head: str = "") -> None:
     """Confine a LeaseSpec or TaskSpec, its fallback options included, to ``pools``.
 
-    A wish for the head is dropped: Train and Serve put their singletons there, and would wait for ever, since
-    the head is Ray's own here.
+    Train and Serve put their singletons on the head. The real one is Ray's own here: who wishes for the head
+    is sent to node ``head`` (id in hex), which this tenant is shown as the head.
     """
-    spec.required_resources.pop(HEAD_RESOURCE, None)
-    spec.required_placement_resources.pop(HEAD_RESOURCE, None)
+    asked = (spec.required_resources, spec.required_placement_resources)
+    wished = [resources.pop(HEAD_RESOURCE, None) for resources in asked]
+    if head and any(wished):
+        constraint = spec.label_selector.label_constraints.add()
+        constraint.label_key = _NODE_ID
+        constraint.operator = _IN
+        constraint.label_values.append(head)
     _add(spec.label_selector, pools)
     for option in spec.fallback_strategy.options:
         _add(option.label_selector, pools)

@@ -144,7 +144,8 @@ class GcsGate:
 
     async def _view(self, tenant: str) -> replies.View:
         pools = await self._judge.pools(tenant)
-        return replies.View(tenant, self._jobs, frozenset(pools), self._nodes.ids_in(pools))
+        nodes, head = self._nodes.ids_in(pools), self._nodes.head_for(pools)
+        return replies.View(tenant, self._jobs, frozenset(pools), nodes, head)
 
     # --- the system's calls
 
@@ -194,7 +195,8 @@ class GcsGate:
             actor.ray_namespace = stored(actor.ray_namespace, tenant)
         except Refusal as no:
             return _denied(call.name, no.text)
-        fence_spec(spec, await self._judge.pools(tenant))
+        pools = await self._judge.pools(tenant)
+        fence_spec(spec, pools, self._nodes.head_for(pools))
         return await self._forward(call, message.SerializeToString())
 
     async def _isolated(self, tenant: str, operation: str, kind: str, name: str, namespace: str) -> None:

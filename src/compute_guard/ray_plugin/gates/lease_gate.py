@@ -131,7 +131,7 @@ class LeaseGate:
         if answer.get("tenant"):
             self._grants.add(lease, answer)
             self._admitted(answer)
-            fence_spec(message.lease_spec, answer["pools"])
+            fence_spec(message.lease_spec, answer["pools"], answer["head"])
         try:
             raw = await self._forward(call, message.SerializeToString())
             reply = pb.RequestWorkerLeaseReply.FromString(raw)

@@ -59,6 +59,7 @@ class Nodes:
         self._file = file
         self._gates: dict[tuple[str, int], Gatehouse] = {}
         self._facts: dict[bytes, NodeFact] = {}
+        self._heads: dict[frozenset[str], bytes] = {}
         self._read_at = 0.0
 
     def reported(self, gate: Gatehouse) -> None:
@@ -111,6 +112,17 @@ class Nodes:
         """Ids of the living nodes in ``pools``."""
         wanted = frozenset(pools)
         return frozenset(fact.id for fact in self._facts.values() if fact.pool in wanted)
+
+    def head_for(self, pools: Iterable[str]) -> str:
+        """The node (id in hex) that stands for the head for whoever may use ``pools``; empty without one.
+
+        The same one as long as it lives.
+        """
+        wanted = frozenset(pools)
+        alive = self.ids_in(wanted)
+        if self._heads.get(wanted) not in alive:
+            self._heads[wanted] = min(alive, default=b"")
+        return self._heads[wanted].hex()
 
     async def refresh(self) -> tuple[str, ...]:
         """Read the GCS's table. Names of nodes that are gone since the last look."""

@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from compute_guard.ray_body import POOL_LABEL
+from compute_guard.ray_plugin.gates.fence import HEAD_RESOURCE
 from compute_guard.ray_plugin.gates.namespaces import shown
 from compute_guard.ray_plugin.gates.tenancy import Jobs
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Whose eyes: the tenant, the pools it may run in, and the nodes (ids) in them."""
+    """Whose eyes: the tenant, the pools it may run in, the nodes (ids) in them, and which of them (id in hex)
+    stands for the head.
+    """
 
     tenant: str
     jobs: Jobs
     pools: Collection[str]
     nodes: Collection[bytes]
+    head: str = ""
 
     def own(self, raw: bytes) -> bool:
         """Whether an id is of one of the tenant's jobs."""
@@ -32,8 +36,11 @@ def _keep(rows: Any, wanted: Callable[[Any], bool]) -> None:
 
 
 def all_node_info(reply: Any, view: View) -> None:
-    """``GetAllNodeInfo``: nodes of the tenant's pools."""
+    """``GetAllNodeInfo``: nodes of the tenant's pools, one of which stands for the head (:mod:`.fence`)."""
     _keep(reply.node_info_list, lambda node: node.labels.get(POOL_LABEL) in view.pools)
+    for node in reply.node_info_list:
+        if node.node_id.hex() == view.head:
+            node.resources_total[HEAD_RESOURCE] = 1.0
 
 
 def node_addresses(reply: Any, view: View) -> None:

@@ -70,7 +70,9 @@ def test_a_dead_raylet_is_unregistered_by_its_own_nodes_word(tmp_path):
         b"dead": NodeFact(b"dead", "127.0.0.11:2", "shared", False),
         b"well": NodeFact(b"well", "127.0.0.12:2", "shared", False),
     }
+    assert nodes.head_for(["shared"]) == b"dead".hex()
     asyncio.run(nodes.lost("127.0.0.11:2"))
+    assert nodes.head_for(["shared"]) == b"well".hex()
     ((method, raw),) = upstream.calls
     assert method.endswith("/UnregisterNode")
     assert pb.UnregisterNodeRequest.FromString(raw).node_id == b"dead"
