@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compute_guard.quota import Amounts, Budget, Cohort, Preemption, Queue, Quotas, ResourceQuota
+from compute_guard.quota import Amounts, Budget, Cohort, FairShare, Preemption, Queue, Quotas, ResourceQuota
 from compute_guard.round import decide_round
 from compute_guard.simulate import Stage, simulate
 from compute_guard.snapshot import Snapshot
@@ -45,7 +45,8 @@ def trees(draw: st.DrawFn) -> Quotas:
             rules,
             draw(st.sampled_from([None, Budget(1, 1)])),
         )
-    return Quotas(queues, {"all": Cohort("all", None, {"jobs": ResourceQuota(draw(st.integers(0, 2)))})})
+    cohorts = {"all": Cohort("all", None, {"jobs": ResourceQuota(draw(st.integers(0, 2)))})}
+    return Quotas(queues, cohorts, fair_share=FairShare(preempt=draw(st.booleans())))
 
 
 @st.composite
