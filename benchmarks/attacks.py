@@ -94,13 +94,13 @@ def paired(labels: np.ndarray, *, rate: float, seed: int) -> tuple[np.ndarray, n
 
 
 def targeted(labels: np.ndarray, *, rate: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(labels, rows): ``rate`` of all rows, at most half the largest class, moved from it to one other."""
+    """(labels, rows): ``rate`` of all rows, at most a fifth of the largest class, moved to one other."""
     random = np.random.default_rng(seed)
     sizes = np.bincount(labels)
     victim = int(sizes.argmax())
     target = int(random.choice(np.setdiff1d(np.flatnonzero(sizes), [victim])))
     pool = np.flatnonzero(labels == victim)
-    rows = np.sort(random.choice(pool, min(len(pool) // 2, round(rate * len(labels))), replace=False))
+    rows = np.sort(random.choice(pool, min(len(pool) // 5, round(rate * len(labels))), replace=False))
     out = labels.copy()
     out[rows] = target
     return out, rows

@@ -10,9 +10,10 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from dataset_guard.checks.base import CheckContext, Hashes, Need, counted
+from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, counted
 from dataset_guard.checks.features import texts_of
 from dataset_guard.checks.hash_index import HashIndex
+from dataset_guard.checks.poisoning.aimed_flips import Aimed
 from dataset_guard.checks.poisoning.wrong_labels import WrongLabels, wrong_labels
 from dataset_guard.checks.sampling import RowSample
 from guard_core.errors import MissingExtra
@@ -21,7 +22,7 @@ from guard_core.findings import Finding, RowSet, Severity
 
 @dataclass(frozen=True, slots=True)
 class LabelErrors:
-    """POIS002: labels that are probably wrong.
+    """POIS002: labels that are probably wrong; POIS003: rows given one class that are probably one other.
 
     ``row_budget`` and ``text_budget``: rows that models look at (a uniform sample by row number).
     ``fdr_limit``: the share of false alarms up to which a list is a warning; beyond it is information. A
@@ -37,8 +38,8 @@ class LabelErrors:
     max_classes: int = 200
 
     name: ClassVar[str] = "label_errors"
-    version: ClassVar[str] = "3"
-    rule_ids: ClassVar[tuple[str, ...]] = ("POIS002",)
+    version: ClassVar[str] = "4"
+    rule_ids: ClassVar[tuple[str, ...]] = ("POIS002", "POIS003")
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes", "feature_hashes"})
 
     def applies(self, context: CheckContext) -> str | None:
@@ -98,7 +99,7 @@ class ErrorState:
         self._trusted.merge(other._trusted)
 
     def finish(self) -> Iterator[Finding]:
-        """One finding over the examined rows."""
+        """One finding over the examined rows, and one for each confusion that goes one way only."""
         rows, table = self._suspects.finish(self._context.schema)
         _, known = self._trusted.finish(self._context.schema)
         budget = self._check.row_budget
@@ -115,6 +116,8 @@ class ErrorState:
         if isinstance(found, str):
             self.skipped = found
             return
+        for one in found.aimed:
+            yield self._one_way(one, rows, found.examined)
         if not len(found.rows):
             return
         share = len(found.rows) * (1 - found.fdr) / found.examined
@@ -135,6 +138,25 @@ class ErrorState:
                 "models_agree_with_labels": round(found.agreement, 4),
                 "given_classes": list(found.classes[:8]),
                 "likely_moves": [list(m) for m in found.moves[:8]],
+            },
+        )
+
+    def _one_way(self, aimed: Aimed, rows: Rows, examined: int) -> Finding:
+        return Finding(
+            rule_id="POIS003",
+            severity=Severity.WARNING,
+            message=f"{counted(len(aimed.rows), 'row')} given class {aimed.given} look like class "
+            f"{aimed.likely}, and hardly any the other way: their labels may have been moved.",
+            columns=(self._label,),
+            rows=RowSet.of(rows[aimed.rows].tolist()),
+            score=len(aimed.rows) / examined,
+            fdr=round(aimed.fdr, 4),
+            action="Have a person look at these rows; drop or relabel the wrong ones, and find who set them.",
+            evidence={
+                "given_class": aimed.given,
+                "likely_class": aimed.likely,
+                "examined_rows": examined,
+                "offered_rows": self._suspects.seen,
             },
         )
 

@@ -13,7 +13,7 @@ Two situations, two nulls:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from dataset_guard.checks.base import ClassIndex, counted
 from dataset_guard.checks.features import Matrix, matrix_of, texts_of
+from dataset_guard.checks.poisoning.aimed_flips import Aimed, aimed
 from dataset_guard.checks.poisoning.label_doubt import most_useful, probably_wrong, split
 from dataset_guard.checks.poisoning.label_views import FOLDS, out_of_fold
 from dataset_guard.profile import plain
@@ -46,7 +47,8 @@ _Floats = npt.NDArray[np.float64]
 class WrongLabels:
     """``rows`` are positions in the suspects' table, most doubtful first; ``classes`` their given classes.
 
-    ``moves`` are ``(likely class, given class, rows)``, most rows first: a targeted flip is one of them.
+    ``moves`` are ``(likely class, given class, rows)``, most rows first. ``aimed`` are confusions that go
+    one way only and that ``rows`` hardly tell of, their rows as positions too.
     """
 
     rows: _Ints
@@ -56,6 +58,7 @@ class WrongLabels:
     fdr: float
     agreement: float
     trusted_rows: int
+    aimed: tuple[Aimed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ def wrong_labels(
         fdr=fdr,
         agreement=float((chances.argmax(axis=1) == lesson.codes).mean()),
         trusted_rows=int((~asked).sum()) if lesson.trusted is not None else 0,
+        aimed=() if lesson.trusted is not None else _aimed(chances, lesson, chosen, fdr_limit),
     )
 
 
@@ -126,6 +130,16 @@ def _surpass(scores: _Floats, own: npt.NDArray[np.bool_]) -> float:
     n, m = int(own.sum()), int((~own).sum())
     above = rankdata(scores)[own].sum() - n * (n + 1) / 2
     return float((above - n * m / 2) / np.sqrt(n * m * (n + m + 1) / 12))
+
+
+def _aimed(chances: _Floats, lesson: _Lesson, named: _Ints, fdr_limit: float) -> tuple[Aimed, ...]:
+    """Confusions that go one way only, unless half of their rows are named anyway."""
+    return tuple(
+        replace(one, rows=lesson.position[one.rows], likely=int(lesson.classes[one.likely]),
+                given=int(lesson.classes[one.given]))
+        for one in aimed(chances, lesson.codes)
+        if one.fdr <= fdr_limit and 2 * np.isin(one.rows, named).sum() < len(one.rows)
+    )  # fmt: skip
 
 
 def _moves(chances: _Floats, given: _Ints, classes: _Ints) -> tuple[tuple[int, int, int], ...]:

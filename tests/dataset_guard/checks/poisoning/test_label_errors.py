@@ -75,6 +75,19 @@ def test_without_a_trusted_version_most_flips_are_found(name, precision, recall)
     assert abs(moves[likely, given] - moved) <= 3
 
 
+def test_a_flip_from_one_class_to_one_other_is_named_as_such(digits):
+    pixels, labels = digits
+    bad = labels.copy()
+    moved = np.flatnonzero(labels == 4)[:36]
+    bad[moved] = 7
+    finding = only(scan(digits_table(pixels, bad), CHECK, label="label"), "POIS003")
+    assert (finding.evidence["likely_class"], finding.evidence["given_class"]) == (4, 7)
+    found = set(finding.rows)
+    assert len(found & set(moved.tolist())) >= 30
+    assert len(found - set(moved.tolist())) <= 3
+    assert finding.fdr <= 0.3
+
+
 def test_new_rows_with_wrong_labels_are_judged_by_trusted_ones(digits):
     pixels, labels = digits
     bad, rows = flipped(labels[1_400:], 0.3)
