@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 from compute_guard import processes
-from compute_guard.testing import guarded_cluster
+from compute_guard.connection import Cluster
+from compute_guard.testing import gate_processes, guarded_cluster
 from measure import Measure, report
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -50,15 +51,13 @@ def run(client, folder: Path, arguments: str, watch=lambda: 0.0) -> dict[str, fl
     return {**found, "to_running_s": running, "gate_cpu_s": cpu["MARK leased"] - cpu["MARK leases"]}
 
 
-def gate_cpu(temp_dir: str) -> float:
-    """CPU seconds so far of the gate processes below ``temp_dir``."""
+def gate_cpu(cluster: Cluster) -> float:
+    """CPU seconds so far of the gates of ``cluster``."""
     ticks = 0
-    for entry in Path("/proc").iterdir():
+    for gate in gate_processes(cluster):
         try:
-            line = (entry / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
-            if "compute_guard.ray_plugin.gates" in line and temp_dir in line and "gate.log" not in line:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                ticks += int(fields[11]) + int(fields[12])
+            fields = Path(f"/proc/{gate.pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
         except OSError:
             continue
     return ticks / os.sysconf("SC_CLK_TCK")
@@ -119,7 +118,7 @@ def guarded(arguments: str) -> dict[str, float]:
             quotas.write_text(quotas.read_text().replace("nominal: 2000,", "nominal: 4000,"))
             work = folder / "work"
             work.mkdir()
-            return run(it.client("acme"), work, arguments, lambda: gate_cpu(it.cluster.temp_dir))
+            return run(it.client("acme"), work, arguments, lambda: gate_cpu(it.cluster))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -24,6 +25,19 @@ def noop() -> None:
 class Actor:
     def hi(self) -> int:
         return 1
+
+
+@ray.remote
+def whose() -> int:
+    time.sleep(0.02)
+    return os.getpid()
+
+
+def wait_for_workers(count: int) -> None:
+    """Return once ``count`` processes take tasks: starting workers is measured elsewhere."""
+    deadline = time.time() + 30
+    while len(set(ray.get([whose.remote() for _ in range(8 * count)]))) < count and time.time() < deadline:
+        pass
 
 
 def seconds(work) -> float:
@@ -51,7 +65,8 @@ def actor_comes_and_goes() -> float:
 
 
 found["first_task_s"] = seconds(lambda: ray.get(noop.remote()))
-ray.get([noop.remote() for _ in range(100)])
+wait_for_workers(4)
+ray.get([noop.remote() for _ in range(TASKS)])
 runs = [seconds(lambda: ray.get([noop.remote() for _ in range(TASKS)])) for _ in range(3)]
 found["tasks_per_s"] = TASKS / statistics.median(runs)
 print("MARK leases", flush=True)

@@ -11,6 +11,7 @@ import secrets
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from compute_guard.admission import Assessment, assess
@@ -29,13 +30,13 @@ from compute_guard.quota import Quotas
 from compute_guard.ray_body import check_packages
 from compute_guard.refusals import RefusalLog
 from compute_guard.snapshot import queue_order
-from compute_guard.withdrawn import DataWatch
 from compute_guard.workload import Workload, WorkloadState, workload_from_submission
 from guard_core.clock import to_ns
 from guard_core.errors import Denied, Undecidable, UserError
 from guard_core.identity import Principal
 
 if TYPE_CHECKING:
+    from compute_guard.withdrawn import DataWatch
     from guard_core.home import Home
 
 __all__ = ["Admitted", "Gateway", "Held", "Refused", "principal_of", "waiting_reason"]
@@ -47,8 +48,13 @@ class Gateway(Admissions):
     def __init__(self, home: Home) -> None:
         super().__init__(home)
         self._refusals = RefusalLog(home)
-        self.data_watch = DataWatch(home, self.ledger)
+
+    @cached_property
+    def data_watch(self) -> DataWatch:
         """Looks whether running jobs may still use the data they declared."""
+        from compute_guard.withdrawn import DataWatch  # with it come incidents, and with them numpy
+
+        return DataWatch(self.home, self.ledger)
 
     def authenticate(self, token: str, *, acting_for: str = "") -> Principal:
         """The principal of a credential. Raises Denied, or Undecidable when storage is down."""

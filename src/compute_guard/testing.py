@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 import time
@@ -122,6 +123,33 @@ def exporter(answer: Callable[[], bytes]) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@dataclass(frozen=True, slots=True)
+class GateProcess:
+    """A process of a gate on this machine: the ``keeper`` that restarts it, or the gate itself."""
+
+    pid: int
+    role: str
+    folder: str
+    keeper: bool
+
+
+_GATE = re.compile(r" -m compute_guard\.ray_plugin\.gates (head|node) (\S+)/guard/config\.json(?: (\S+))?$")
+
+
+def gate_processes(cluster: Cluster) -> list[GateProcess]:
+    """The gates of a cluster on this machine; ``folder`` is ``head`` or ``node-0`` and so on."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            line = (entry / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        gate = _GATE.search(line.strip("\0").replace("\0", " "))
+        if gate is not None and gate[2].startswith(cluster.temp_dir):
+            found.append(GateProcess(int(entry.name), gate[1], Path(gate[2]).name, gate[3] is not None))
+    return found
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import pytest
 
 from compute_guard.ledger import Ledger
 from compute_guard.ray_plugin.gcs import Gcs
-from compute_guard.testing import GuardedCluster, wait_until
+from compute_guard.testing import GuardedCluster, gate_processes, wait_until
 from compute_guard.workload import WorkloadState
 
 pytestmark = [pytest.mark.ray, pytest.mark.gated, pytest.mark.clusters, pytest.mark.timeout(540)]
@@ -71,15 +71,9 @@ def call(cluster: GuardedCluster, method: str, path: str, body: object = None) -
 def gates(cluster: GuardedCluster, role: str) -> dict[str, list[int]]:
     """Process ids of the gates' keepers and of what they keep running, by "keeper" and "gate"."""
     found: dict[str, list[int]] = {"keeper": [], "gate": []}
-    for entry in Path("/proc").iterdir():
-        try:
-            line = (entry / "cmdline").read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        ours = "compute_guard.ray_plugin.gates" in line and cluster.cluster.temp_dir in " ".join(line)
-        if ours and role in line:
-            kept = "gate" if not any(part.endswith("gate.log") for part in line) else "keeper"
-            found[kept].append(int(entry.name))
+    for gate in gate_processes(cluster.cluster):
+        if gate.role == role:
+            found["keeper" if gate.keeper else "gate"].append(gate.pid)
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from compute_guard.ledger import Ledger
-from compute_guard.testing import GuardedCluster, wait_until
+from compute_guard.testing import GuardedCluster, gate_processes, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.gated]
 
@@ -37,17 +37,7 @@ def output(cluster: GuardedCluster, tenant: str, name: str, seconds: float = 180
 
 def gates_of(cluster: GuardedCluster) -> dict[str, int]:
     """Process ids of the gates (not of what keeps them running), by the name of their folder."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        try:
-            line = (entry / "cmdline").read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        if "compute_guard.ray_plugin.gates" in line and cluster.cluster.temp_dir in " ".join(line):
-            config = next(part for part in line if part.endswith("config.json"))
-            if not any(part.endswith("gate.log") for part in line):
-                found[Path(config).parent.parent.name] = int(entry.name)
-    return found
+    return {gate.folder: gate.pid for gate in gate_processes(cluster.cluster) if not gate.keeper}
 
 
 def test_an_ordinary_program_runs_unchanged(gated_cluster, tmp_path):

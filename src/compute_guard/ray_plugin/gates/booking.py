@@ -47,6 +47,7 @@ class Booking:
         self._drivers = drivers
         self._tokens = tokens
         self._users = users
+        self._losing: asyncio.Future[None] | None = None
 
     async def greet(self, hello: Mapping[str, Any]) -> str:
         """A node's gate is up, with the leases it already has."""
@@ -77,12 +78,10 @@ class Booking:
                 )
         return found
 
-    async def ask(self, node: str, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The answer to one message of ``node``. Raises Refusal."""
+    def hear(self, node: str, message: Mapping[str, Any]) -> None:
+        """Take a message of ``node`` that needs no answer; one that nobody knows is for a later version."""
         op = message.get("op")
         book = self._credit.book
-        if op == "acquire":
-            return await self._acquire(node, message)
         if op == "settle":
             book.settle(str(message["lease"]), str(message["worker"]), node)
         elif op == "release":
@@ -94,8 +93,20 @@ class Booking:
             self._credit.lend(node, str(message["workload"]), int(message["cpu_milli"]))
         elif op == "lost":
             book.drop_node(node)
+            self._losing = asyncio.ensure_future(self._lose(node))
+
+    async def _lose(self, node: str) -> None:
+        try:
             await self._nodes.lost(node)
-        elif op == "known":
+        except Exception as error:  # noqa: BLE001 - the GCS finds out by itself, only later
+            logger.warning("the GCS could not be told that %s is lost: %s", node, error)
+
+    async def ask(self, node: str, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The answer to one message of ``node``. Raises Refusal."""
+        op = message.get("op")
+        if op == "acquire":
+            return await self._acquire(node, message)
+        if op == "known":
             living = self._credit.alive()
             return {
                 "jobs": {job.id: job.tenant for job in self._jobs.all()},
@@ -103,9 +114,7 @@ class Booking:
                 "living": None if living is None else sorted(set(living.values())),
                 "users": {} if self._users is None else self._users.all(),
             }
-        else:
-            raise Refusal(f"the head does not know the message {op!r}")
-        return {}
+        raise Refusal(f"the head does not know the message {op!r}")
 
     async def _acquire(self, node: str, message: Mapping[str, Any]) -> Mapping[str, Any]:
         job_id, caller = str(message["job"]), message.get("caller")
@@ -126,7 +135,7 @@ class Booking:
             tenant, workload, supervisor = principal.tenant, principal.workload or "", True
         else:
             return {"tenant": ""}
-        demand = demand_of(dict(message["needs"]))
+        demand = demand_of(message["needs"])
         for group in demand.groups:
             if self._jobs.owner(bytes.fromhex(group)) != tenant:
                 raise Refusal(f"placement group {group} is not one of tenant {tenant}")

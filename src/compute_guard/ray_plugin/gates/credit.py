@@ -54,6 +54,7 @@ class Account:
     reason: str = ""
     growing: bool = False
     blocked: bool = False
+    blocked_at: float = 0.0
     idle_since: float = 0.0
 
 
@@ -69,6 +70,7 @@ class Credit:
         self.living: dict[str, str] | None = None
         """Tenant by living workload, as of the last round; None until the ledger was read once."""
         self._loading: dict[str, asyncio.Future[Account]] = {}
+        self._known: object = None
 
     async def account(self, workload: str) -> Account:
         """The account of a living workload. Raises Refusal for another, GuardError for storage trouble."""
@@ -181,16 +183,24 @@ class Credit:
         try:
             held = self._without_lent(workload, self.book.held(workload))
             line = [self._counted(account, w.lease.amounts) for w in list(account.waiting)[:BATCH]]
+            if not line:
+                return
+            first = self._counted(account, held + line[0])
             everything = held
             for amounts in line:
                 everything = everything + amounts
-            growth = await self._resize(workload, self._counted(account, everything))
-            if not growth.granted and len(line) > 1:
-                growth = await self._resize(workload, self._counted(account, held + line[0]))
+            wanted = self._counted(account, everything)
+            # Who was refused last time asks for the first in line alone: each question is a transaction.
+            tries = [first] if account.reason else [_in_whole_cpus(wanted), wanted, first]
+            for amounts in dict.fromkeys(tries):
+                growth = await self._resize(workload, amounts)
+                if growth.granted:
+                    break
             if growth.granted:
                 account.credit, account.reason = growth.reserved, ""
             else:
                 account.reason, account.blocked = growth.reason, True
+                account.blocked_at = time.monotonic()
         except GuardError as error:
             account.reason, account.blocked = f"the ledger cannot be used: {error}", True
         except Exception as error:
@@ -219,6 +229,9 @@ class Credit:
         entries, reserved = await self._in_thread(
             lambda: (ledger.entries(states=_LIVING), ledger.reservations())
         )
+        known = (reserved, self._judge.quotas)
+        changed, self._known = known != self._known, known
+        now = time.monotonic()
         living = {entry.id: entry for entry in entries}
         self.living = {entry.id: entry.workload.tenant for entry in entries}
         for workload, account in list(self._accounts.items()):
@@ -230,7 +243,9 @@ class Credit:
             if not account.growing:
                 account.credit = reserved.get(workload, Amounts())
                 await self._give_back(account)
-            account.blocked = False
+            # While nobody's reservation and no quota changed, a refusal stands; time alone may end it, too.
+            if changed or now - account.blocked_at >= IDLE_SECONDS:
+                account.blocked = False
             self.pump(account)
 
     def _close(self, workload: str, account: Account) -> None:
@@ -266,3 +281,8 @@ class Credit:
     def waiting(self) -> dict[str, tuple[int, str]]:
         """(leases in line, what they wait for) by workload."""
         return {w: (len(a.waiting), a.reason) for w, a in self._accounts.items() if a.waiting}
+
+
+def _in_whole_cpus(amounts: Amounts) -> Amounts:
+    """``amounts`` with CPUs rounded up: small leases that follow need no transaction; idle ones return."""
+    return Amounts({**amounts, CPU: -(-amounts[CPU] // 1000) * 1000})

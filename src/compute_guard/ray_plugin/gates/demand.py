@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
 
 from compute_guard.quota import CPU, GPU, MEMORY, Amounts
 
@@ -26,9 +27,14 @@ class Demand:
 
 def demand_of(resources: Mapping[str, float]) -> Demand:
     """The demand of Ray's ``resources``. What comes out of a placement group was paid for with the group."""
+    return _demand_of(tuple(resources.items()))
+
+
+@lru_cache(10_000)
+def _demand_of(resources: tuple[tuple[str, float], ...]) -> Demand:
     wanted: dict[str, int] = {WORKERS: 1}
     groups = set()
-    for name, value in resources.items():
+    for name, value in resources:
         group = _GROUP.search(name)
         if group is not None:
             groups.add(group["id"])

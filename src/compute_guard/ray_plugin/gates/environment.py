@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from compute_guard.ray_plugin.gates.wire import Refusal
@@ -13,6 +15,21 @@ CREDENTIAL = "TRAINGUARD_TOKEN"
 GIVEN = frozenset({CREDENTIAL, "TRAINGUARD_HOME"})
 """Variables that admission itself puts into every job's environment."""
 _EMPTY: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What a lease's runtime environment brings: the job's credential, and the fields in use."""
+
+    credential: str
+    fields: tuple[str, ...]
+
+
+@lru_cache(2_000)
+def brought_by(serialized: str) -> Brought:
+    """What is read of a runtime environment, Ray's JSON text. Raises Refusal for text that is none."""
+    environment = environment_of(serialized)
+    return Brought(credential_in(environment), fields_of(environment))
 
 
 def environment_of(serialized: str) -> Mapping[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from compute_guard.gateway import Gateway
@@ -28,7 +27,7 @@ from compute_guard.ray_plugin.gates.nodes import GATES_FILE, Nodes
 from compute_guard.ray_plugin.gates.settings import HeadConfig
 from compute_guard.ray_plugin.gates.sweep import Sweep
 from compute_guard.ray_plugin.gates.tenancy import Jobs
-from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens
+from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens, secret_in
 from compute_guard.ray_plugin.gates.users import USERS_FILE, Users
 from compute_guard.ray_plugin.gates.wire import Front, Upstream, serve
 from guard_core.clock import to_ns
@@ -49,7 +48,7 @@ class Head:
         self.config = config
         self.folder = Path(config.folder)
         token_file = Path(config.token_file)
-        self._system = _cached_text(token_file)
+        self._system = secret_in(token_file)
         self.upstream = Upstream(config.gcs, self._system)
         enforcement = Enforcement.ENFORCED if config.profile == "hardened" else Enforcement.COOPERATIVE
         self.judge = Judge(Gateway(home), enforcement)
@@ -74,7 +73,7 @@ class Head:
             self.tokens,
             Users(self.folder / USERS_FILE) if config.profile == "hardened" else None,
         )
-        self.desk = Desk(self._system, self.booking.greet, self.booking.ask)
+        self.desk = Desk(self._system, self.booking.greet, self.booking.ask, self.booking.hear)
 
     async def _owner(self, submission: str) -> str | None:
         ledger = self.judge.gateway.ledger
@@ -110,7 +109,8 @@ class Head:
     async def _round(self) -> None:
         try:
             await self.credit.tick()
-            self._held.note(self.credit.held(), to_ns(self.judge.gateway.home.clock()) // 1_000_000)
+            now_ms = to_ns(self.judge.gateway.home.clock()) // 1_000_000
+            await asyncio.to_thread(self._held.note, self.credit.held(), now_ms)
             for name in await self.nodes.refresh():
                 self.credit.book.drop_node(name)
             await self._let_go_of_the_lost()
@@ -132,20 +132,6 @@ class Head:
                 logger.warning("node %s is gone", name)
                 self.credit.book.drop_node(name)
                 await self.nodes.lost(name)
-
-
-def _cached_text(file: Path) -> Callable[[], str]:
-    """Reads a small secret file, anew when it changed."""
-    known: tuple[int, str] = (0, "")
-
-    def read() -> str:
-        nonlocal known
-        stamp = file.stat().st_mtime_ns
-        if stamp != known[0]:
-            known = (stamp, file.read_text(encoding="ascii").strip())
-        return known[1]
-
-    return read
 
 
 async def serve_head(file: Path) -> None:

@@ -28,6 +28,8 @@ PLACEMENT = "guard/compute/placement/decision"
 RUNTIME = "guard/compute/runtime/decision"
 REMEMBERED = 50_000
 REFRESH_SECONDS = 1.0
+OVERDUE_SECONDS = 1.0
+"""How much older policies may be than `REFRESH_SECONDS` before a question waits for them to be read."""
 _UNLIMITED = 2**62
 
 
@@ -49,6 +51,7 @@ class Judge:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="trainguard-judge")
         self._known: dict[tuple[Any, ...], Verdict] = {}
         self._revision = ""
+        self._pools: dict[tuple[str, int], tuple[str, ...]] = {}
         self._fresh_until = 0.0
         self._quotas: Quotas | None = None
         self._trouble = "policies were not loaded yet"
@@ -60,6 +63,11 @@ class Judge:
         self._fresh_until = time.monotonic() + REFRESH_SECONDS
         await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
 
+    async def _current(self) -> None:
+        """As :meth:`refresh`, when the head's rounds, which see to it, have not come by for too long."""
+        if time.monotonic() >= self._fresh_until + OVERDUE_SECONDS:
+            await self.refresh()
+
     def _load(self) -> None:
         try:
             self.gateway.freshen()
@@ -68,10 +76,10 @@ class Judge:
         except (GuardError, OSError) as error:
             # Nothing that was allowed before may be taken for allowed now.
             self._quotas, self._trouble = None, str(error)
-            self._known = {}
+            self._known, self._pools = {}, {}
             return
         if revision != self._revision or quotas != self._quotas:
-            self._known = {}
+            self._known, self._pools = {}, {}
         self._revision, self._quotas, self._trouble = revision, quotas, ""
 
     @property
@@ -87,7 +95,7 @@ class Judge:
     async def _decide(
         self, key: tuple[Any, ...], path: str, question: Callable[[], Mapping[str, Any]], principal: Principal
     ) -> Verdict:
-        await self.refresh()
+        await self._current()
         if self._trouble:
             return Verdict(False, self._trouble, undecidable=True)
         known = self._known.get(key)
@@ -126,8 +134,19 @@ class Judge:
 
     async def pools(self, tenant: str) -> tuple[str, ...]:
         """The pools (nodes.yaml) that policy lets ``tenant`` run in."""
-        await self.refresh()
-        return tuple([name for name in self.pool_labels() if (await self.placement(tenant, name)).allow])
+        await self._current()
+        key = (tenant, int(time.time() // 60))
+        known = self._pools.get(key)
+        if known is not None:
+            return known
+        memory = self._pools
+        verdicts = {name: await self.placement(tenant, name) for name in self.pool_labels()}
+        found = tuple(name for name, verdict in verdicts.items() if verdict.allow)
+        if not any(verdict.undecidable for verdict in verdicts.values()):
+            if len(memory) >= REMEMBERED:
+                memory.clear()
+            memory[key] = found
+        return found
 
     def pool_labels(self) -> Mapping[str, Mapping[str, str]]:
         """Labels by pool, from nodes.yaml."""
@@ -148,11 +167,14 @@ class Judge:
 
     async def runtime(self, entry: Entry, needs: Amounts, fields: tuple[str, ...]) -> Verdict:
         """May this workload start something that needs ``needs`` with these runtime_env fields?"""
-        await self.refresh()
-        quotas = self._quotas
-        workload = entry.workload
+        await self._current()
+        quotas, workload = self._quotas, entry.workload
         if quotas is None:
             return Verdict(False, self._trouble, undecidable=True)
+        key = (RUNTIME, workload.tenant, workload.user, workload.queue, entry.state.value, needs, fields)
+        known = self._known.get(key)
+        if known is not None:
+            return known
         if workload.queue not in quotas.queues:
             return Verdict(False, f"queue {workload.queue} is not in quotas.yaml any more")
         left = {name: most(quotas, workload.queue, name) for name in needs}
@@ -165,7 +187,6 @@ class Judge:
             "task": {"requests": dict(needs), "runtime_env_fields": list(fields)},
             "left": left,
         }
-        key = (RUNTIME, workload.tenant, workload.user, workload.queue, entry.state.value, needs, fields)
         return await self._decide(key, RUNTIME, lambda: question, principal_of(workload))
 
 

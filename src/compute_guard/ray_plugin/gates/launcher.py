@@ -29,6 +29,8 @@ _PRIVATE = (
     "COMPUTE_GUARD_POOL",
 )
 _PR_SET_NO_NEW_PRIVS = 38
+ZYGOTE_SECONDS = 20.0
+"""How long a worker waits for a zygote that is starting or busy before it is started the long way."""
 
 
 def _read(name: str) -> dict[str, Any] | None:
@@ -140,6 +142,58 @@ def _open_to(folders: list[str], mode: int) -> None:
         os.chmod(folder, mode)  # noqa: PTH101 - start time
 
 
+def forked(arguments: list[str], environment: dict[str, str], facts: dict[str, Any]) -> bool:
+    """Have the node's zygote fork this worker, and wait for its end. False when that cannot be done."""
+    import socket
+    from resource import getrlimit
+
+    limits = {}
+    for kind in range(16):
+        try:
+            limits[kind] = getrlimit(kind)
+        except ValueError:
+            break
+    umask = os.umask(0o077)
+    os.umask(umask)
+    order = {
+        "arguments": arguments,
+        "environment": environment,
+        "facts": facts,
+        "cwd": os.getcwd(),  # noqa: PTH109 - start time
+        "umask": umask,
+        "nice": os.nice(0),
+        "limits": limits,
+        "oom_score_adj": _text("/proc/self/oom_score_adj"),
+        "cgroup": _text("/proc/self/cgroup"),
+    }
+    try:
+        zygote = socket.socket(socket.AF_UNIX)
+        zygote.settimeout(ZYGOTE_SECONDS)
+        zygote.connect(os.path.join(FOLDER, "zygote"))  # noqa: PTH118 - start time
+        text = json.dumps(order).encode() + b"\n"
+        sent = socket.send_fds(zygote, [text], [0, 1, 2])
+        zygote.sendall(text[sent:])
+        answer = json.loads(zygote.recv(4096))
+    except (OSError, ValueError):
+        return False
+    if "pid" not in answer:
+        return False
+    # Raylet and zygote each see the other's end in this process: it lives as long as the worker does.
+    os.dup2(zygote.detach(), 0)
+    os.set_blocking(0, True)
+    try:
+        os.execve("/bin/cat", ["cat"], {})  # noqa: S606 - the smallest program that waits for an end
+    except OSError:
+        while os.read(0, 1):
+            pass
+    return True
+
+
+def _text(file: str) -> str:
+    with open(file, encoding="ascii") as content:  # noqa: PTH123 - start time
+        return content.read()
+
+
 def main() -> None:
     """Become what Ray wanted to start."""
     arguments, environment = sys.argv[1:], dict(os.environ)
@@ -155,6 +209,7 @@ def main() -> None:
     facts = facts_for(arguments, environment)
     for name in _PRIVATE:
         environment.pop(name, None)
+    arguments = command(arguments, node)
     if facts is None:
         environment["__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"] = DENY
         environment["TRAINGUARD_REFUSAL"] = (
@@ -163,9 +218,12 @@ def main() -> None:
     if facts is not None:
         environment.pop("RAY_AUTH_TOKEN_PATH", None)
         environment.update(facts["environment"])
+        if facts["uid"] is not None:
+            environment.pop("TRAINGUARD_STORAGE_URL", None)  # it may hold a password
+        if forked(arguments, environment, facts):
+            return
         join(facts)
         confine(arguments, environment, facts)
-    arguments = command(arguments, node)
     os.execve(node["python"], [node["python"], *arguments], environment)  # noqa: S606
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ray.core.generated import node_manager_pb2 as pb
 
-from compute_guard.ray_plugin.gates.environment import credential_in, environment_of, fields_of
+from compute_guard.ray_plugin.gates.environment import brought_by
 from compute_guard.ray_plugin.gates.fence import fence_spec
 from compute_guard.ray_plugin.gates.grants import Grants
 from compute_guard.ray_plugin.gates.link import Line
@@ -55,7 +55,7 @@ class LeaseGate:
         self._line = line
         self._grants = grants
         self._admitted = admitted
-        self._held: dict[str, asyncio.Task[Any]] = {}
+        self._held: dict[str, asyncio.Future[Mapping[str, Any]]] = {}
 
     async def __call__(self, call: Call, request: bytes) -> bytes:
         """Answer one call. Raises Refusal."""
@@ -109,7 +109,7 @@ class LeaseGate:
         message = pb.RequestWorkerLeaseRequest.FromString(request)
         spec = message.lease_spec
         lease = spec.lease_id.hex()
-        asking = asyncio.ensure_future(self._line.ask(_question(call, spec)))
+        asking = self._line.ask(_question(call, spec))
         self._held[lease] = asking
         try:
             answer = await asyncio.shield(asking)
@@ -153,16 +153,16 @@ class LeaseGate:
 
 
 def _question(call: Call, spec: Any) -> Mapping[str, Any]:
-    environment = environment_of(spec.runtime_env_info.serialized_runtime_env)
+    brought = brought_by(spec.runtime_env_info.serialized_runtime_env)
     job = spec.job_id.hex()
     return {
         "op": "acquire",
         "lease": spec.lease_id.hex(),
         "job": job,
         "caller": call.tenant,
-        "credential": credential_in(environment),
+        "credential": brought.credential,
         "needs": dict(spec.required_resources),
-        "fields": fields_of(environment),
+        "fields": brought.fields,
         "actor": spec.actor_id.hex() if spec.actor_id.strip(b"\xff") else "",
     }
 

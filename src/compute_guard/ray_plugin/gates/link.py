@@ -25,6 +25,26 @@ RETRY_SECONDS = 0.2
 Answer = Mapping[str, Any]
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Answer]]
 """(node name, message) -> answer. Raises Refusal."""
+Hear = Callable[[str, Mapping[str, Any]], None]
+"""Takes (node name, message) of a message that needs no answer."""
+
+
+class _Lines:
+    """Writes what is sent in one turn of the event loop at once: a system call costs more than a line."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._waiting: list[bytes] = []
+
+    def send(self, line: bytes) -> None:
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._waiting.append(line)
+
+    def _flush(self) -> None:
+        lines, self._waiting = self._waiting, []
+        if not self._writer.is_closing():
+            self._writer.write(b"".join(lines))
 
 
 class Desk:
@@ -35,10 +55,12 @@ class Desk:
         token: Callable[[], str],
         greet: Callable[[Mapping[str, Any]], Awaitable[str]],
         ask: Ask,
+        hear: Hear,
     ) -> None:
         self._token = token
         self._greet = greet
         self._ask = ask
+        self._hear = hear
         self._open: dict[str, asyncio.StreamWriter] = {}
 
     def connected(self) -> frozenset[str]:
@@ -59,14 +81,21 @@ class Desk:
             name = await self._greet(hello)
             self._open[name] = writer
             writer.write(b'{"id":0,"ok":{}}\n')
+            lines = _Lines(writer)
             while line := await reader.readline():
                 message = json.loads(line)
                 number = message.pop("id", None)
-                if message.get("op") == "forget":
+                if number is None and message.get("op") != "forget":
+                    try:
+                        self._hear(name, message)
+                    except Exception:
+                        logger.exception("a message of %s was not understood", name)
+                    continue
+                if number is None:
                     if (pending := tasks.get(message.get("of"))) is not None:
                         pending.cancel()
                     continue
-                task = asyncio.ensure_future(self._answer(writer, name, number, message))
+                task = asyncio.ensure_future(self._answer(lines, name, number, message))
                 tasks[number] = task
                 task.add_done_callback(partial(_forget, tasks, number))
         except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError, Refusal) as error:
@@ -79,11 +108,9 @@ class Desk:
                 del self._open[name]
             writer.close()
 
-    async def _answer(
-        self, writer: asyncio.StreamWriter, name: str, number: Any, message: Mapping[str, Any]
-    ) -> None:
+    async def _answer(self, lines: _Lines, name: str, number: Any, message: Mapping[str, Any]) -> None:
         try:
-            answer: dict[str, Any] = {"id": number, "ok": dict(await self._ask(name, message))}
+            answer: dict[str, Any] = {"id": number, "ok": await self._ask(name, message)}
         except Refusal as no:
             answer = {"id": number, "no": no.text}
         except asyncio.CancelledError:
@@ -91,8 +118,7 @@ class Desk:
         except Exception as error:
             logger.exception("a node's question could not be answered")
             answer = {"id": number, "no": f"it could not be judged: {error!r}"}
-        if number is not None and not writer.is_closing():
-            writer.write(json.dumps(answer).encode() + b"\n")
+        lines.send(json.dumps(answer).encode() + b"\n")
 
 
 def _forget(tasks: dict[Any, asyncio.Task[None]], number: Any, _done: object) -> None:
@@ -110,7 +136,7 @@ class Line:
         self._hello = hello
         self._numbers = itertools.count(1)
         self._asked: dict[int, tuple[bytes, asyncio.Future[Answer]]] = {}
-        self._writer: asyncio.StreamWriter | None = None
+        self._lines: _Lines | None = None
         self.connected = asyncio.Event()
 
     async def run(self) -> None:
@@ -120,7 +146,7 @@ class Line:
                 await self._session()
             except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError) as error:
                 logger.info("the head cannot be reached (%s); it is tried again", error)
-            self._writer = None
+            self._lines = None
             self.connected.clear()
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -131,9 +157,9 @@ class Line:
             writer.write(json.dumps(greeting).encode() + b"\n")
             if not await asyncio.wait_for(reader.readline(), 10):
                 raise OSError("the head did not accept this node")
-            self._writer = writer
+            self._lines = _Lines(writer)
             for line, _ in self._asked.values():
-                writer.write(line)
+                self._lines.send(line)
             self.connected.set()
             while line := await reader.readline():
                 self._answered(json.loads(line))
@@ -149,22 +175,22 @@ class Line:
         else:
             future.set_exception(Refusal(str(message.get("no", "refused"))))
 
-    async def ask(self, message: Mapping[str, Any]) -> Answer:
-        """The head's answer, however long it takes. Raises Refusal."""
+    def ask(self, message: Mapping[str, Any]) -> asyncio.Future[Answer]:
+        """The head's answer, however long it takes: a future, which may be cancelled. It raises Refusal."""
         number = next(self._numbers)
         line = json.dumps({"id": number, **message}).encode() + b"\n"
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._asked[number] = (line, future)
-        if self._writer is not None:
-            self._writer.write(line)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if self._asked.pop(number, None) is not None:
-                self.tell({"op": "forget", "of": number})
-            raise
+        if self._lines is not None:
+            self._lines.send(line)
+        future.add_done_callback(partial(self._forget, number))
+        return future
+
+    def _forget(self, number: int, done: asyncio.Future[Answer]) -> None:
+        if done.cancelled() and self._asked.pop(number, None) is not None:
+            self.tell({"op": "forget", "of": number})
 
     def tell(self, message: Mapping[str, Any]) -> None:
         """Say something that needs no answer; while the connection is down, the next greeting says it."""
-        if self._writer is not None:
-            self._writer.write(json.dumps(message).encode() + b"\n")
+        if self._lines is not None:
+            self._lines.send(json.dumps(message).encode() + b"\n")

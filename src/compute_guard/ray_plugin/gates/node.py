@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,6 @@ from compute_guard.ray_plugin.gates.authority import domain_of
 from compute_guard.ray_plugin.gates.blocked import lent_by
 from compute_guard.ray_plugin.gates.demand import demand_of
 from compute_guard.ray_plugin.gates.grants import Grant, Grants
-from compute_guard.ray_plugin.gates.head import _cached_text
 from compute_guard.ray_plugin.gates.identity import by_token
 from compute_guard.ray_plugin.gates.lease_gate import LeaseGate
 from compute_guard.ray_plugin.gates.limits import Limits
@@ -25,7 +25,9 @@ from compute_guard.ray_plugin.gates.link import Line
 from compute_guard.ray_plugin.gates.lost import is_closed
 from compute_guard.ray_plugin.gates.reaper import Reaper
 from compute_guard.ray_plugin.gates.settings import NodeConfig
+from compute_guard.ray_plugin.gates.tokens import secret_in
 from compute_guard.ray_plugin.gates.wire import Front, Upstream, serve
+from compute_guard.ray_plugin.gates.zygote import start as start_zygote
 from guard_core.files import write_atomic
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ RECOVERED = "worker:"
 BLOCKED_SECONDS = 0.2
 REFUSED_LOOKS = 4
 """So many looks in a row, `BLOCKED_SECONDS` apart, must find the raylet's port closed."""
+ZYGOTE_FIRST_PAUSE, ZYGOTE_LAST_PAUSE = 5.0, 600.0
 _LOAD = "/ray.rpc.NodeManagerService/GetResourceLoad"
 _STATS = "/ray.rpc.NodeManagerService/GetNodeStats"
 
@@ -44,13 +47,16 @@ class Node:
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
         self.folder = Path(config.folder)
-        self._system = _cached_text(Path(config.token_file))
+        self._system = secret_in(Path(config.token_file))
         self.upstream = Upstream(f"{config.address}:{config.raylet_port}", self._system)
         self.grants = Grants()
         host, _, port = config.head.rpartition(":")
         self.line = Line(host, int(port), self._system, self._hello)
         self.gate = LeaseGate(self.upstream, self.line, self.grants, self._admitted)
         self._reaper = Reaper()
+        self._zygote: subprocess.Popen[bytes] | None = None
+        self._zygote_at = 0.0
+        self._zygote_pause = ZYGOTE_FIRST_PAUSE
         self._lent: tuple[str, int] = ("", 0)
         self._told: tuple[str, int] = ("", 0)
         self._written: set[str] = set()
@@ -71,7 +77,11 @@ class Node:
 
     def _admitted(self, answer: Mapping[str, Any]) -> None:
         """Leave word for the launcher, before the raylet can start a worker for this lease."""
-        if not answer.get("here"):
+        # A tenant's cgroup comes and goes with its leases, so each of them asks for it.
+        cgroup = str(self._limits.part(answer["tenant"])) if self._limits is not None else ""
+        supervisor = answer.get("supervisor")
+        name = f"credentials/{answer['credential']}" if supervisor else f"jobs/{answer['job']}"
+        if not answer.get("here") or name in self._written:
             return
         facts = {name: answer[name] for name in ("tenant", "workload")}
         facts["environment"] = {
@@ -79,16 +89,8 @@ class Node:
             "RAY_CLUSTER_NAME": domain_of(answer["tenant"]),
         }
         facts |= {"uid": answer["uid"], "groups": answer["groups"]}
-        if self._limits is not None:
-            facts["cgroup"] = str(self._limits.part(answer["tenant"]))
-        if answer.get("supervisor"):
-            self._write(f"credentials/{answer['credential']}", facts)
-        else:
-            self._write(f"jobs/{answer['job']}", facts)
-
-    def _write(self, name: str, facts: Mapping[str, Any]) -> None:
-        if name in self._written:
-            return
+        if cgroup:
+            facts["cgroup"] = cgroup
         file = self.folder / name
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomic(file, json.dumps(facts).encode(), mode=0o600)
@@ -96,6 +98,7 @@ class Node:
 
     async def run(self) -> None:
         """Serve until cancelled."""
+        self._keep_zygote()
         await self._recover()
         front = Front(by_token(self._system, lambda: self._tokens), self.gate, self.upstream)
         server, _ = await serve(front, f"{self.config.address}:{self.config.port}")
@@ -114,6 +117,7 @@ class Node:
                     if time.monotonic() - compared < COMPARE_SECONDS:
                         continue
                     compared = time.monotonic()
+                    self._keep_zygote()
                     await self._learn()
                     await self._compare()
                     self._met, self._refused = True, 0
@@ -133,6 +137,14 @@ class Node:
         if self._met and self._refused == REFUSED_LOOKS:
             logger.warning("the raylet is gone")
             self.line.tell({"op": "lost"})
+
+    def _keep_zygote(self) -> None:
+        """Start it, and ever more rarely when it ends; without one workers start the long way."""
+        ended = self._zygote is None or self._zygote.poll() is not None
+        if ended and time.monotonic() >= self._zygote_at:
+            self._zygote = start_zygote(self.folder)
+            self._zygote_at = time.monotonic() + self._zygote_pause
+            self._zygote_pause = min(2 * self._zygote_pause, ZYGOTE_LAST_PAUSE)
 
     async def _learn(self) -> None:
         """The tenants' tokens and jobs, from the head."""

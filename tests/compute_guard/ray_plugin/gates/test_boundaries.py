@@ -12,6 +12,7 @@ from compute_guard.ray_plugin.gates import kv, launcher
 from compute_guard.ray_plugin.gates.admitting import agent_mark
 from compute_guard.ray_plugin.gates.authority import access, domain_of, review
 from compute_guard.ray_plugin.gates.environment import credential_id, credential_in, environment_of, fields_of
+from compute_guard.ray_plugin.gates.identity import by_token
 from compute_guard.ray_plugin.gates.namespaces import question, shown, stored
 from compute_guard.ray_plugin.gates.tenancy import Job, Jobs
 from compute_guard.ray_plugin.gates.tokens import Tokens
@@ -147,6 +148,23 @@ def test_a_rotated_token_is_accepted_until_its_grace_is_ended(tmp_path):
     tokens.revoke_old("acme")
     assert tokens.by_token() == {second: "acme"}
     assert (tmp_path / "tokens" / "acme").stat().st_mode & 0o077 == 0
+
+
+def test_a_caller_is_known_by_its_token_and_no_longer_than_the_token_counts():
+    known = [{"one": "acme", "two": "beta"}]
+    identify = by_token(lambda: "system", lambda: known[0])
+
+    def caller(token: str) -> str | None:
+        return identify((("authorization", f"Bearer {token}"),))
+
+    for _ in range(2):
+        assert [caller("one"), caller("two"), caller("system")] == ["acme", "beta", None]
+        with pytest.raises(Refusal):
+            caller("three")
+    known[0] = {"two": "acme", "three": "beta"}
+    assert [caller("two"), caller("three")] == ["acme", "beta"]
+    with pytest.raises(Refusal):
+        caller("one")
 
 
 def test_unix_users_are_kept_and_never_a_nodes_group(tmp_path):

@@ -170,3 +170,19 @@ def test_a_locked_ledger_grants_nothing_new_and_takes_nothing_away(home, running
         await asyncio.wait_for(third, 5)
 
     asyncio.run(story())
+
+
+def test_small_leases_share_one_reservation_of_a_whole_cpu_where_there_is_room(home, running):
+    async def story() -> None:
+        job, credit = running("w1"), await opened(home)
+        await credit.acquire(lease(1, job, 100))
+        assert reserved(home, job) == 1000
+        for number in range(2, 11):
+            await credit.acquire(lease(number, job, 100))
+        assert reserved(home, job) == 1000
+        await credit.acquire(lease(11, job, 900))
+        assert reserved(home, job) == 2000
+        with_room_for_less = asyncio.ensure_future(credit.acquire(lease(12, job, 200)))
+        assert await waits(with_room_for_less)
+
+    asyncio.run(story())
