@@ -188,11 +188,11 @@ def fingerprint(
         source = open_source(path)
         known = None
         if base is not None:
-            known = known_of_base(source, base, tenant=tenant, home=ctx.obj.home())
+            known = known_of_base(source, base, set_root=set_root, tenant=tenant, home=ctx.obj.home())
         with shown() as show:
             found = identify(
                 source,
-                set_root=set_root and base is None,
+                set_root=set_root and (known is None or known.rows is not None),
                 threads=threads,
                 known=known,
                 progress=lambda r, n: show("fingerprint", r, n),

@@ -20,7 +20,7 @@ from dataset_guard.rowhash import RowHasher, RowHashes
 from dataset_guard.rowset import SetRoot
 
 if TYPE_CHECKING:
-    from dataset_guard.known import KnownBlocks
+    from dataset_guard.known import KnownBlocks, KnownRows
 
 Progress = Callable[[int, int | None], None]
 """Called with (rows done, rows in all or None)."""
@@ -59,13 +59,20 @@ def hash_range(
     hasher: RowHasher | None = None,
     sink: Callable[[RowHashes], None] | None = None,
     progress: Callable[[int], None] | None = None,
+    known: KnownRows | None = None,
 ) -> FingerprintPart:
-    """The leaves of some blocks of ``source``; row hashes go to ``sink``, row counts to ``progress``."""
+    """The leaves of some blocks of ``source``; row hashes go to ``sink``, row counts to ``progress``.
+
+    Row hashes of ``known`` rows are left out.
+    """
     printer = Fingerprinter(source.schema, first_block=blocks.first)
-    for batch in source.stream(first_row=blocks.first * BLOCK_ROWS, rows=blocks.rows):
+    row = blocks.first * BLOCK_ROWS
+    for batch in source.stream(first_row=row, rows=blocks.rows):
         printer.update(batch)
         if hasher is not None and sink is not None:
-            sink(hasher.hash(batch))
+            for piece in (batch,) if known is None else known.unknown(batch, row):
+                sink(hasher.hash(piece))
+        row += batch.num_rows
         if progress is not None:
             progress(batch.num_rows)
     return printer.part()
@@ -95,13 +102,14 @@ def identify(
 ) -> Identity:
     """One pass over ``source``. ``seconds`` is CPU time of this process. Raises UserError.
 
-    With ``known`` blocks only the others are read; then there are neither row hashes nor a set root, and the
-    fingerprint's ``bytes`` is None.
+    With ``known`` blocks only the others are read; then there are no row hashes, a set root only where the
+    rows are known too, and the fingerprint's ``bytes`` is None.
     """
     started = _cpu_seconds()
-    wants_hashes = set_root or row_key is not None
-    if known is not None and wants_hashes:
+    known_rows = None if known is None else known.rows
+    if known is not None and (row_key is not None or (set_root and known_rows is None)):
         raise ValueError("row hashes of known blocks are not known")
+    wants_hashes = set_root or row_key is not None
     hasher = RowHasher(source.schema, key=row_key) if wants_hashes else None
     roots = SetRoot(source.schema.names) if set_root else None
     store = HashStore(rows=source.num_rows) if row_key is not None else None
@@ -124,15 +132,19 @@ def identify(
         ranges = [piece for whole in ranges for piece in _pieces(source, whole)]
     if threads > 1 and len(ranges) > 1:
         parts = []
-        for part, hashes in _on_threads(source, ranges, hasher, threads):
+        for part, hashes in _on_threads(source, ranges, hasher, threads, known_rows):
             parts.append(part)
             for found in hashes:
                 keep(found)
             tell(part.rows)
     else:
-        parts = [hash_range(source, r, hasher, keep, tell) for r in ranges]
+        parts = [hash_range(source, r, hasher, keep, tell, known_rows) for r in ranges]
     if known is not None:
         parts += known.parts(source)
+    if roots is not None and known_rows is not None:
+        roots.add_sorted(known_rows.public)
+        if roots.rows != sum(part.rows for part in parts):
+            raise RuntimeError("a row is known twice or not at all")
     fingerprint = combine(parts, set_root=None if roots is None else roots.finish())
     return Identity(fingerprint, None if store is None else store.all(), _cpu_seconds() - started)
 
@@ -144,13 +156,17 @@ def _pieces(source: Source, blocks: BlockRange) -> list[BlockRange]:
 
 
 def _on_threads(
-    source: Source, ranges: list[BlockRange], hasher: RowHasher | None, threads: int
+    source: Source,
+    ranges: list[BlockRange],
+    hasher: RowHasher | None,
+    threads: int,
+    known: KnownRows | None,
 ) -> Iterator[tuple[FingerprintPart, list[RowHashes]]]:
     """Each range's part and row hashes, in order; at most ``threads`` + 1 ranges are under way."""
 
     def work(blocks: BlockRange) -> tuple[FingerprintPart, list[RowHashes]]:
         hashes: list[RowHashes] = []
-        return hash_range(source, blocks, hasher, hashes.append), hashes
+        return hash_range(source, blocks, hasher, hashes.append, known=known), hashes
 
     with ThreadPoolExecutor(threads) as pool:
         waiting = [pool.submit(work, blocks) for blocks in ranges[: threads + 1]]
@@ -175,15 +191,17 @@ def fingerprint(
 
     Without ``set_root`` (the order-independent root) it takes about half the time. ``base`` names a
     registered version that ``data`` grew from: blocks in files whose bytes are the registered ones are not
-    read again, and there is no set root then. Raises UserError; with ``base`` also Denied and Tampered.
+    read again; there is a set root then only if all its files are still there. Raises UserError; with
+    ``base`` also Denied and Tampered.
     """
     source = open_source(data)
     if base is None:
         return identify(source, set_root=set_root, threads=threads).fingerprint
     from dataset_guard.known import known_of_base
 
-    known = known_of_base(source, base, tenant=tenant, home=home)
-    return identify(source, set_root=False, threads=threads, known=known).fingerprint
+    known = known_of_base(source, base, set_root=set_root, tenant=tenant, home=home)
+    can = set_root and (known is None or known.rows is not None)
+    return identify(source, set_root=can, threads=threads, known=known).fingerprint
 
 
 def _cpu_seconds() -> float:

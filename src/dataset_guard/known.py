@@ -1,29 +1,110 @@
-"""Blocks that need no reading, because a registered version's signed leaves hold for them.
+"""What need not be hashed again, because a registered version's signed sidecars hold for it.
 
-A leaf holds for a block when every row of the block lies in files whose bytes are the registered ones (by
-BLAKE3, never by name, size or time) at the same place in the row order. So after an append only the tail is
-read, and when one file of many has changed, only the blocks that touch it.
+Files are known by their bytes (BLAKE3; never by name, size or time) and the folder they lie in, because the
+names of folders are data too: Hive partitions, and the labels of image folders.
+
+* A leaf holds for a block when every row of the block lies in known files at the same place in the row
+  order. So after an append only the tail is read, and when one file of many has changed, only the blocks that
+  touch it.
+* Row hashes hold for every row of a known file, wherever it lies. They are used when all files of the version
+  are there: then the new set root is that of the old hashes and those of the other rows.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from dataset_guard.canonical import canonical_schema
 from dataset_guard.fingerprint import BLOCK_ROWS, FingerprintPart, Leaves
 from dataset_guard.identity import BlockRange
 from dataset_guard.manifest import FileEntry, manifest_of
+from dataset_guard.rowhash import Hashes, RowHasher, RowHashes
+from dataset_guard.rowkeys import tenant_row_key
 
 if TYPE_CHECKING:
     from dataset_guard.reading import Source
     from dataset_guard.reference import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRows:
+    """Where all the rows of a version lie in the data at hand.
+
+    ``runs`` are (first row, row after the last, first row in the version), ascending. ``public`` are the
+    version's public row hashes, ascending.
+    """
+
+    runs: tuple[tuple[int, int, int], ...]
+    public: Hashes
+
+    def cut(self, first: int, stop: int) -> Iterator[tuple[int, int, int | None]]:
+        """The rows from ``first`` to ``stop`` as (first, stop, first in the version, or None when new)."""
+        at = first
+        for start, end, there in self.runs:
+            if end <= at or start >= stop:
+                continue
+            if at < start:
+                yield at, start, None
+                at = start
+            upto = min(end, stop)
+            yield at, upto, there + at - start
+            at = upto
+        if at < stop:
+            yield at, stop, None
+
+    def unknown(self, batch: pa.RecordBatch, first: int) -> Iterator[pa.RecordBatch]:
+        """The new rows of ``batch``, which begins at row ``first``."""
+        for start, stop, there in self.cut(first, first + batch.num_rows):
+            if there is None:
+                yield batch.slice(start - first, stop - start)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownHashes:
+    """Known rows with the version's tenant row hashes, in its row order (``features`` needs a label)."""
+
+    rows: KnownRows
+    keyed: Hashes
+    features: Hashes | None
+
+
+class KnownRowHasher:
+    """As RowHasher, for batches in row order. Only new rows are hashed, and only their public hashes told."""
+
+    def __init__(self, hasher: RowHasher, known: KnownHashes) -> None:
+        self._hasher, self._known = hasher, known
+        self._row = 0
+
+    def hash(self, batch: pa.RecordBatch) -> RowHashes:
+        """The hashes of the rows that follow those of the batch before."""
+        first, self._row = self._row, self._row + batch.num_rows
+        if not batch.num_rows:
+            return self._hasher.hash(batch)
+        public, keyed, features = [], [], []
+        for start, stop, there in self._known.rows.cut(first, self._row):
+            if there is None:
+                found = self._hasher.hash(batch.slice(start - first, stop - start))
+            else:
+                span = slice(there, there + stop - start)
+                part = None if self._known.features is None else self._known.features[span]
+                found = RowHashes(np.empty((0, 2), np.uint64), self._known.keyed[span], part)
+            public.append(found.public)
+            keyed.append(found.keyed)
+            features.append(found.features)
+        return RowHashes(np.concatenate(public), _whole(keyed), _whole(features))
+
+
+def _whole(parts: Sequence[Hashes | None]) -> Hashes | None:
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if there else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +113,7 @@ class KnownBlocks:
 
     mask: npt.NDArray[np.bool_]
     leaves: Leaves
+    rows: KnownRows | None = None
 
     def missing(self) -> list[BlockRange]:
         """The runs of blocks that must be read. The last runs to the end of the data."""
@@ -58,20 +140,11 @@ class KnownBlocks:
 
 
 def known_blocks(reference: Reference, source: Source, entries: Sequence[FileEntry]) -> KnownBlocks | None:
-    """What ``reference`` knows of ``source``, whose manifest is ``entries``; None when that is nothing."""
-    columns = [(c.name, c.type) for c in canonical_schema(source.schema)]
-    if source.num_rows is None or columns != list(reference.columns):
+    """What ``reference`` knows of ``source``, whose manifest is ``entries``; None when that is no block."""
+    if source.num_rows is None or not _same_columns(reference, source):
         return None
-    registered: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
-    at = 0
-    for entry in reference.manifest:
-        registered[entry.blake3].append((at, entry.rows))
-        at += entry.rows
-    spans, at = [], 0
-    for entry in entries:
-        if (at, entry.rows) in registered[entry.blake3]:
-            spans.append((at, at + entry.rows))
-        at += entry.rows
+    registered = _placed(reference.manifest)
+    spans = [place for place, entry in _at(entries) if place in registered[_content(entry)]]
     signed = int(reference.record["content"]["rows"])
     blocks = -(-source.num_rows // BLOCK_ROWS)
     mask = np.zeros(blocks, np.bool_)
@@ -81,6 +154,69 @@ def known_blocks(reference: Reference, source: Source, entries: Sequence[FileEnt
         last = -(-stop // BLOCK_ROWS) if stop == source.num_rows == signed else stop // BLOCK_ROWS
         mask[first:last] = True
     return KnownBlocks(mask, reference.leaves()) if mask.any() else None
+
+
+def known_rows(
+    reference: Reference, source: Source, entries: Sequence[FileEntry], key: bytes
+) -> KnownRows | None:
+    """The rows of ``reference`` in ``source``, if all of them are there; ``key`` is the tenant's row key."""
+    if not reference.manifest or not _same_columns(reference, source):
+        return None
+    free = _placed(reference.manifest)
+    runs: list[tuple[int, int, int]] = []
+    elsewhere = []
+    for place, entry in _at(entries):  # first what did not move: known blocks must have known rows only
+        if place in free[_content(entry)]:
+            free[_content(entry)].remove(place)
+            runs.append((*place, place[0]))
+        else:
+            elsewhere.append((place, entry))
+    for (first, stop), entry in elsewhere:
+        fits = [place for place in free[_content(entry)] if place[1] - place[0] == stop - first]
+        if fits:
+            free[_content(entry)].remove(fits[0])
+            runs.append((first, stop, fits[0][0]))
+    if any(places for places in free.values()):
+        return None
+    public = reference.public_row_hashes(key)
+    return None if public is None else KnownRows(tuple(sorted(runs)), public)
+
+
+def known_hashes(
+    reference: Reference, source: Source, entries: Sequence[FileEntry], *, key: bytes, label: str | None
+) -> KnownHashes | None:
+    """The row hashes of ``reference``, when they hold for ``source`` and ``label``; else None."""
+    if label != reference.label:
+        return None
+    rows = known_rows(reference, source, entries, key)
+    if rows is None:
+        return None
+    return KnownHashes(rows, reference.row_hashes(), None if label is None else reference.feature_hashes())
+
+
+def _same_columns(reference: Reference, source: Source) -> bool:
+    return [(c.name, c.type) for c in canonical_schema(source.schema)] == list(reference.columns)
+
+
+def _at(entries: Sequence[FileEntry]) -> Iterator[tuple[tuple[int, int], FileEntry]]:
+    """Each file with its rows, (first, after the last)."""
+    at = 0
+    for entry in entries:
+        yield (at, at + entry.rows), entry
+        at += entry.rows
+
+
+def _content(entry: FileEntry) -> tuple[str, str]:
+    """What makes the rows of a file: its bytes and its folder."""
+    return entry.blake3, entry.path.rpartition("/")[0]
+
+
+def _placed(entries: Sequence[FileEntry]) -> defaultdict[tuple[str, str], list[tuple[int, int]]]:
+    """The rows of the files that have each content."""
+    found: defaultdict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for place, entry in _at(entries):
+        found[_content(entry)].append(place)
+    return found
 
 
 def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -95,9 +231,11 @@ def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def known_of_base(
-    source: Source, base: str, *, tenant: str | None = None, home: Any = None
+    source: Source, base: str, *, set_root: bool = True, tenant: str | None = None, home: Any = None
 ) -> KnownBlocks | None:
     """What the version ``base`` knows of ``source``, after every file of it was hashed.
+
+    The rows too, when a ``set_root`` is wanted and can be had.
 
     Raises UserError when there is no such version, Denied for another tenant's, Tampered.
     """
@@ -107,4 +245,9 @@ def known_of_base(
     with opened_home(home) as opened:
         owner = caller_of(opened, base, tenant=tenant).tenant
         reference = Registry(opened).reference(base, tenant=owner)
-        return known_blocks(reference, source, manifest_of(source))
+        entries = manifest_of(source)
+        blocks = known_blocks(reference, source, entries)
+        if blocks is None or not set_root:
+            return blocks
+        rows = known_rows(reference, source, entries, tenant_row_key(opened, owner))
+        return replace(blocks, rows=rows)

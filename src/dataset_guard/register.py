@@ -33,15 +33,17 @@ from dataset_guard.report import Report, digest_of
 from dataset_guard.rowkeys import tenant_row_key
 from dataset_guard.rowstore import write_sidecar
 from dataset_guard.rowtree import sidecar_root
+from dataset_guard.sealed_rows import seal
 from dataset_guard.suites import suite_of
 from guard_core.clock import rfc3339
-from guard_core.errors import Denied, Undecidable, UserError
+from guard_core.errors import Denied, Tampered, Undecidable, UserError
 from guard_core.files import write_atomic
 from guard_core.findings import Enforcement, Verdict
 from guard_core.version import __version__
 
 if TYPE_CHECKING:
     from dataset_guard.checks.base import CheckContext, Suite
+    from dataset_guard.known import KnownHashes
     from dataset_guard.scan import Progress, ScanResult
     from dataset_guard.staging import Staging
     from guard_core.home import Home
@@ -173,7 +175,7 @@ def register(
             staging = Registry(opened).stage()
             try:
                 kept = keep(source, staging.folder / records.DATA) if not source.files else None
-                _write_sidecars(staging.folder, result)
+                _write_sidecars(staging.folder, result, tenant_row_key(opened, request.tenant))
                 step("staged")
                 commit = _Commit(request, source, result, manifest_of(kept) if kept else entries, staging)
                 return commit.run(step)
@@ -302,7 +304,7 @@ def _look(
         suites=request.evaluation,
         parameters=request.parameters,
     )
-    result = _scanned(request, source, context, progress)
+    result = _scanned(request, source, entries, context, progress)
     if result.fingerprint.rows == 0:
         raise UserError(f"{_said(source)} has no rows; a dataset needs at least one")
     if _signs(source) != before:
@@ -313,6 +315,7 @@ def _look(
 def _scanned(
     request: Request,
     source: Source,
+    entries: Sequence[FileEntry],
     context: CheckContext,
     progress: Callable[[Progress], None] | None,
 ) -> ScanResult:
@@ -321,7 +324,13 @@ def _scanned(
     key = tenant_row_key(request.home, request.tenant)
     if request.ray is None:
         return scan_source(
-            source, context, row_key=key, checks=request.checks, progress=progress, budget=request.budget
+            source,
+            context,
+            row_key=key,
+            checks=request.checks,
+            progress=progress,
+            budget=request.budget,
+            known=_grown_from(request, source, entries, key),
         )
     from dataset_guard.ray_data import connected
     from dataset_guard.scan_ray import scan_on_ray
@@ -330,6 +339,25 @@ def _scanned(
         return scan_on_ray(
             source, context, row_key=key, checks=request.checks, progress=progress, budget=request.budget
         )
+
+
+def _grown_from(
+    request: Request, source: Source, entries: Sequence[FileEntry], key: bytes
+) -> KnownHashes | None:
+    """The row hashes of the newest version of the dataset, when all its files are in ``source``; else None.
+
+    A version that cannot be believed any more is no help, and no obstacle either: all rows are hashed then.
+    """
+    from dataset_guard.known import known_hashes
+
+    registry = Registry(request.home)
+    if not entries or registry.find(request.name, tenant=request.tenant) is None:
+        return None
+    try:
+        newest = registry.reference(request.name, tenant=request.tenant)
+        return known_hashes(newest, source, entries, key=key, label=request.label)
+    except Tampered:
+        return None
 
 
 def _said(source: Source) -> str:
@@ -428,8 +456,9 @@ def _report(
     )
 
 
-def _write_sidecars(folder: Path, result: ScanResult) -> None:
+def _write_sidecars(folder: Path, result: ScanResult, key: bytes) -> None:
     write_leaves(folder / records.LEAVES, result.fingerprint.leaves)
+    seal(folder / records.SEALED, [result.rowhashes.public], key=key)
     write_sidecar(folder / records.ROWS, result.rowhashes.rows, result.rowhashes.features)
 
 
@@ -516,7 +545,13 @@ class _Commit:
         _dump(folder / records.FINDINGS, report.document())
         _dump(folder / records.MANIFEST, [entry.to_json() for entry in self.entries])
         report.save_html(folder / records.REPORT)
-        sidecars = (records.LEAVES, records.ROWS, records.FINDINGS, records.MANIFEST)
+        sidecars = (
+            records.LEAVES,
+            records.ROWS,
+            records.SEALED,
+            records.FINDINGS,
+            records.MANIFEST,
+        )
         record = self._record(report, uri, kept, {n: records.sidecar_entry(folder / n) for n in sidecars})
         _dump(folder / records.RECORD, record)
         _dump(folder / records.ENVELOPE, records.sign(record, home.signer))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import IO
 
@@ -60,6 +60,11 @@ class SetRoot:
         if self._open_rows >= _RUN_ROWS:
             self._close_run()
 
+    def add_sorted(self, run: Hashes) -> None:
+        """Take public row hashes that are in ascending order, and stay in memory."""
+        self._runs.append(run)
+        self.rows += len(run)
+
     def _close_run(self) -> None:
         if not self._open:
             return
@@ -79,10 +84,11 @@ class SetRoot:
         self._spill.flush()
         return np.memmap(self._spill, np.uint64, "r", offset=start, shape=run.shape)
 
-    def finish(self) -> bytes:
-        """The set root, 32 bytes."""
+    def finish(self, keep: Callable[[Hashes], object] | None = None) -> bytes:
+        """The set root, 32 bytes. ``keep`` gets all hashes in ascending order, in pieces."""
         self._close_run()
-        root = set_root_of(self._names, self.rows, _merged(self._runs))
+        pieces = _merged(self._runs)
+        root = set_root_of(self._names, self.rows, pieces if keep is None else _told(pieces, keep))
         if self._spill is not None:
             self._spill.close()
         return root
@@ -113,10 +119,30 @@ def slices_of(run: Hashes, count: int) -> list[Hashes]:
     return [run[a:b] for a, b in pairwise(edges)]
 
 
+def _told(pieces: Iterable[Hashes], keep: Callable[[Hashes], object]) -> Iterator[Hashes]:
+    for piece in pieces:
+        keep(piece)
+        yield piece
+
+
 def _merged(runs: Sequence[Hashes]) -> Iterator[Hashes]:
     """All hashes of sorted ``runs`` in order, about a run's worth at a time."""
     if len(runs) <= 1:
         yield from runs
         return
-    for pieces in zip(*(slices_of(run, len(runs)) for run in runs), strict=True):
-        yield sorted_run(pieces)
+    count = max(len(runs), -(-sum(map(len, runs)) // _RUN_ROWS))
+    for pieces in zip(*(slices_of(run, count) for run in runs), strict=True):
+        few, many = sorted(pieces, key=len)[-2:]
+        if len(pieces) == 2 and 8 * len(few) < len(many):
+            yield inserted(many, few)
+        else:
+            yield sorted_run(pieces)
+
+
+def inserted(many: Hashes, few: Hashes) -> Hashes:
+    """Two ascending arrays as one, at the price of a copy: for a few hashes that join many."""
+    places = np.searchsorted(many[:, 0], few[:, 0])
+    beside = many[np.minimum(places, len(many) - 1)]
+    if np.any((beside[:, 0] == few[:, 0]) & (beside[:, 1] != few[:, 1])):
+        return sorted_run([many, few])  # equal halves of unequal hashes: never by chance
+    return np.insert(many, places, few, axis=0)

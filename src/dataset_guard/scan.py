@@ -31,7 +31,9 @@ from guard_core.findings import Finding, RowSet, Severity
 
 if TYPE_CHECKING:
     from dataset_guard.fingerprint import Fingerprint, Fingerprinter, FingerprintPart
+    from dataset_guard.known import KnownHashes
     from dataset_guard.reading import Source
+    from dataset_guard.rowset import SetRoot
 
 BATCH_ROWS = 65_536
 _SET_ROOT_BYTES = 64 << 20
@@ -48,10 +50,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class RowHashes:
-    """What the sidecar stores, in row order, shape (rows, 2) each; ``features`` is None without a label."""
+    """What the sidecars store, shape (rows, 2) each.
+
+    Tenant hashes are in row order (``features`` is None without a label), public hashes in ascending order.
+    """
 
     rows: Hashes
     features: Hashes | None
+    public: Hashes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,15 +216,24 @@ class Pass:
         self._rows, self._features = HashStore(rows=rows), HashStore(rows=rows)
 
     def read(
-        self, batches: Iterator[Any], public: Callable[[Hashes], None], progress: Callable[[int], None]
+        self,
+        batches: Iterator[Any],
+        public: Callable[[Hashes], None],
+        progress: Callable[[int], None],
+        known: KnownHashes | None = None,
     ) -> FingerprintPart:
-        """Take all ``batches``; ``public`` gets their public row hashes, ``progress`` the rows so far."""
+        """Take all ``batches``; ``public`` gets their public row hashes, ``progress`` the rows so far.
+
+        ``known`` rows are not hashed again, and ``public`` does not get theirs.
+        """
         from dataset_guard.fingerprint import BLOCK_ROWS
+        from dataset_guard.known import KnownRowHasher
         from dataset_guard.rowhash import RowHasher
 
         plan, timer, fingerprinter = self._plan, self.timer, self._fingerprinter
         assert fingerprinter is not None
-        hasher = RowHasher(plan.schema, key=plan.key, label=plan.context.label)
+        fresh = RowHasher(plan.schema, key=plan.key, label=plan.context.label)
+        hasher = fresh if known is None else KnownRowHasher(fresh, known)
         first_row, done = self._first_block * BLOCK_ROWS, 0
         while True:
             with timer.stage("read"):
@@ -277,16 +292,26 @@ class Pass:
         return sorted(found, key=_rank)
 
     def result(
-        self, fingerprint: Fingerprint, findings: list[Finding], records: list[dict[str, Any]]
+        self,
+        parts: list[FingerprintPart],
+        roots: SetRoot,
+        findings: list[Finding],
+        records: list[dict[str, Any]],
     ) -> ScanResult:
         """Everything together; ``records`` are of checks that could not be loaded."""
+        from dataset_guard.fingerprint import combine
+        from dataset_guard.hash_store import HashStore
+
+        public = HashStore(memory_bytes=_SET_ROOT_BYTES)
+        with self.timer.stage("fingerprint"):
+            fingerprint = combine(parts, set_root=roots.finish(public.add))
         labelled = self._plan.context.label is not None
         with self.timer.stage("profile"):
             profile = self._profiler.finish()
         records = [run.record() for run in self.runs] + records
         return ScanResult(
             fingerprint=fingerprint,
-            rowhashes=RowHashes(self._rows.all(), self._features.all() if labelled else None),
+            rowhashes=RowHashes(self._rows.all(), self._features.all() if labelled else None, public.all()),
             profile=profile,
             findings=tuple(findings),
             checks=tuple(sorted(records, key=lambda r: str(r["name"]))),
@@ -333,14 +358,15 @@ def scan_source(
     available: tuple[tuple[Check, ...], tuple[Broken, ...]] | None = None,
     cpu_clock: Callable[[], float] = time.process_time,
     budget: float | None = None,
+    known: KnownHashes | None = None,
 ) -> ScanResult:
     """Read ``source`` once and say everything about it.
 
     ``row_key`` is the tenant's 32-byte key; None (a scan that stores nothing and compares with nothing)
     takes a fresh random one. ``checks`` limits the checks by name, ``budget`` their CPU-seconds while rows
-    are read. Raises UserError for a label or check that does not exist and for data that cannot be read.
+    are read. ``known`` rows are read, and not hashed again. Raises UserError for a label or check that does
+    not exist and for data that cannot be read.
     """
-    from dataset_guard.fingerprint import combine
     from dataset_guard.rowset import SetRoot
 
     timer = Timer(cpu_clock)
@@ -353,11 +379,11 @@ def scan_source(
         roots = SetRoot(source.schema.names, memory_bytes=_SET_ROOT_BYTES)
     timer.seconds["start"] -= sum(v for k, v in timer.seconds.items() if k.startswith("check:"))
     batches = iter(source.batches(batch_rows=BATCH_ROWS))
-    part = whole.read(batches, roots.add, lambda rows: tell(Progress("read", rows, source.num_rows)))
+    part = whole.read(batches, roots.add, lambda rows: tell(Progress("read", rows, source.num_rows)), known)
+    if known is not None:
+        roots.add_sorted(known.rows.public)
     findings = whole.findings(lambda name: tell(Progress(name, part.rows, source.num_rows)))
-    with timer.stage("fingerprint"):
-        fingerprint = combine([part], set_root=roots.finish())
-    return whole.result(fingerprint, findings, lost)
+    return whole.result([part], roots, findings, lost)
 
 
 def _broken_record(broken: Broken) -> dict[str, Any]:

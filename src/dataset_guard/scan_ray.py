@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dataset_guard.fingerprint import BLOCK_ROWS, FingerprintPart, combine
+from dataset_guard.fingerprint import BLOCK_ROWS, FingerprintPart
 from dataset_guard.identity import BlockRange, split
 from dataset_guard.rowset import Hashes, SetRoot, sorted_run
 from dataset_guard.scan import BATCH_ROWS, Pass, Plan, Progress, ScanResult, Timer, planned
@@ -73,9 +73,7 @@ def scan_on_ray(
             raise error.cause from None
         raise
     findings = whole.findings(lambda name: tell(Progress(name, done, source.num_rows)))
-    with timer.stage("fingerprint"):
-        fingerprint = combine(parts, set_root=roots.finish())
-    return whole.result(fingerprint, findings, lost)
+    return whole.result(parts, roots, findings, lost)
 
 
 def passed_over(source: Source, plan: Plan, blocks: BlockRange) -> tuple[Pass, FingerprintPart, Hashes]:

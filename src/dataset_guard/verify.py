@@ -92,7 +92,8 @@ def verify(
 
             owner = caller_of(opened, ref, tenant=tenant).tenant
             reference = Registry(opened).reference(ref, tenant=owner)
-        for name in (records.LEAVES, records.ROWS, records.FINDINGS, records.MANIFEST):
+        always = (records.LEAVES, records.ROWS, records.FINDINGS, records.MANIFEST)
+        for name in dict.fromkeys((*always, *reference.record["sidecars"])):
             records.checked_sidecar(reference.version.folder, name, reference.record)
         found = _verified(opened, reference, None if path is None else place_of(path), progress)
         opened.audit.event(

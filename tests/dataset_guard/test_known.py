@@ -1,6 +1,7 @@
 """Blocks that are not read again: only what the signed record and the files' hashes vouch for."""
 
 import os
+import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from dataset_guard.identity import BlockRange, identify, split
 from dataset_guard.known import known_of_base
 from dataset_guard.reading import open_source
 from guard_core.errors import Denied, UserError
+from guard_core.testing import temporary_home
 
 ROWS = 3 * BLOCK_ROWS + 500
 DATA = table(ROWS)
@@ -27,11 +29,26 @@ def write(folder, data=DATA, cuts=CUTS):
         pq.write_table(data.slice(cuts[i], cuts[i + 1] - cuts[i]), folder / f"{i}.parquet")
 
 
+@pytest.fixture(scope="module")
+def home():
+    """One for all tests here: none of them changes it."""
+    with temporary_home() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, home):
+    """The registered folder, which stays as it is."""
+    folder = tmp_path_factory.mktemp("known") / "set"
+    write(folder)
+    dataset_guard.register(folder, name="set", tenant="acme", home=home, checks=["schema"])
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path, home):
-    write(tmp_path / "set")
-    dataset_guard.register(tmp_path / "set", name="set", tenant="acme", home=home, checks=["schema"])
-    return tmp_path / "set"
+def folder(tmp_path, original):
+    """A copy of it, to be changed."""
+    return shutil.copytree(original, tmp_path / "set")
 
 
 def known(folder, home):
@@ -102,7 +119,7 @@ def test_verification_reads_only_blocks_of_changed_files_and_still_names_the_row
     labels = changed.column("label").to_numpy().copy()
     labels[[3, 7]] += 1
     pq.write_table(changed.set_column(2, "label", pa.array(labels)), folder / "3.parquet")
-    found = dataset_guard.verify("acme/set@1", home=home)
+    found = dataset_guard.verify("acme/set@1", path=folder, home=home)
     [change] = found.changes
     assert (change.file, change.block, change.column) == ("3.parquet", 3, "label")
     assert list(change.rows) == [3 * BLOCK_ROWS + 3, 3 * BLOCK_ROWS + 7]
@@ -110,7 +127,7 @@ def test_verification_reads_only_blocks_of_changed_files_and_still_names_the_row
 
 def test_a_re_encoded_file_is_the_same_content(folder, home):
     pq.write_table(pq.read_table(folder / "2.parquet"), folder / "2.parquet", compression="zstd")
-    found = dataset_guard.verify("acme/set@1", home=home)
+    found = dataset_guard.verify("acme/set@1", path=folder, home=home)
     assert found.ok
     assert found.decoded
 
@@ -135,5 +152,32 @@ def test_ranges_are_whole_blocks_and_cover_everything_once():
 
 
 def test_known_blocks_have_no_row_hashes(folder, home):
+    source = open_source(folder)
     with pytest.raises(ValueError, match="not known"):
-        identify(open_source(folder), known=known(folder, home))
+        identify(source, row_key=bytes(32), known=known(folder, home))
+    leaves_alone = known_of_base(source, "acme/set@1", set_root=False, home=home)
+    with pytest.raises(ValueError, match="not known"):
+        identify(source, known=leaves_alone)
+
+
+def test_an_append_has_the_set_root_too(folder, home):
+    pq.write_table(table(300, seed=9), folder / "4.parquet")
+    helped = dataset_guard.fingerprint(folder, base="acme/set@1", home=home)
+    alone = dataset_guard.fingerprint(folder)
+    assert (helped.set_root, helped.fingerprint) == (alone.set_root, alone.fingerprint)
+    threads = dataset_guard.fingerprint(folder, base="acme/set@1", threads=2, home=home)
+    assert threads.set_root == alone.set_root
+
+
+def test_a_file_that_moved_keeps_its_rows_in_the_set_root(folder, home):
+    (folder / "1.parquet").rename(folder / "8.parquet")
+    pq.write_table(DATA.slice(CUTS[1], 5), folder / "9.parquet")  # rows that are there twice now
+    helped = dataset_guard.fingerprint(folder, base="acme/set@1", home=home)
+    assert helped.set_root == dataset_guard.fingerprint(folder).set_root
+
+
+def test_with_a_file_gone_there_is_no_set_root(folder, home):
+    (folder / "3.parquet").unlink()
+    helped = dataset_guard.fingerprint(folder, base="acme/set@1", home=home)
+    assert helped.set_root is None
+    assert helped.fingerprint == dataset_guard.fingerprint(folder, set_root=False).fingerprint

@@ -1,6 +1,7 @@
 """No cell of the data leaves it: not into findings, report, record, audit log, database or MLflow."""
 
 import random
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,12 +37,12 @@ def data(tmp_path):
     return path
 
 
-def test_nothing_that_is_written_holds_a_cell(home, data, tmp_path, monkeypatch):
+def test_nothing_that_is_written_holds_a_cell(home, data, tmp_path, monkeypatch, mlflow_database):
     monkeypatch.chdir(tmp_path)  # MLflow puts artifacts below the working directory
     first = register(data, name="first", tenant="acme", label="label", home=home)
     second = register(data, name="second", tenant="acme", label="label", against=["first@1"], home=home)
     assert second.findings
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = f"sqlite:///{shutil.copy(mlflow_database, tmp_path / 'mlflow.db')}"
     for report in (first, second):
         record_registration(report, tracking_uri=uri)
     try:

@@ -8,15 +8,6 @@ from dataset_guard.report import Report
 from guard_core.findings import Finding, RowSet, Severity, Verdict
 
 
-@pytest.fixture(scope="session")
-def mlflow_database(tmp_path_factory):
-    import mlflow
-
-    path = tmp_path_factory.mktemp("mlflow") / "template.db"
-    mlflow.MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def tracking(mlflow_database, tmp_path, monkeypatch):
     """The tracking URI of a fresh store; MLflow's own default for this test, artifacts below tmp_path."""

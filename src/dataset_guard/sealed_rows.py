@@ -1,0 +1,54 @@
+"""``rows.sealed``: the public row hashes of a version, ascending, readable with its tenant's key alone.
+
+A set root is made of public row hashes. A set that grew could not have one without hashing all rows again if
+these were kept nowhere; but who has them can test guessed rows. So they are encrypted (AES-256-CTR, NIST SP
+800-38A) under a key derived from the tenant's row key, whose holder could compute them anyway. That they were
+not altered is vouched for by the signed record, which holds the file's BLAKE3.
+
+Layout: ``TGROWS1`` and a line feed; 16 random bytes, the first counter block; then the ciphertext of each
+hash as two little-endian uint64, high half first.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from blake3 import blake3
+
+from guard_core.errors import Tampered
+
+if TYPE_CHECKING:
+    from dataset_guard.rowset import Hashes
+
+MAGIC = b"TGROWS1\n"
+CONTEXT = "trainguard 2026-11 sealed row hashes"
+_HEAD = len(MAGIC) + 16
+
+
+def seal(path: Path, pieces: Iterable[Hashes], *, key: bytes, nonce: bytes | None = None) -> None:
+    """Write ``rows.sealed`` from hashes, shape (n, 2), that come in ascending ``pieces``. Raises OSError."""
+    counter = secrets.token_bytes(16) if nonce is None else nonce
+    encryptor = _cipher(key, counter).encryptor()
+    with path.open("wb") as file:
+        file.write(MAGIC + counter)
+        for piece in pieces:
+            file.write(encryptor.update(np.ascontiguousarray(piece, "<u8").tobytes()))
+
+
+def unseal(path: Path, *, key: bytes) -> Hashes:
+    """The hashes in ``path``, shape (rows, 2), ascending. Raises Tampered for what is no such file."""
+    raw = path.read_bytes()
+    if not raw.startswith(MAGIC) or (len(raw) - _HEAD) % 16:
+        raise Tampered(f"{path} does not hold sealed row hashes; restore it from a backup")
+    plain = _cipher(key, raw[len(MAGIC) : _HEAD]).decryptor().update(memoryview(raw)[_HEAD:])
+    return np.frombuffer(plain, "<u8").reshape(-1, 2)
+
+
+def _cipher(key: bytes, counter: bytes) -> Any:
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+    return Cipher(algorithms.AES256(blake3(key, derive_key_context=CONTEXT).digest()), modes.CTR(counter))
