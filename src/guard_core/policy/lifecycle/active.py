@@ -223,9 +223,8 @@ class ActivePolicies(EmbeddedEngine):
             if known is None or bundle.revision not in known.data:
                 require_compiles(bundle)
             data = force.data[bundle.revision]
-            if (
-                len(data) == 1
-            ):  # of a larger one, the threads that decide take in the data themselves, in steps
+            # The data of a larger one is taken in by the threads that decide, in steps.
+            if len(data) == 1:
                 self._built(bundle, data)
         return force
 
