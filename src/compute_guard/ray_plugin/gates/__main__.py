@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from compute_guard.ray_plugin.gates.process import keep_running, run
+
+LATER = (
+    *("aiohttp.web", "alembic.command", "cryptography.x509", "sqlalchemy.dialects.sqlite", "sqlalchemy.orm"),
+    *("compute_guard.quota_file", "guard_core.policy.embedded", "guard_core.policy.gate", "regorus"),
+    *(
+        "guard_core.policy.lifecycle.active",
+        "guard_core.policy.lifecycle.opening",
+        "guard_core.storage.tables",
+    ),
+)
+"""What a head imports when it opens its home, most of the time it takes to start: the keeper has it ready."""
 
 
 def role_of(name: str) -> Callable[[Path], Awaitable[None]]:
@@ -14,6 +26,8 @@ def role_of(name: str) -> Callable[[Path], Awaitable[None]]:
     if name == "head":
         from compute_guard.ray_plugin.gates.head import serve_head
 
+        for module in LATER:
+            importlib.import_module(module)
         return serve_head
     if name == "node":
         from compute_guard.ray_plugin.gates.node import serve_node

@@ -46,7 +46,10 @@ class _Waiter:
 
 @dataclass(slots=True)
 class Account:
-    """A living workload: its credit, and its leases in line. ``reason`` says what they wait for."""
+    """A living workload: its credit, and its leases in line. ``reason`` says what they wait for.
+
+    ``tight``: since the last round the ledger refused it more than the first in line needs.
+    """
 
     entry: Entry
     credit: Amounts
@@ -55,6 +58,7 @@ class Account:
     growing: bool = False
     blocked: bool = False
     blocked_at: float = 0.0
+    tight: bool = False
     idle_since: float = 0.0
 
 
@@ -190,12 +194,13 @@ class Credit:
             for amounts in line:
                 everything = everything + amounts
             wanted = self._counted(account, everything)
-            # Who was refused last time asks for the first in line alone: each question is a transaction.
-            tries = [first] if account.reason else [_in_whole_cpus(wanted), wanted, first]
-            for amounts in dict.fromkeys(tries):
+            # Who was refused a moment ago asks for the first in line alone: each question is a transaction.
+            modest = account.reason or account.tight
+            for amounts in dict.fromkeys([first] if modest else [_in_whole_cpus(wanted), wanted, first]):
                 growth = await self._resize(workload, amounts)
                 if growth.granted:
                     break
+                account.tight = True
             if growth.granted:
                 account.credit, account.reason = growth.reserved, ""
             else:
@@ -246,6 +251,7 @@ class Credit:
             # While nobody's reservation and no quota changed, a refusal stands; time alone may end it, too.
             if changed or now - account.blocked_at >= IDLE_SECONDS:
                 account.blocked = False
+            account.tight = False
             self.pump(account)
 
     def _close(self, workload: str, account: Account) -> None:

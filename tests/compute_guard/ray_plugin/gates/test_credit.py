@@ -86,7 +86,11 @@ def test_two_jobs_of_a_queue_never_hold_more_than_it_has(home, running):
         one, two = running("w1"), running("w2")
         credit = await opened(home)
         tasks = [asyncio.ensure_future(credit.acquire(lease(n, (one, two)[n % 2], 600))) for n in range(8)]
-        await asyncio.sleep(0.5)
+        for _ in range(400):
+            if sum(task.done() for task in tasks) >= 3:
+                break
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
         assert sum(task.done() for task in tasks) == 3  # 3 x 0.6 of 2 CPUs
         for _ in range(40):
             for held in credit.book.leases():
