@@ -22,7 +22,7 @@ from compute_guard.incidents import Hysteresis, Incident, Incidents, Key, Observ
 from compute_guard.quota import GPU, Quotas, base_of
 from compute_guard.response import Responder
 from compute_guard.usage.activity import NOTHING, Activity, Flows
-from compute_guard.usage.attribution import IDLE, LeaseBook, Ledger, Use, attribute, owner_of
+from compute_guard.usage.attribution import IDLE, NOT_ADMITTED, LeaseBook, Ledger, Use, attribute
 from compute_guard.usage.calibration import Calibration
 from compute_guard.usage.detectors import Detector, View, load_detectors
 from compute_guard.usage.detectors.atypical_load import AtypicalLoad
@@ -367,10 +367,12 @@ class Monitor:
 
     def _settle(self) -> None:
         """Put the whole devices' time into the ledger: one entry per job that held any."""
-        jobs = self._roster.jobs
-        for number in np.flatnonzero(self._whole_ns).tolist():
-            owner = owner_of(*jobs[number]) if number < len(jobs) else IDLE
-            self._ledger.count(owner, int(self._whole_ns[number]))
+        *of_jobs, of_nobody = self._whole_ns.tolist()
+        for (tenant, job), ns in zip(self._roster.jobs, of_jobs, strict=True):
+            if ns:
+                self._ledger.count(("tenant", tenant, job) if tenant else NOT_ADMITTED.key, ns)
+        if of_nobody:
+            self._ledger.count(IDLE.key, of_nobody)
         self._whole_ns[:] = 0
 
     def _spend(self, tenant: str, ns: int, day: int) -> None:

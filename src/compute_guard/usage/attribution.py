@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Final, Literal
 
@@ -56,6 +56,7 @@ class Owner:
 
 
 IDLE: Final = Owner("system", reason="idle")
+NOT_ADMITTED: Final = Owner("unattributed", reason="holder_not_admitted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +113,13 @@ class LeaseBook:
     """All leases, by device. Immutable; a monitor gets a new book when jobs come and go."""
 
     leases: tuple[Lease, ...] = ()
-    _by_device: Mapping[str, tuple[Lease, ...]] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _by_device(self) -> Mapping[str, tuple[Lease, ...]]:
         index: dict[str, list[Lease]] = {}
         for lease in self.leases:
             index.setdefault(lease.device, []).append(lease)
-        object.__setattr__(self, "_by_device", {key: tuple(found) for key, found in index.items()})
+        return {key: tuple(found) for key, found in index.items()}
 
     @classmethod
     def of(cls, leases: Iterable[Lease]) -> LeaseBook:
@@ -256,15 +257,14 @@ def _summed(weights: Iterable[tuple[Owner, int]]) -> dict[Owner, int]:
 
 
 def _owner(lease: Lease) -> Owner:
-    return owner_of(lease.tenant, lease.job)
+    return _owner_of(lease.tenant, lease.job)
 
 
 @lru_cache(maxsize=65_536)
-def owner_of(tenant: str, job: str) -> Owner:
-    """Whose the time is that a job of ``tenant`` holds; nobody's without a tenant."""
+def _owner_of(tenant: str, job: str) -> Owner:
     if tenant:
         return Owner("tenant", tenant, job, "lease")
-    return Owner("unattributed", reason="holder_not_admitted")
+    return NOT_ADMITTED
 
 
 @dataclass(slots=True)
@@ -277,11 +277,11 @@ class Ledger:
     def add(self, shares: Iterable[Share]) -> None:
         """Count ``shares``."""
         for share in shares:
-            self.count(share.owner, share.ns)
+            self.count(share.owner.key, share.ns)
 
-    def count(self, owner: Owner, ns: int) -> None:
-        """Count ``ns`` nanoseconds of whole devices that were ``owner``'s."""
-        self.ns[owner.key] = self.ns.get(owner.key, 0) + ns
+    def count(self, key: tuple[str, str, str], ns: int) -> None:
+        """Count ``ns`` nanoseconds of an owner's (:attr:`Owner.key`)."""
+        self.ns[key] = self.ns.get(key, 0) + ns
         self.device_ns += ns
 
     def merge(self, other: Ledger) -> None:

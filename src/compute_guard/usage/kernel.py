@@ -1,9 +1,9 @@
 """Running statistics of every series at once, in constant memory per series.
 
-For each series: an exponentially weighted level and absolute deviation, a faster level, a two-sided
+For each series: an exponentially weighted level and absolute deviation, a two-sided
 CUSUM of standardised residuals (Page 1954) and the age of the present regime in samples. When the
 CUSUM crosses its limit the series is re-anchored at the new value: ``age`` then counts from there, so
-"flat" is simply *old and with a small deviation*, at any level. Six ``float32`` = 24 bytes per series.
+"flat" is simply *old and with a small deviation*, at any level. Five ``float32`` = 20 bytes per series.
 
 Real GPU telemetry sits at exactly 0 two thirds of the time, where a deviation goes to 0 and a z-score
 to infinity. So every scale has a physical floor (1 % utilisation, 64 MiB, 5 W): a change smaller than
@@ -34,7 +34,7 @@ FLOORS: Final[Mapping[str, float]] = {
 """Smallest scale that means anything, per metric, in the metric's unit."""
 
 _BLOCK = 16_384  # series per block: what a block needs stays in the second-level cache
-_ZERO = np.float32(0)
+_ZERO, _ONE = np.float32(0), np.float32(1)
 _ABSOLUTE_TO_SIGMA = np.float32(1.2533141)  # sigma = sqrt(pi/2) * mean absolute deviation, for a normal
 
 
@@ -43,7 +43,6 @@ class Tuning:
     """How fast the statistics move. Rates are per sample, limits in units of scale."""
 
     rate: float = 0.15
-    fast_rate: float = 0.4
     slack: float = 0.5
     limit: float = 8.0
     clip: float = 8.0
@@ -55,7 +54,6 @@ class Scores:
 
     level: Floats
     deviation: Floats
-    fast: Floats
     cusum_high: Floats
     cusum_low: Floats
     age: Floats
@@ -70,7 +68,7 @@ class Series:
     4.0
     """
 
-    __slots__ = ("_age", "_cusum", "_deviation", "_fast", "_floor", "_level", "_spare", "_tuning", "_young")
+    __slots__ = ("_age", "_cusum", "_deviation", "_floor", "_level", "_spare", "_tuning", "_young")
 
     def __init__(self, *, floor: float, size: int = 0, tuning: Tuning | None = None) -> None:
         if floor <= 0:
@@ -79,7 +77,6 @@ class Series:
         self._tuning = tuning or Tuning()
         self._level = np.zeros(size, dtype=np.float32)
         self._deviation = np.zeros(size, dtype=np.float32)
-        self._fast = np.zeros(size, dtype=np.float32)
         self._cusum = np.zeros((2, size), dtype=np.float32)  # upwards, downwards
         self._age = np.zeros(size, dtype=np.float32)
         self._young = True  # some series may be without a sample
@@ -92,7 +89,7 @@ class Series:
         """Add series, never seen yet, up to ``size``."""
         extra = size - len(self)
         if extra > 0:
-            for name in ("_level", "_deviation", "_fast", "_age", "_cusum"):
+            for name in ("_level", "_deviation", "_age", "_cusum"):
                 held = getattr(self, name)
                 more = np.zeros((*held.shape[:-1], extra), dtype=np.float32)
                 setattr(self, name, np.concatenate([held, more], axis=-1))
@@ -115,16 +112,16 @@ class Series:
     def _update_block(self, values: Floats, where: slice) -> None:
         # Each pass costs its start as much as its arithmetic, so there are as few as the definition allows.
         tuning = self._tuning
-        level, deviation, fast = self._level[where], self._deviation[where], self._fast[where]
+        level, deviation = self._level[where], self._deviation[where]
         cusum, age = self._cusum[:, where], self._age[where]
         z, scale = self._spare[0][: len(values)], self._spare[1][: len(values)]
-        usable: Bools | np.bool_ = np.bool_(True)
+        usable: Bools | None = None
         held: tuple[tuple[Floats, Floats], ...] = ()
         if not np.isfinite(values.sum()):  # one pass tells that all are finite, as they nearly always are
             usable = np.isfinite(values)
             # A stand-in (the series' own level) keeps the arithmetic branch-free; what decays is put back.
             values = np.where(usable, values, level)
-            held = tuple((array, array.copy()) for array in (deviation, fast, cusum))
+            held = tuple((array, array.copy()) for array in (deviation, cusum))
         if self._young:
             self._begin(age == 0.0, values, where)
         np.multiply(deviation, _ABSOLUTE_TO_SIGMA, out=scale)
@@ -143,28 +140,27 @@ class Series:
         np.abs(z, out=z)
         deviation *= np.float32(1.0 - tuning.rate)
         deviation += z
-        np.subtract(values, fast, out=z)
-        z *= np.float32(tuning.fast_rate)
-        fast += z
-        for array, before in held:
-            np.copyto(array, before, where=~usable)
-        age += usable
+        if usable is None:
+            age += _ONE
+        else:
+            for array, before in held:
+                np.copyto(array, before, where=~usable)
+            age += usable
         if cusum.max() > tuning.limit:
             shifted = cusum.max(axis=0) > tuning.limit
             self._begin(shifted, values, where)
-            np.copyto(age, np.float32(1), where=shifted)
+            np.copyto(age, _ONE, where=shifted)
 
     def _begin(self, which: Bools, values: Floats, where: slice) -> None:
         """Anchor the series of ``which`` in the block ``where`` at ``values``."""
         np.copyto(self._level[where], values, where=which)
-        np.copyto(self._fast[where], values, where=which)
         np.copyto(self._deviation[where], _ZERO, where=which)
         np.copyto(self._cusum[:, where], _ZERO, where=which)
 
     def scores(self) -> Scores:
         """A copy of the statistics that later updates do not change."""
         copies = []
-        for array in (self._level, self._deviation, self._fast, *self._cusum, self._age):
+        for array in (self._level, self._deviation, *self._cusum, self._age):
             copy = array.copy()
             copy.flags.writeable = False
             copies.append(copy)

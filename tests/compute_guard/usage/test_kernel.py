@@ -44,7 +44,7 @@ def test_a_slow_climb_is_a_change_too():
 @pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf])
 def test_a_reading_that_is_no_number_changes_nothing(hole):
     holed, plain = run([50.0, 51.0, hole, 50.0, hole]), run([50.0, 51.0, 50.0])
-    for name in ("level", "deviation", "fast", "cusum_high", "cusum_low", "age"):
+    for name in ("level", "deviation", "cusum_high", "cusum_low", "age"):
         assert getattr(holed, name)[0] == getattr(plain, name)[0]
 
 
@@ -82,22 +82,21 @@ def test_a_scale_needs_a_floor_above_zero():
 
 def reference(values, floor, tuning):
     """The same definition, one float at a time, straight from the docstring of the module."""
-    level = deviation = fast = high = low = age = 0.0
+    level = deviation = high = low = age = 0.0
     for x in values:
         if not np.isfinite(x):
             continue
         if age == 0:
-            level, fast, deviation, high, low = x, x, 0.0, 0.0, 0.0
+            level, deviation, high, low = x, 0.0, 0.0, 0.0
         scale = max(deviation * 1.2533141, floor)
         z = min(max((x - level) / scale, -tuning.clip), tuning.clip)
         high, low = max(high + z - tuning.slack, 0.0), max(low - z - tuning.slack, 0.0)
         step = z * scale * tuning.rate
         level += step
         deviation = deviation * (1 - tuning.rate) + abs(step)
-        fast += (x - fast) * tuning.fast_rate
         age += 1
         if max(high, low) > tuning.limit:
-            level, fast, deviation, high, low, age = x, x, 0.0, 0.0, 0.0, 1
+            level, deviation, high, low, age = x, 0.0, 0.0, 0.0, 1
     return level, deviation, age
 
 
