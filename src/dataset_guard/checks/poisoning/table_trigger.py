@@ -32,12 +32,12 @@ class TableTrigger:
 
     max_rows: int = 5_000
     rounds: int = 12
-    margin: float = 1.5
+    margin: float = 2.6
     critical_rows: int = 5
     max_classes: int = 200
 
     name: ClassVar[str] = "table_trigger"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS012",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 
