@@ -13,6 +13,7 @@ from compute_guard.ray_plugin.gates.book import Lease
 from compute_guard.ray_plugin.gates.credit import Account, Credit
 from compute_guard.ray_plugin.gates.demand import demand_of
 from compute_guard.ray_plugin.gates.environment import CREDENTIAL, credential_id
+from compute_guard.ray_plugin.gates.fence import HEAD_RESOURCE
 from compute_guard.ray_plugin.gates.judge import Judge
 from compute_guard.ray_plugin.gates.nodes import Gatehouse, Nodes
 from compute_guard.ray_plugin.gates.tenancy import Jobs
@@ -157,7 +158,7 @@ class Booking:
             "supervisor": supervisor,
             "amounts": dict(lease.amounts),
             "pools": list(pools),
-            "head": self._nodes.head_for(pools),
+            "head": self._nodes.head_for(pools) if HEAD_RESOURCE in message["needs"] else "",
             "here": gate.pool in pools,
             "token": self._tokens.of(tenant),
             "uid": self._users.of(tenant) if self._users is not None else None,
