@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -469,8 +470,11 @@ def overlap() -> list[Measure]:
 # --- clean tables ----------------------------------------------------------------------------------------
 
 
-def clean_tables(limit: int | None) -> list[Measure]:
-    """Each clean table halved by chance into train and test, scanned with every default check."""
+def clean_tables(limit: int | None, skipped: int) -> list[Measure]:
+    """Each clean table halved by chance into train and test, scanned with every default check.
+
+    The first ``skipped`` tables of the half are left out: rules were tuned once they had been looked at.
+    """
 
     class Test:
         """The other half, as a registered version."""
@@ -497,7 +501,8 @@ def clean_tables(limit: int | None) -> list[Measure]:
     critical: dict[str, list[str]] = {}
     warned: dict[str, int] = {}
     number = 0
-    for corpus in corpora.clean_tables("reporting", limit=limit):
+    wanted = None if limit is None else skipped + limit
+    for corpus in islice(corpora.clean_tables("reporting", limit=wanted), skipped, None):
         number += 1
         chosen = np.random.default_rng(number).random(corpus.table.num_rows) < 0.75
         train, test = corpus.table.filter(pa.array(chosen)), corpus.table.filter(pa.array(~chosen))
@@ -580,7 +585,10 @@ def main() -> int:
     )
     parser.add_argument("--documents", type=int, default=200_000)
     parser.add_argument("--mails", type=int, default=200)
-    parser.add_argument("--tables", type=int)
+    parser.add_argument("--tables", type=int, help="how many clean tables")
+    parser.add_argument(
+        "--tables-from", type=int, default=210, help="the first are those rules were tuned on"
+    )
     parser.add_argument("--rows", type=int, nargs="*", default=[1_000_000, 5_000_000, 20_000_000, 50_000_000])
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--json", type=Path)
@@ -591,7 +599,7 @@ def main() -> int:
         "pictures": pictures,
         "personal": lambda: personal(arguments.mails),
         "overlap": overlap,
-        "clean": lambda: clean_tables(arguments.tables),
+        "clean": lambda: clean_tables(arguments.tables, arguments.tables_from),
         "scale": lambda: scale(arguments.rows),
     }
     print(f"machine: {machine()}")
