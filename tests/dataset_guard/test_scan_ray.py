@@ -9,7 +9,7 @@ import pytest
 from check_kit import KEY, Registered
 
 from dataset_guard.checks.base import CheckContext
-from dataset_guard.fingerprint import BLOCK_ROWS, combine
+from dataset_guard.fingerprint import BLOCK_ROWS
 from dataset_guard.identity import BlockRange
 from dataset_guard.reading import open_source
 from dataset_guard.rowset import SetRoot
@@ -82,7 +82,7 @@ def test_passes_over_ranges_merge_into_one_also_after_pickling(table, context, a
         parts.append(part)
         roots.add(public)
     findings = whole.findings(lambda _: None)
-    merged = whole.result(combine(parts, set_root=roots.finish()), findings, lost)
+    merged = whole.result(parts, roots, findings, lost)
     assert said(merged) == said(alone)
     assert np.array_equal(merged.rowhashes.rows, alone.rowhashes.rows)
     assert np.array_equal(merged.rowhashes.features, alone.rowhashes.features)

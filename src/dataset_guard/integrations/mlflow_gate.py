@@ -30,7 +30,8 @@ CLAIM = "guard_"
 _PURPOSES = {"training": "train", "train": "train", "registration": "inspect"}
 
 
-_LOG_IT = "log it with dataset_guard.integrations.mlflow_data.log_input"
+LOG_IT = "log it with dataset_guard.integrations.mlflow_data.log_input"
+"""The remedy of every refusal about what is said in our name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +112,13 @@ def _refused(home: Home, token: str | None, dataset: LoggedDataset, registered_o
         if claims:
             return (
                 f"the profile of dataset {dataset.name!r} speaks in TrainGuard's name, but its digest is not "
-                f"TrainGuard's; {_LOG_IT}"
+                f"TrainGuard's; {LOG_IT}"
             )
         if not registered_only:
             return None
         return (
             f"dataset {dataset.name!r} is not registered, and this server takes registered data only; "
-            f"register it and {_LOG_IT}"
+            f"register it and {LOG_IT}"
         )
     if token is None:
         return (
@@ -135,7 +136,7 @@ def _refused(home: Home, token: str | None, dataset: LoggedDataset, registered_o
     if denied is None and claims and not _said_by_registry(home, claims, dataset.digest, chosen):
         return (
             f"the profile of dataset {dataset.name!r} is not what the registry says of a version with digest "
-            f"{dataset.digest}; {_LOG_IT}"
+            f"{dataset.digest}; {LOG_IT}"
         )
     return denied
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dataset_guard.integrations.mlflow_fields import input_tags
-from dataset_guard.integrations.mlflow_gate import Candidate, LoggedDataset, first_denial
+from dataset_guard.integrations.mlflow_gate import LOG_IT, Candidate, LoggedDataset, first_denial
 from dataset_guard.integrations.mlflow_lineage import MARK
 from guard_core.errors import GuardError
 
@@ -108,13 +108,13 @@ def _untrue(home: Home, principal: Principal, base: str, tags: Mapping[str, str]
 
     context = base.removeprefix(SAID)
     if not base.startswith(SAID) or base not in tags:
-        return f"{min(tags)} says something about data without naming the version in {base}; {_LOG_IT}"
+        return f"{min(tags)} says something about data without naming the version in {base}; {LOG_IT}"
     expected: dict[str, str] = {}
     decisions = set()
     for text in _refs(tags[base]):
         ref = parse_ref(text, tenant=principal.tenant)
         if ref.version is None:
-            return f"the tag {base} names no version in {text!r}; {_LOG_IT}"
+            return f"the tag {base} names no version in {text!r}; {LOG_IT}"
         asked = Candidate(ref.tenant, ref.name, ref.version)
         denied = first_denial(home, principal, [asked], LoggedDataset(ref.name, "", context))
         if denied is not None and ref.tenant != principal.tenant and not principal.is_platform_admin:
@@ -127,11 +127,8 @@ def _untrue(home: Home, principal: Principal, base: str, tags: Mapping[str, str]
     for key, value in tags.items():
         known = {expected.get(key)} if not key.endswith(".decision_id") else decisions
         if value not in {text[:_VALUE_CHARACTERS] for text in known if text is not None}:
-            return f"the tag {key} is not what the registry says of {tags[base][:200]}; {_LOG_IT}"
+            return f"the tag {key} is not what the registry says of {tags[base][:200]}; {LOG_IT}"
     return None
-
-
-_LOG_IT = "log it with dataset_guard.integrations.mlflow_data.log_input"
 
 
 def _refs(text: str) -> list[str]:
