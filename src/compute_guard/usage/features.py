@@ -1,4 +1,4 @@
-"""What a window of utilisation and memory looks like, as eleven numbers per device.
+"""What a window of utilisation and memory looks like, as ten numbers per device.
 
 Real work rests, varies and moves memory; what does none of these stands out whatever its level. Every feature
 is a running order statistic or sum over the last cells, so all devices are done at once. They need only what
@@ -43,10 +43,9 @@ FEATURES: Final[Mapping[str, Feature]] = {
     "high_40": Feature("% or more in a quarter of 40 samples", 0.0, 100.0, 2.0),
     "low_40": Feature("% or more in three quarters of 40 samples", 0.0, 100.0, 2.0),
     "busy_40": Feature("of 40 samples at 20 % or more", 0.0, 40.0, 2.0),
-    "flat_5": Feature("level over spread, in 5 busy samples", 0.0, 50.0, 0.5),
+    "flatness_5": Feature("e-folds of level over spread, in 5 busy samples", 0.0, 5.0, 0.1),
     "growth_48": Feature("GiB grown in small steps, in 48 samples", -15.0, 15.0, 0.3),
     "rises_48": Feature("more small rises of memory than falls, of 48", -48.0, 48.0, 2.0),
-    "climb_48": Feature("GiB grown in small steps less five times what was given back", -15.0, 15.0, 0.3),
 }
 """In the order of the rows of :func:`features`."""
 
@@ -65,11 +64,11 @@ def features(window: Window) -> Floats:
         found[3], found[4], found[5] = last.mean(axis=0), ordered[:, 30], ordered[:, 10]
         found[6] = (last >= 20.0).sum(axis=0)
         level, spread = util[-5:].mean(axis=0), np.ptp(util[-5:], axis=0)
-        found[7] = np.where(level >= 15.0, level / (spread + 2.0), 0.0)
+        # Chance makes this ratio large as a power law does; its logarithm has the tail that is fitted.
+        found[7] = np.where(level >= 15.0, np.log1p(level / (spread + 2.0)), 0.0)
         moved = np.diff(memory, axis=0)
         small = np.abs(moved) < _STEP_GIB
         found[8] = np.clip(moved, -_STEP_GIB, _STEP_GIB).sum(axis=0)
-        found[10] = found[8] + 4 * np.clip(moved, -_STEP_GIB, 0).sum(axis=0)
         found[9] = ((moved > _NOISE_GIB) & small).sum(axis=0) - ((moved < -_NOISE_GIB) & small).sum(axis=0)
         # NaN sorts last and compares as false, so what has gaps is told by its sums.
         gaps = np.isnan(found[3])
