@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
 from guard_core.config import Settings
 from guard_core.errors import UserError
 from guard_core.policy.bundle import Bundle, load_bundle, shipped_policies
 from guard_core.policy.decision import PolicyEngine
+
+if TYPE_CHECKING:
+    from guard_core.policy.rego_ast import Diagnostic
 
 __all__ = ["accepted", "bundle_in_force", "make_engine", "shipped_policies"]
 
@@ -17,13 +23,19 @@ def bundle_in_force(settings: Settings) -> Bundle:
 
 def accepted(bundle: Bundle) -> Bundle:
     """``bundle`` itself when its Rego is portable. Raises UserError naming the first fault's place."""
-    from guard_core.policy.gate import gate
-
-    faults = gate(bundle.modules, config=bundle.config)
+    faults = _faults(tuple(bundle.modules.items()), frozenset(bundle.config))
     if faults:
         more = f" (and {len(faults) - 1} more: trainguard policy check)" if len(faults) > 1 else ""
         raise UserError(f"{faults[0]}{more}")
     return bundle
+
+
+# The gate costs 0.2 s, and a process may open many homes, or new data, over the same texts.
+@lru_cache(maxsize=16)
+def _faults(modules: tuple[tuple[str, str], ...], config: frozenset[str]) -> tuple[Diagnostic, ...]:
+    from guard_core.policy.gate import gate
+
+    return gate(dict(modules), config=config)
 
 
 def make_engine(settings: Settings) -> PolicyEngine:
