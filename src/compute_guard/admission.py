@@ -8,7 +8,7 @@ nobody else waiting.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -190,7 +190,7 @@ class Assessment:
         found += [
             (
                 NO_ROOM,
-                f"{self.named(name)}: asks {amount(name, r.requested)}, queue {queue} has "
+                f"{spoken(self.named(name))}: asks {amount(name, r.requested)}, queue {queue} has "
                 f"{amount(name, max(0, r.available))} free "
                 f"({amount(name, r.used)} of {amount(name, r.nominal)} in use)",
             )
@@ -200,7 +200,7 @@ class Assessment:
         found += [
             (
                 USER_CAP,
-                f"{name}: asks {amount(name, r.requested)}, user {self.workload.user} may hold "
+                f"{spoken(name)}: asks {amount(name, r.requested)}, user {self.workload.user} may hold "
                 f"{amount(name, r.user_limit or 0)} in queue {queue} and holds {amount(name, r.user_used)}",
             )
             for name, r in self.resources.items()
@@ -317,6 +317,17 @@ def kept_by_user_cap(snapshot: Snapshot, workload: Workload) -> bool:
         return False
     mine = snapshot.user_usage.get((workload.queue, workload.user), _NOTHING)
     return queue.keeps_user(workload.requests, mine)
+
+
+def spoken(resource: str) -> str:
+    """The name that goes with :func:`amount`: ``gpu@a100`` for ``gpu_milli@a100``."""
+    base, at, flavor = resource.partition("@")
+    return base.removesuffix("_milli") + at + flavor
+
+
+def amounts_text(amounts: Mapping[str, int]) -> str:
+    """``cpu 1.5, jobs 1``."""
+    return ", ".join(f"{spoken(name)} {amount(name, value)}" for name, value in amounts.items())
 
 
 def amount(resource: str, value: int) -> str:

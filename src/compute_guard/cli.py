@@ -236,7 +236,7 @@ def _shares(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
-    from compute_guard.admission import amount
+    from compute_guard.admission import amount, spoken
 
     def shown(row: dict[str, Any], key: str) -> str:
         return "no limit" if row[key] is None else amount(row["resource"], row[key])
@@ -245,7 +245,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         (
             row["queue"] + (" (on hold)" if row["hold"] else ""),
-            row["resource"],
+            spoken(row["resource"]),
             shown(row, "nominal"),
             shown(row, "used"),
             shown(row, "borrowed"),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from compute_guard.admission import amount
+from compute_guard.admission import amounts_text
 from compute_guard.quota import Amounts
 from guard_core.files import write_atomic
 
@@ -30,7 +30,7 @@ class HeldLeases:
 
     def sentence(self, now_ms: int) -> str:
         """For a person, without what only the whole cluster knows."""
-        asked = ", ".join(f"{name} {amount(name, value)}" for name, value in self.needs.items())
+        asked = amounts_text(self.needs)
         many = "1 lease waits" if self.count == 1 else f"{self.count} leases wait"
         seconds = max(0, now_ms - self.since_ms) // 1000
         return f"{many} at the gates since {seconds} s; the first asks for {asked}: {self.reason}"
@@ -77,4 +77,4 @@ def held_text(story: Mapping[str, object], ahead: Sequence[str], fits: Mapping[s
     yield f"  waits for     {story['sentence']}"
     if ahead:
         yield f"  ahead         {', '.join(ahead)}"
-    yield "  fits now      " + ", ".join(f"{name} {amount(name, value)}" for name, value in fits.items())
+    yield f"  fits now      {amounts_text(fits)}"

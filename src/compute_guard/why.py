@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from compute_guard.admission import Assessment, amount, assess
+from compute_guard.admission import Assessment, amounts_text, assess
 from compute_guard.connection import load_cluster
 from compute_guard.forecast import forecast
 from compute_guard.gateway import Gateway
@@ -137,9 +137,8 @@ def _holders(gateway: Gateway, snapshot: Snapshot, entry: Entry) -> list[dict[st
 
 def why_text(story: Mapping[str, Any]) -> Iterator[str]:
     """The story for a person."""
-    asked = ", ".join(f"{name} {amount(name, value)}" for name, value in story["requests"].items())
     yield f"job {story['job']} of {story['tenant']}: {story['state']} in queue {story['queue']}"
-    yield f"  asks for      {asked}"
+    yield f"  asks for      {amounts_text(story['requests'])}"
     if story["state"] != WorkloadState.PENDING and story["reason"]:
         yield f"  because       {story['reason']}"
     for reason in story.get("reasons", ()):
@@ -147,7 +146,7 @@ def why_text(story: Mapping[str, Any]) -> Iterator[str]:
     if story.get("ahead"):
         yield f"  ahead         {', '.join(story['ahead'])}"
     for holder in story.get("held_by", ()):
-        used = ", ".join(f"{name} {amount(name, value)}" for name, value in holder["requests"].items())
+        used = amounts_text(holder["requests"])
         yield f"  in use by     {holder['job'] or 'another tenant'} (queue {holder['queue']}): {used}"
     if len(story.get("fair_share", {})) > 1 and story.get("borrows"):
         shares = sorted(story["fair_share"].items(), key=lambda item: item[1])
@@ -162,8 +161,7 @@ def why_text(story: Mapping[str, Any]) -> Iterator[str]:
     if "estimate" in story:
         yield f"  starts        {_start(story['estimate'])}"
     if "would_fit_now" in story:
-        room = ", ".join(f"{name} {amount(name, value)}" for name, value in story["would_fit_now"].items())
-        yield f"  fits now      {room}"
+        yield f"  fits now      {amounts_text(story['would_fit_now'])}"
     if story["decision_id"]:
         yield f"  decision      {story['decision_id']} (trainguard policy why {story['decision_id']})"
 

@@ -81,9 +81,7 @@ def test_the_numbers_that_hold_a_job_are_told():
     held = assess(snapshot, job("late", cpu=1500))
     assert not held.fits
     assert held.ever_fits
-    assert held.waits_for() == (
-        ("quota-busy", "cpu_milli: asks 1.5, queue acme has 0.5 free (1.5 of 2 in use)"),
-    )
+    assert held.waits_for() == (("quota-busy", "cpu: asks 1.5, queue acme has 0.5 free (1.5 of 2 in use)"),)
     assert held.to_input()["resources"]["cpu_milli"] == {
         "nominal": 2000,
         "used": 1500,
@@ -173,7 +171,7 @@ def test_a_user_at_the_cap_waits_and_is_told_the_numbers():
     assert not assessment.fits
     assert assessment.ever_fits
     assert assessment.waits_for() == (
-        ("user-busy", "cpu_milli: asks 1, user ada may hold 2 in queue acme and holds 2"),
+        ("user-busy", "cpu: asks 1, user ada may hold 2 in queue acme and holds 2"),
     )
     assert assessment.to_input()["resources"]["cpu_milli"]["user_fits"] is False
 

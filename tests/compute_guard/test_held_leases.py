@@ -12,7 +12,7 @@ from compute_guard.ray_plugin.views import shown
 from compute_guard.why import why, why_text
 from compute_guard.workload import WorkloadState
 
-FULL = "cpu_milli: 2 more are asked for, queue acme has 0 left"
+FULL = "cpu: 2 more are asked for, queue acme has 0 left"
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def test_why_says_how_many_wait_for_what_behind_whom_and_what_would_fit(still_ho
     held = story["held_at_gates"]
     assert (held["leases"], held["needs"], held["ahead"]) == (3, {"cpu_milli": 2000}, ["early"])
     text = "\n".join(why_text(story))
-    assert f"3 leases wait at the gates since 5 s; the first asks for cpu_milli 2: {FULL}" in text
+    assert f"3 leases wait at the gates since 5 s; the first asks for cpu 2: {FULL}" in text
     assert "ahead         early" in text
-    assert "fits now      cpu_milli " in text
+    assert "fits now      cpu 2" in text
 
 
 def test_the_first_in_line_has_nobody_ahead(still_home, running):

@@ -117,7 +117,7 @@ def test_a_running_job_grows_within_quota_whole_or_not_at_all(ledger):
     assert (grown.granted, grown.reserved["cpu_milli"]) == (True, 4000)
     refused = ledger.resize("j", Amounts({"cpu_milli": 9000}), QUOTAS)
     assert not refused.granted
-    assert "cpu_milli: asks 5" in refused.reason
+    assert "cpu: asks 5" in refused.reason
     assert ledger.reservations()["j"]["cpu_milli"] == 4000
     assert ledger.resize("j", Amounts(), QUOTAS).reserved["cpu_milli"] == 1000, "never below what it declared"
 
