@@ -93,8 +93,9 @@ def test_rays_client_shows_our_words_for_an_unknown_credential(ray_cluster):
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/api/v0/tasks"),
-        ("GET", "/api/v0/actors"),
+        ("GET", "/api/v0/nodes"),
+        ("GET", "/api/v0/workers"),
+        ("GET", "/api/v0/objects"),
         ("GET", "/nodes?view=summary"),
         ("GET", "/api/cluster_status"),
         ("GET", "/api/component_activities"),
