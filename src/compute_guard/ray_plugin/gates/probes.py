@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from compute_guard.connection import Cluster
 from compute_guard.ray_body import POOL_LABEL
 from compute_guard.ray_plugin.gates.limits import CGROUP
 from compute_guard.ray_plugin.gates.nodes import GATES_FILE
-from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens
+from compute_guard.ray_plugin.gates.tokens import LOOK_SECONDS, TOKENS_FOLDER, Tokens
 from compute_guard.ray_plugin.gates.users import nobodys_id
 from guard_core.config import Settings
 from guard_core.doctor import Probe
@@ -40,6 +41,7 @@ def gate_probes(cluster: Cluster, settings: Settings) -> list[Probe]:
         return [Probe(AREA, "gates", "info", "the head's gate is not on this machine; run doctor there")]
     token = Tokens(folder / TOKENS_FOLDER).of(CANARY)
     gate, gcs = cluster.gate_address, cluster.gcs_address
+    _wait_until_known(gate, token)
     finished = pb.MarkJobFinishedRequest(job_id=_NOBODY).SerializeToString()
     drain = "autoscaler.AutoscalerStateService/DrainNode"
     doors = [
@@ -106,6 +108,20 @@ def _ask(address: str, method: str, token: str, request: bytes = b"") -> bytes:
         call = channel.unary_unary("/ray.rpc." + method)
         reply: bytes = call(request, metadata=metadata, timeout=_SECONDS)
     return reply
+
+
+def _wait_until_known(gate: str, token: str) -> None:
+    """Gates look for new tokens a few times a second; one refused as unknown proves nothing of a door."""
+    deadline = time.monotonic() + _SECONDS
+    while time.monotonic() < deadline:
+        try:
+            _ask(gate, _LIST_JOBS, token)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNAUTHENTICATED:
+                return
+        else:
+            return
+        time.sleep(LOOK_SECONDS)
 
 
 def _closed(name: str, address: str, method: str, token: str, request: bytes = b"") -> Probe:
