@@ -13,10 +13,10 @@ from typing import ClassVar
 import numpy as np
 
 from dataset_guard.checks.base import CheckContext, Need, Rows, counted
+from dataset_guard.checks.poisoning.image_state import ImageState, labelled_pixels
 from dataset_guard.checks.poisoning.patch_search import value_range
 from dataset_guard.checks.poisoning.patch_words import OWN, windows_of
-from dataset_guard.checks.poisoning.pixel_columns import PixelColumns, find_pixels
-from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
+from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED
 from dataset_guard.checks.poisoning.text_trigger_search import (
     LEAST_ROWS,
     Trigger,
@@ -55,10 +55,7 @@ class RoamingPatch:
 
     def applies(self, context: CheckContext) -> str | None:
         """Only to labelled images of some size."""
-        reason = without_classes(context)
-        if reason is not None:
-            return reason
-        pixels, reason = find_pixels(context.schema, context.label)
+        pixels, reason = labelled_pixels(context)
         if pixels is None:
             return reason
         if pixels.pixels is not None and pixels.pixels < _LEAST_SIDE**2:
@@ -70,16 +67,12 @@ class RoamingPatch:
         return RoamingState(self, context)
 
 
-class RoamingState(SampledState):
+class RoamingState(ImageState):
     """Two samples of images within the check's budget."""
 
     def __init__(self, check: RoamingPatch, context: CheckContext) -> None:
-        pixels, _ = find_pixels(context.schema, context.label)
-        assert pixels is not None
+        super().__init__(context, check.max_rows, check.max_values)
         self._check = check
-        self._pixels: PixelColumns = pixels
-        budget = max(1, min(check.max_rows, check.max_values // (pixels.pixels or 1_024)))
-        super().__init__(context, pixels.columns, budget)
 
     def finish(self) -> Iterator[Finding]:
         """One finding per patch."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dataset_guard.checks.base import CheckContext, ClassIndex, Need, counted
 from dataset_guard.checks.poisoning.delta_samples import Sampled
+from dataset_guard.checks.poisoning.image_state import ImageState, labelled_pixels
 from dataset_guard.checks.poisoning.patch_context import search_whole
 from dataset_guard.checks.poisoning.patch_search import (
     LEVELS,
@@ -24,8 +25,6 @@ from dataset_guard.checks.poisoning.patch_search import (
     search_delta,
     value_range,
 )
-from dataset_guard.checks.poisoning.pixel_columns import PixelColumns, find_pixels
-from dataset_guard.checks.poisoning.sampled_state import SampledState, without_classes
 from dataset_guard.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
 
@@ -66,10 +65,7 @@ class TriggerPatch:
 
     def applies(self, context: CheckContext) -> str | None:
         """Only to labelled images."""
-        reason = without_classes(context)
-        if reason is not None:
-            return reason
-        pixels, reason = find_pixels(context.schema, context.label)
+        pixels, reason = labelled_pixels(context)
         return None if pixels is not None else reason
 
     def start(self, context: CheckContext) -> PatchState:
@@ -77,17 +73,12 @@ class TriggerPatch:
         return PatchState(self, context)
 
 
-class PatchState(SampledState):
+class PatchState(ImageState):
     """Two samples of images within the check's budget."""
 
     def __init__(self, check: TriggerPatch, context: CheckContext) -> None:
-        pixels, _ = find_pixels(context.schema, context.label)
-        assert pixels is not None
+        super().__init__(context, check.max_rows, check.max_values)
         self._check = check
-        self._pixels: PixelColumns = pixels
-        per_image = pixels.pixels or 1_024
-        budget = max(1, min(check.max_rows, check.max_values // per_image))
-        super().__init__(context, pixels.columns, budget)
         self._mode = ""
 
     def finish(self) -> Iterator[Finding]:
