@@ -149,21 +149,30 @@ def test_ray_serve_deploys_for_a_tenant(gated_cluster, tmp_path):
 
 
 WAITS = """
-import time
+import os, time
 @ray.remote(num_cpus=1)
-def hold(seconds):
-    time.sleep(seconds)
+def hold():
+    while not os.path.exists(GO):
+        time.sleep(0.1)
     return 1
-print("RESULT", sum(ray.get([hold.remote(3), hold.remote(3), hold.remote(0)], timeout=200)), flush=True)
+print("RESULT", sum(ray.get([hold.remote() for _ in range(3)], timeout=200)), flush=True)
 """
 
 
 def test_a_running_job_is_told_which_of_its_leases_wait(gated_cluster, tmp_path):
-    name, client = submitted(gated_cluster, "acme", WAITS, tmp_path / "waits"), gated_cluster.client("acme")
-    wait_until(lambda: name in held_leases(gated_cluster.cluster.guard_folder), seconds=120)
-    said = client.get_job_info(name).message
-    assert "waits at the gates" in said or "wait at the gates" in said, said
-    story = why(gated_cluster.home, name, gated_cluster.home.principal(tenant="acme"))
-    if held := story.get("held_at_gates"):  # it may have been let in between
-        assert held["needs"]["cpu_milli"] == 1000
-    assert gated_cluster.wait(client, name, seconds=240).status == "SUCCEEDED"
+    with tempfile.TemporaryDirectory(dir="/tmp") as shared:
+        Path(shared).chmod(0o755)  # the tenant's Unix user looks into it
+        go = Path(shared) / "go"
+        code = WAITS.replace("GO", repr(str(go)))
+        name, client = (
+            submitted(gated_cluster, "acme", code, tmp_path / "waits"),
+            gated_cluster.client("acme"),
+        )
+        wait_until(lambda: name in held_leases(gated_cluster.cluster.guard_folder), seconds=120)
+        said = client.get_job_info(name).message
+        assert "waits at the gates" in said or "wait at the gates" in said, said
+        story = why(gated_cluster.home, name, gated_cluster.home.principal(tenant="acme"))
+        assert story["held_at_gates"]["needs"]["cpu_milli"] == 1000
+        go.touch()
+        ended = gated_cluster.wait(client, name, seconds=240)
+    assert ended.status == "SUCCEEDED"
