@@ -237,8 +237,10 @@ def main() -> None:
     parser.add_argument(
         "--drills", type=int, default=0, help="also run this many drills on a real Ray cluster"
     )
+    parser.add_argument("--first-drill", type=int, default=0, help="seed of the first, to go on in pieces")
     parser.add_argument("--runs", type=int, default=0, help="also time this many miners there")
     parser.add_argument("--without", nargs="*", default=(), help="parts to leave out, by name")
+    parser.add_argument("--only", nargs="*", default=(), help="parts to run and no other, by name")
     options = parser.parse_args()
     folder = Path(os.environ.get("TRAINGUARD_BENCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
     begun = time.perf_counter()
@@ -250,13 +252,15 @@ def main() -> None:
         "events": lambda: events.measures(folder),
         "nab": lambda: nab.measures(folder),
         "false": lambda: false_incidents.measures(options.days) if options.days else iter(()),
-        "live": lambda: live.measures(options.drills, runs=options.runs),
+        "live": lambda: live.measures(
+            range(options.first_drill, options.first_drill + options.drills), runs=options.runs
+        ),
     }
     if not options.drills and not options.runs:
         parts.pop("live")
     measures = []
     for name, part in parts.items():
-        if name not in options.without:
+        if name not in options.without and (not options.only or name in options.only):
             print(f"{name} ...", flush=True)
             measures += part()
     report(measures, options.json)

@@ -1,8 +1,7 @@
-"""From anomaly to stopped job on a real, local Ray cluster, and whom a hundred drills touch.
+"""From anomaly to stopped job on a real, local Ray cluster.
 
-``time from anomaly``: a real job whose telemetry (a real HTTP exporter, made-up readings) turns into a capped
-miner; the clock runs from the exporter's first anomalous answer to Ray's Job API saying STOPPED. Drills are
-the shipped ones, on the canary, with jobs of two other tenants running beside them.
+A real job whose telemetry (a real HTTP exporter, made-up readings) turns into a capped miner; the clock runs
+from the exporter's first anomalous answer to Ray's Job API saying STOPPED. Drills are in ``drilling``.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from compute_guard.drills import run, submit_over_http
 from compute_guard.ray_plugin.collector import LiveBook
 from compute_guard.ray_plugin.jobs import RayCluster
 from compute_guard.testing import GuardedCluster, exporter, exposition, guarded_cluster, wait_until
 from compute_guard.usage.sources.synthetic import Load, SyntheticSource
 from measure import Measure
+from usage_parts import drilling
 
 INTERVAL_S = 2.0
 
@@ -97,14 +96,14 @@ def stopped_after(cluster: GuardedCluster, number: int) -> tuple[float, bool]:
     return took, alone
 
 
-def measures(drills: int = 100, *, runs: int = 3) -> Iterator[Measure]:
-    """Real runs, then drills; none of either when its number is 0."""
+def measures(drills: range, *, runs: int = 3) -> Iterator[Measure]:
+    """Real runs, then the drills of these seeds; none of either when its number is 0."""
     with (
-        tempfile.TemporaryDirectory(prefix="tg-") as folder,
-        guarded_cluster(Path(folder), num_gpus=2) as cluster,
+        tempfile.TemporaryDirectory(prefix="tg-") as name,
+        guarded_cluster(folder := Path(name), num_gpus=2) as cluster,
     ):
         yield from _runs(cluster, runs) if runs else ()
-        yield from _drills(cluster, drills) if drills else ()
+        yield from drilling.measures(cluster, folder, drills) if drills else ()
 
 
 def _runs(cluster: GuardedCluster, runs: int) -> Iterator[Measure]:
@@ -119,31 +118,3 @@ def _runs(cluster: GuardedCluster, runs: int) -> Iterator[Measure]:
     yield Measure("same, the slowest", max(taken), "s")
     yield Measure("same, from the sample that completes the evidence", seconds - 2 * INTERVAL_S, "s")
     yield Measure("neighbours of those jobs left running", sum(alone), f"of {runs}")
-
-
-def _drills(cluster: GuardedCluster, drills: int) -> Iterator[Measure]:
-    # The blast cap (20 steps an hour) holds for drills too, and would deny the twenty-first.
-    book = cluster.policies / "data" / "playbooks.yaml"
-    book.write_text(book.read_text().replace("actions_per_hour: 20 ", "actions_per_hour: 9999 "))
-    home = cluster.home
-    others = {tenant: cluster.client(tenant) for tenant in ("acme", "beta")}
-    jobs = {tenant: client.submit_job(entrypoint="sleep 3600") for tenant, client in others.items()}
-    for tenant, client in others.items():
-        cluster.wait(client, jobs[tenant], ["RUNNING"])
-    submit = submit_over_http(home, "canary", cluster.cluster.dashboard)
-    reports = []
-    for number in range(drills):
-        reports.append(
-            run(home, "mining-capped", "canary", cluster=RayCluster(home), submit=submit, seed=number)
-        )
-        if number % 20 == 19:
-            print(f"  {number + 1} drills, {sum(r.passed for r in reports)} passed", flush=True)
-    touched = sum(bool(r.touched_others) for r in reports)
-    untouched = all(others[t].get_job_info(jobs[t]).status == "RUNNING" for t in others)
-    yield Measure("drills passed", sum(r.passed for r in reports), f"of {drills}")
-    yield Measure(
-        "other tenants touched", touched + (not untouched), f"in {drills} drills", target="0",
-        met=not touched and untouched,
-    )  # fmt: skip
-    for tenant in others:
-        RayCluster(home).stop_job(jobs[tenant], reason="end of measure")

@@ -57,19 +57,18 @@ class Courier:
         Raises UserError when the configuration cannot be used.
         """
         self.problem = ""
-        taken = 0
+        before = self.delivered
         for route in self.routes():
             if self._due.get(route.name, self.home.clock()) > self.home.clock():
                 continue
             try:
                 with sole(self._position(route)):
-                    taken += self._serve(route)
+                    self._serve(route)
             except (GuardError, OSError) as error:
                 self._later(route, str(error))
             else:
                 self._failed.pop(route.name, None)
-        self.delivered += taken
-        return taken
+        return self.delivered - before
 
     def _later(self, route: Route, problem: str) -> None:
         number = self._failed.get(route.name, 0)
@@ -78,7 +77,7 @@ class Courier:
         self.failures += 1
         self.problem = problem
 
-    def _serve(self, route: Route) -> int:
+    def _serve(self, route: Route) -> None:
         position = self._position(route)
         head = self.home.audit.head()
         cursor = load_cursor(position, target=route.name, kind=PREFIX)
@@ -92,21 +91,20 @@ class Courier:
                 records=head.size,
             )
             save_cursor(position, cursor)
-        taken = 0
         while True:
             # One at a time: each is remembered as told before the next leaves.
             batch = next_batch(self.home.audit.directory, head, cursor, events=1, size=1 << 20)
             if batch.after.records == cursor.records:
-                return taken
+                return
             for record in batch.records:
                 letter = self._letter(record)
                 if letter is not None and route.wants(letter):
-                    taken += self._hand_over(letter, route)
+                    self._hand_over(letter, route)
             told = cursor.delivered + len(batch.records)
             cursor = replace(batch.after, delivered=told, updated=rfc3339(self.home.clock()))
             save_cursor(position, cursor)
 
-    def _hand_over(self, letter: Letter, route: Route) -> int:
+    def _hand_over(self, letter: Letter, route: Route) -> None:
         try:
             self.deliver(letter, route)
         except Unsendable as error:
@@ -122,8 +120,8 @@ class Courier:
                 data={"route": route.name, "letter": letter.id, "why": str(error)},
                 enforcement=Enforcement.DETECTIVE,
             )
-            return 0
-        return 1
+        else:
+            self.delivered += 1  # at once: a later letter of this round may fail
 
     def _letter(self, record: Mapping[str, Any]) -> Letter | None:
         try:

@@ -3,7 +3,7 @@
 For each series: an exponentially weighted level and absolute deviation, a two-sided
 CUSUM of standardised residuals (Page 1954) and the age of the present regime in samples. When the
 CUSUM crosses its limit the series is re-anchored at the new value: ``age`` then counts from there, so
-"flat" is simply *old and with a small deviation*, at any level. Five ``float32`` = 20 bytes per series.
+"flat" is simply *old and with a small deviation*, at any level. Five numbers of 4 bytes = 20 per series.
 
 Real GPU telemetry sits at exactly 0 two thirds of the time, where a deviation goes to 0 and a z-score
 to infinity. So every scale has a physical floor (1 % utilisation, 64 MiB, 5 W): a change smaller than
@@ -33,9 +33,9 @@ FLOORS: Final[Mapping[str, float]] = {
 }
 """Smallest scale that means anything, per metric, in the metric's unit."""
 
-_BLOCK = 16_384  # series per block: what a block needs stays in the second-level cache
-_ZERO, _ONE = np.float32(0), np.float32(1)
-_ABSOLUTE_TO_SIGMA = np.float32(1.2533141)  # sigma = sqrt(pi/2) * mean absolute deviation, for a normal
+_BLOCK = 32_768  # series per block: what a block needs stays in the second-level cache
+_ZERO = np.float32(0)
+_ABSOLUTE_TO_SIGMA = 1.2533141  # sigma = sqrt(pi/2) * mean absolute deviation, for a normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +68,20 @@ class Series:
     4.0
     """
 
-    __slots__ = ("_age", "_cusum", "_deviation", "_floor", "_level", "_spare", "_tuning", "_young")
+    __slots__ = ("_born", "_cusum", "_deviation", "_floor", "_level", "_spare", "_tick", "_tuning", "_young")
 
     def __init__(self, *, floor: float, size: int = 0, tuning: Tuning | None = None) -> None:
         if floor <= 0:
             raise ValueError("the floor of a scale must be above 0")
-        self._floor = np.float32(floor)
         self._tuning = tuning or Tuning()
+        # Residuals are held in mean absolute deviations, not in sigmas: the factor between them is put into
+        # the constants here and taken out in `scores`, which saves every sample a multiplication.
+        self._floor = np.float32(floor / _ABSOLUTE_TO_SIGMA)
         self._level = np.zeros(size, dtype=np.float32)
         self._deviation = np.zeros(size, dtype=np.float32)
         self._cusum = np.zeros((2, size), dtype=np.float32)  # upwards, downwards
-        self._age = np.zeros(size, dtype=np.float32)
+        self._tick = 0
+        self._born = np.zeros(size, dtype=np.int32)  # the tick before the first sample of the present regime
         self._young = True  # some series may be without a sample
         self._spare = np.empty((2, _BLOCK), dtype=np.float32)  # for what a block needs only while it is done
 
@@ -89,15 +92,15 @@ class Series:
         """Add series, never seen yet, up to ``size``."""
         extra = size - len(self)
         if extra > 0:
-            for name in ("_level", "_deviation", "_age", "_cusum"):
+            for name, start in (("_level", 0), ("_deviation", 0), ("_cusum", 0), ("_born", self._tick)):
                 held = getattr(self, name)
-                more = np.zeros((*held.shape[:-1], extra), dtype=np.float32)
+                more = np.full((*held.shape[:-1], extra), start, dtype=held.dtype)
                 setattr(self, name, np.concatenate([held, more], axis=-1))
             self._young = True
 
     def forget(self, mask: Bools) -> None:
         """Start the series in ``mask`` anew: after a gap, the past says nothing about the present."""
-        self._age[mask] = 0.0
+        self._born[mask] = self._tick
         self._young = True
 
     def update(self, values: Floats) -> None:
@@ -107,14 +110,16 @@ class Series:
         with np.errstate(invalid="ignore", over="ignore"):
             for start in range(0, len(values), _BLOCK):
                 self._update_block(values[start : start + _BLOCK], slice(start, start + _BLOCK))
-        self._young = self._young and bool((self._age == 0.0).any())
+        self._tick += 1
+        self._young = self._young and bool((self._born == self._tick).any())
 
     def _update_block(self, values: Floats, where: slice) -> None:
         # Each pass costs its start as much as its arithmetic, so there are as few as the definition allows.
         tuning = self._tuning
         level, deviation = self._level[where], self._deviation[where]
-        cusum, age = self._cusum[:, where], self._age[where]
+        cusum, born = self._cusum[:, where], self._born[where]
         z, scale = self._spare[0][: len(values)], self._spare[1][: len(values)]
+        limit, clip = (np.float32(most * _ABSOLUTE_TO_SIGMA) for most in (tuning.limit, tuning.clip))
         usable: Bools | None = None
         held: tuple[tuple[Floats, Floats], ...] = ()
         if not np.isfinite(values.sum()):  # one pass tells that all are finite, as they nearly always are
@@ -123,16 +128,14 @@ class Series:
             values = np.where(usable, values, level)
             held = tuple((array, array.copy()) for array in (deviation, cusum))
         if self._young:
-            self._begin(age == 0.0, values, where)
-        np.multiply(deviation, _ABSOLUTE_TO_SIGMA, out=scale)
-        np.maximum(scale, self._floor, out=scale)
+            self._begin(born == self._tick, values, where)
+        np.maximum(deviation, self._floor, out=scale)
         np.subtract(values, level, out=z)
         z /= scale
-        np.minimum(z, np.float32(tuning.clip), out=z)
-        np.maximum(z, np.float32(-tuning.clip), out=z)
+        np.clip(z, -clip, clip, out=z)
         cusum[0] += z
         cusum[1] -= z
-        cusum -= np.float32(tuning.slack)
+        cusum -= np.float32(tuning.slack * _ABSOLUTE_TO_SIGMA)
         np.maximum(cusum, _ZERO, out=cusum)
         z *= scale  # the clipped residual: one wild sample moves the level by a bounded amount
         z *= np.float32(tuning.rate)
@@ -140,16 +143,14 @@ class Series:
         np.abs(z, out=z)
         deviation *= np.float32(1.0 - tuning.rate)
         deviation += z
-        if usable is None:
-            age += _ONE
-        else:
+        if usable is not None:
             for array, before in held:
                 np.copyto(array, before, where=~usable)
-            age += usable
-        if cusum.max() > tuning.limit:
-            shifted = cusum.max(axis=0) > tuning.limit
+            born += ~usable
+        if cusum.max() > limit:
+            shifted = cusum.max(axis=0) > limit
             self._begin(shifted, values, where)
-            np.copyto(age, _ONE, where=shifted)
+            np.copyto(born, self._tick, where=shifted)
 
     def _begin(self, which: Bools, values: Floats, where: slice) -> None:
         """Anchor the series of ``which`` in the block ``where`` at ``values``."""
@@ -159,9 +160,9 @@ class Series:
 
     def scores(self) -> Scores:
         """A copy of the statistics that later updates do not change."""
-        copies = []
-        for array in (self._level, self._deviation, *self._cusum, self._age):
-            copy = array.copy()
+        sigmas = self._cusum / np.float32(_ABSOLUTE_TO_SIGMA)
+        age = (self._tick - self._born).astype(np.float32)
+        copies = (self._level.copy(), self._deviation.copy(), *sigmas, age)
+        for copy in copies:
             copy.flags.writeable = False
-            copies.append(copy)
         return Scores(*copies)
