@@ -20,6 +20,7 @@ from compute_guard.incidents import Incident
 from compute_guard.ledger import Ledger
 from compute_guard.usage.history import History
 from compute_guard.usage.samples import to_table
+from compute_guard.words import LANGUAGES
 from guard_core.audit.masking import without_secrets
 from guard_core.clock import to_ns
 
@@ -64,7 +65,7 @@ class CaseFile:
         hours = {**notices.DEADLINE_HOURS, **_usage(self._home).get("notice_hours", {})}
         names = []
         for audience in notices.AUDIENCES if incident.severity == "incident" else ("customer",):
-            for language in notices.LANGUAGES:
+            for language in LANGUAGES:
                 text = notices.render(
                     audience, language, incident, actions, deadline_hours=hours, now=self._home.clock()
                 )

@@ -16,8 +16,9 @@ from typing import Final
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from compute_guard import words
 from compute_guard.actions import Action
 from compute_guard.incidents import MITRE, Incident
 from compute_guard.notices import KINDS
@@ -27,13 +28,6 @@ from guard_core.version import __version__
 
 WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "exercise": ("Exercise: this telemetry is made up.", "演练：以下监测数据为人工生成。"),
-    "info": ("note", "提示"),
-    "warning": ("warning", "预警"),
-    "incident": ("incident", "事件"),
-    "open": ("open", "待处理"),
-    "acknowledged": ("acknowledged", "已确认"),
-    "contained": ("contained", "已控制"),
-    "resolved": ("resolved", "已解决"),
     "tenant": ("Tenant", "租户"),
     "job": ("Job", "作业"),
     "opened_at": ("Opened", "发现时间"),
@@ -109,6 +103,10 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "The loads of this class of jobs on this model rest, vary and move memory as calibrated.",
         "同类作业在该型号加速卡上的负载应符合已校准的休止、波动与显存变化规律。",
     ),
+    "expect_dataset_withdrawn": (
+        "A running job reads datasets that policy lets it use, until it ends.",
+        "作业运行期间所读取的数据集应始终为策略所允许。",
+    ),
     "series": ("Time series", "时间序列"),
     "dashed": ("The dashed line is where the evidence sufficed. Drawn:", "虚线处证据已充分。图示加速卡："),
     "no_series": ("No telemetry was kept.", "未保存监测数据。"),
@@ -122,12 +120,6 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "approved_by": ("approved by", "批准人"),
     "playbook": ("authorised beforehand by playbook", "预先授权的预案"),
     "nothing": ("Nothing was done yet.", "尚未采取措施。"),
-    "util_percent": ("Utilisation, %", "利用率（%）"),
-    "power_w": ("Power, W", "功耗（W）"),
-    "tensor_active": ("Tensor cores active, share", "张量核心活跃度"),
-    "memory_used_bytes": ("Memory, GiB", "显存（GiB）"),
-    "pcie_bytes_per_s": ("PCIe, MB/s", "PCIe（MB/s）"),
-    "temperature_c": ("Temperature, °C", "温度（°C）"),
 }
 _CHARTS: Final[Mapping[str, tuple[float, float]]] = {
     # metric: divisor to the unit above, and the least upper end of its axis
@@ -163,6 +155,18 @@ def render(incident: Incident, actions: Sequence[Action], frame: Frame, *, lang:
     def word(name: str) -> str:
         return WORDS[name][number] if name in WORDS else ""
 
+    def named(table: str, name: str) -> str:
+        return words.said(getattr(words, table), name, lang)
+
+    def reason(found: Mapping[str, str]) -> Markup:
+        """Of the shipped policy in the page's language; anybody else's words as they are."""
+        known = words.REASONS_ZH.get(found["rule"]) if lang == "zh" else found["msg"]
+        return escape(known) if known else foreign(found["msg"])
+
+    def foreign(text: str) -> Markup:
+        """What was written in English, and may be read out as such."""
+        return escape(text) if lang == "en" else Markup('<span lang="en">{}</span>').format(text)
+
     style = files("compute_guard").joinpath("templates", "incident.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return (
@@ -173,9 +177,15 @@ def render(incident: Incident, actions: Sequence[Action], frame: Frame, *, lang:
             kind=KINDS.get(incident.kind, {}).get(lang, incident.kind),
             techniques=MITRE.get(incident.kind, ()),
             actions=actions,
-            charts=_charts(incident, frame, word),
+            charts=_charts(incident, frame, lang),
             drawn=_drawn(incident, frame),
             t=word,
+            named=named,
+            cause=reason,
+            foreign=foreign,
+            note=lambda text: words.NOTES_ZH.get(text, text) if lang == "zh" else text,
+            channel_name=lambda name: words.channel_name(name, lang),
+            message=lambda channel: words.message(channel, lang),
             lang=lang,
             version=__version__,
             style=Markup(style),  # noqa: S704 - our own file
@@ -184,8 +194,7 @@ def render(incident: Incident, actions: Sequence[Action], frame: Frame, *, lang:
     )
 
 
-def _charts(incident: Incident, frame: Frame, word: object) -> list[Markup]:
-    assert callable(word)
+def _charts(incident: Incident, frame: Frame, lang: str) -> list[Markup]:
     drawn = _drawn(incident, frame)
     if not drawn:
         return []
@@ -198,7 +207,8 @@ def _charts(incident: Incident, frame: Frame, word: object) -> list[Markup]:
         values = np.asarray(frame.metric(metric)[rows], dtype=np.float64) / unit
         if np.isfinite(values).any():
             top = least if metric in _BOUNDED else max(least, float(np.nanmax(values)) * 1.05)
-            charts.append(_chart(word(metric), frame.ts_ns[rows], values, top, since))
+            name = words.said(words.METRICS, metric, lang)
+            charts.append(_chart(name, frame.ts_ns[rows], values, top, since))
     return charts
 
 
@@ -224,7 +234,7 @@ def _chart(name: str, ts_ns: Ints, values: np.ndarray, top: float, since: dateti
     return _FIGURE.format(
         name=name,
         range=f"{_short(float(np.nanmin(values)))} – {_short(float(np.nanmax(values)))}",
-        label=f"{name}: {float(np.nanmin(values)):.1f} to {float(np.nanmax(values)):.1f}",
+        label=f"{name}: {float(np.nanmin(values)):.1f} – {float(np.nanmax(values)):.1f}",
         marks=marks,
         top=_short(top),
         start=f"{datetime.fromtimestamp(first / 1e9, UTC):%Y-%m-%d %H:%M:%S}",

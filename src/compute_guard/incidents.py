@@ -124,7 +124,13 @@ def _merged(key: Key, signals: Sequence[Signal], at_ns: int) -> Observation:
         kind=key[2],
         rule_ids=tuple(sorted({s.rule_id for s in signals})),
         channels={
-            name: {"message": s.message, "device": s.device, "score": s.score, **s.evidence}
+            name: {
+                "message": s.message,
+                **({"message_zh": s.message_zh} if s.message_zh else {}),
+                "device": s.device,
+                "score": s.score,
+                **s.evidence,
+            }
             for name, s in sorted(strongest.items())
         },
         devices=tuple(sorted({s.device for s in signals if s.device})),

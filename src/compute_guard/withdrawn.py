@@ -60,6 +60,8 @@ class DataWatch:
         channels: dict[str, dict[str, Any]] = {
             f"dataset:{fact['ref']}": {
                 "message": f"{fact['ref']}: {decision.explain()}",
+                "message_zh": f"策略不再允许使用数据集{fact['ref']}"
+                f"（{'、'.join(reason.rule for reason in decision.reasons)}）",
                 "score": 1000,
                 "decision_id": decision.decision_id,
             }

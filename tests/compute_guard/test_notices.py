@@ -6,6 +6,7 @@ import pytest
 
 from compute_guard import notices
 from compute_guard.incidents import Incidents
+from compute_guard.words import LANGUAGES
 from guard_core.errors import UserError
 
 
@@ -36,7 +37,7 @@ def test_each_notice_states_its_facts_in_its_language(still_home, incident, audi
 
 
 @pytest.mark.parametrize("audience", notices.AUDIENCES)
-@pytest.mark.parametrize("language", notices.LANGUAGES)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_an_exercise_says_so_in_its_first_line(still_home, seen, audience, language):
     made_up = Incidents(still_home).observe(seen("telemetry", synthetic=True))
     first = notices.render(audience, language, made_up, now=still_home.clock()).splitlines()[0]

@@ -16,11 +16,11 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from compute_guard.incidents import MITRE, Incident
+from compute_guard.words import ACTIONS, LANGUAGES, SEVERITIES, STATES, channel_name, said
 from guard_core.clock import rfc3339
 from guard_core.errors import UserError
 
 AUDIENCES: Final = ("customer", "regulator")
-LANGUAGES: Final = ("en", "zh")
 DEADLINE_HOURS: Final[Mapping[str, int]] = {"customer": 24, "regulator": 24}
 """Hours from opening within which a notice must leave, unless ``usage.notices`` in policy data says other."""
 
@@ -59,20 +59,14 @@ KINDS: Final[Mapping[str, Mapping[str, str]]] = {
         "zh": "监测读数不可信（驱动库被替换或采集中断）",
     },
     "cross_tenant": {"en": "use of another tenant's accelerators", "zh": "越权使用其他租户的算力"},
+    "dataset_withdrawn": {
+        "en": "a running job whose dataset may no longer be used",
+        "zh": "运行中作业所用的数据集已不允许使用",
+    },
     "atypical_load": {
         "en": "a load that jobs of its class do not show",
         "zh": "与同类作业显著不同的负载特征",
     },
-}
-ACTIONS: Final[Mapping[str, Mapping[str, str]]] = {
-    "record": {"en": "recorded", "zh": "已记录"},
-    "notify": {"en": "owner notified", "zh": "已通知责任人"},
-    "acknowledge": {"en": "acknowledgement requested", "zh": "已要求确认"},
-    "throttle": {"en": "priority lowered", "zh": "已降低优先级"},
-    "suspend": {"en": "queue suspended", "zh": "已暂停队列"},
-    "stop": {"en": "job stopped", "zh": "已停止作业"},
-    "quarantine": {"en": "tenant quarantined", "zh": "已隔离租户"},
-    "cordon": {"en": "node cordoned", "zh": "已封锁节点"},
 }
 
 
@@ -101,7 +95,10 @@ def render(
         .render(
             incident=incident,
             kind=KINDS.get(incident.kind, {}).get(language, incident.kind),
-            actions=[{**a, "words": ACTIONS.get(a["action"], {}).get(language, a["action"])} for a in done],
+            actions=[{**a, "words": said(ACTIONS, a["action"], language)} for a in done],
+            channels=[channel_name(name, language) for name in incident.channels],
+            severity=said(SEVERITIES, incident.severity, language),
+            state=said(STATES, incident.state.value, language),
             techniques=MITRE.get(incident.kind, ()),
             deadline=rfc3339(incident.opened_at + timedelta(hours=deadline_hours[audience])),
             now=rfc3339(now),

@@ -7,19 +7,10 @@ from __future__ import annotations
 
 from email.message import EmailMessage
 from email.policy import SMTP
-from typing import Final
 
-from compute_guard import notices
+from compute_guard import notices, words
 from compute_guard.routes import Letter, Route
 from guard_core.clock import rfc3339
-
-WORDS: Final = {
-    "opened": ("opened", "新建"),
-    "grew": ("more evidence", "证据增加"),
-    "acknowledged": ("acknowledged", "已确认"),
-    "contained": ("contained", "已控制"),
-    "resolved": ("resolved", "已解决"),
-}
 
 
 def message(letter: Letter, route: Route) -> EmailMessage:
@@ -27,10 +18,8 @@ def message(letter: Letter, route: Route) -> EmailMessage:
     zh = route.language == "zh"
     incident = letter.incident
     kind = notices.KINDS.get(incident.kind, {}).get(route.language, incident.kind)
-    change = WORDS.get(letter.what, (letter.what, letter.what))[zh]
-    severity = (
-        {"incident": "事件", "warning": "预警", "info": "提示"}[letter.severity] if zh else letter.severity
-    )
+    change = words.said(words.CHANGES, letter.what, route.language)
+    severity = words.said(words.SEVERITIES, letter.severity, route.language)
     exercise = ("[演练] " if zh else "[EXERCISE] ") if incident.synthetic else ""
     found = EmailMessage(policy=SMTP)
     found["From"], found["To"] = route.sender, ", ".join(route.to)
@@ -45,16 +34,23 @@ def message(letter: Letter, route: Route) -> EmailMessage:
         f"{'发现时间' if zh else 'Opened'}: {rfc3339(incident.opened_at)}",
         f"{'级别' if zh else 'Severity'}: {severity}",
         "",
-        *(f"- {name}: {channel['message']}" for name, channel in incident.evidence["channels"].items()),
+        *(
+            f"- {words.channel_name(name, route.language)}: {words.message(channel, route.language)}"
+            for name, channel in incident.evidence["channels"].items()
+        ),
         "",
-        *(f"{a['level']} {a['action']}: {a['state']}" for a in letter.actions),
+        *(
+            f"{a['level']} {words.said(words.STEPS, a['action'], route.language)}: "
+            f"{words.said(words.OUTCOMES, a['state'], route.language)}"
+            for a in letter.actions
+        ),
         "",
         f"trainguard incident show {incident.id}",
     ]
     found.set_content("\n".join(_one_line(line) for line in lines) + "\n")
     hours = {**notices.DEADLINE_HOURS, **letter.deadline_hours}
     for audience in notices.AUDIENCES if letter.severity == "incident" else ("customer",):
-        for language in notices.LANGUAGES:
+        for language in words.LANGUAGES:
             text = notices.render(
                 audience, language, incident, letter.actions, deadline_hours=hours, now=letter.at
             )

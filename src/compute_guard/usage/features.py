@@ -27,25 +27,43 @@ _NOISE_GIB: Final = 0.004
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One feature: its unit in words, the range of its values and the smallest scale that means anything."""
+    """One feature: its unit in words, the range of its values and the smallest scale that means anything.
+
+    ``zh`` is a clause in Simplified Chinese with ``{}`` where the value stands.
+    """
 
     words: str
+    zh: str
     low: float
     high: float
     floor: float
 
 
 FEATURES: Final[Mapping[str, Feature]] = {
-    "rest_5": Feature("% at least, in 5 samples", 0.0, 100.0, 2.0),
-    "rest_12": Feature("% at least, in 12 samples", 0.0, 100.0, 2.0),
-    "rest_24": Feature("% at least, in 24 samples", 0.0, 100.0, 2.0),
-    "mean_40": Feature("% on average, in 40 samples", 0.0, 100.0, 2.0),
-    "high_40": Feature("% or more in a quarter of 40 samples", 0.0, 100.0, 2.0),
-    "low_40": Feature("% or more in three quarters of 40 samples", 0.0, 100.0, 2.0),
-    "busy_40": Feature("of 40 samples at 20 % or more", 0.0, 40.0, 2.0),
-    "flatness_5": Feature("e-folds of level over spread, in 5 busy samples", 0.0, 5.0, 0.1),
-    "growth_48": Feature("GiB grown in small steps, in 48 samples", -15.0, 15.0, 0.3),
-    "rises_48": Feature("more small rises of memory than falls, of 48", -48.0, 48.0, 2.0),
+    "rest_5": Feature("% at least, in 5 samples", "5次采样中利用率不低于{}%", 0.0, 100.0, 2.0),
+    "rest_12": Feature("% at least, in 12 samples", "12次采样中利用率不低于{}%", 0.0, 100.0, 2.0),
+    "rest_24": Feature("% at least, in 24 samples", "24次采样中利用率不低于{}%", 0.0, 100.0, 2.0),
+    "mean_40": Feature("% on average, in 40 samples", "40次采样的平均利用率为{}%", 0.0, 100.0, 2.0),
+    "high_40": Feature(
+        "% or more in a quarter of 40 samples", "40次采样中有四分之一的利用率不低于{}%", 0.0, 100.0, 2.0
+    ),
+    "low_40": Feature(
+        "% or more in three quarters of 40 samples", "40次采样中有四分之三的利用率不低于{}%", 0.0, 100.0, 2.0
+    ),
+    "busy_40": Feature("of 40 samples at 20 % or more", "40次采样中有{}次利用率不低于20%", 0.0, 40.0, 2.0),
+    "flatness_5": Feature(
+        "e-folds of level over spread, in 5 busy samples",
+        "5次繁忙采样中负载水平与波动之比的对数为{}",
+        0.0,
+        5.0,
+        0.1,
+    ),
+    "growth_48": Feature(
+        "GiB grown in small steps, in 48 samples", "48次采样中显存小步增长{} GiB", -15.0, 15.0, 0.3
+    ),
+    "rises_48": Feature(
+        "more small rises of memory than falls, of 48", "48次采样中显存小幅上升比下降多{}次", -48.0, 48.0, 2.0
+    ),
 }
 """In the order of the rows of :func:`features`."""
 

@@ -68,6 +68,8 @@ class AbnormalExport:
                 score=min(900, int(500 + 100 * sent / max(read_bytes, 1))) if alone else 400,
                 message=f"{sent / 2**30:.1f} GiB left its node after {read_bytes / 2**30:.1f} GiB were read, "
                 "with idle accelerators",
+                message_zh=f"读取{read_bytes / 2**30:.1f} GiB数据后，其节点外传{sent / 2**30:.1f} GiB，"
+                "且加速卡处于空闲",
                 evidence={
                     "datasets": sorted({read.ref for read in found}),
                     "read_bytes": read_bytes,

@@ -48,6 +48,8 @@ class AtypicalLoad:
                 score=min(1000, int(60 * column[first])),
                 message=f"{typical.values[first, index]:.4g} {FEATURES[names[first]].words}: "
                 f"one in 10^{column[first]:.0f} for {typical.classes[index][0] or 'this'} jobs",
+                message_zh=f"{FEATURES[names[first]].zh.format(f'{typical.values[first, index]:.4g}')}，"
+                f"在同类作业中约为10^{column[first]:.0f}分之一",
                 evidence={
                     "features": {n: rounded(float(typical.values[row[n], index])) for n in told},
                     "surprise": {n: rounded(float(column[row[n]]), 1) for n in told},

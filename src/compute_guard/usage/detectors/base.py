@@ -87,7 +87,9 @@ class Signal:
     """One channel of evidence about one device at one moment.
 
     ``channel`` names an independent source of evidence: two signals of one channel are one piece of evidence.
-    ``score`` is 0..1000. ``invariant``: what is seen cannot be innocent, so one channel suffices.
+    ``message`` is one clause without a full stop, ``message_zh`` the same in Simplified Chinese (empty: the
+    English one is shown). ``score`` is 0..1000. ``invariant``: what is seen cannot be innocent, so a single
+    channel suffices.
     ``job`` and ``tenant`` are set when the signal is about a job whatever device it runs on.
     """
 
@@ -97,6 +99,7 @@ class Signal:
     device: str
     score: int
     message: str
+    message_zh: str = ""
     evidence: Mapping[str, Any] = field(default_factory=dict)
     invariant: bool = False
     synthetic: bool = False

@@ -45,9 +45,9 @@ class ControlPlaneAbuse:
             "unadmitted": self.unadmitted,
         }
         words = {
-            "authentication": "credentials refused",
-            "denied": "requests refused by policy",
-            "unadmitted": "started without admission and was stopped",
+            "authentication": ("credentials refused", "凭据被拒绝"),
+            "denied": ("requests refused by policy", "请求被策略拒绝"),
+            "unadmitted": ("started without admission and was stopped", "未经准入启动并被停止"),
         }
         for (channel, tenant, who), found in sorted(grouped.items()):
             times = sum(refusal.count for refusal in found)
@@ -58,7 +58,8 @@ class ControlPlaneAbuse:
                     channel=channel,
                     device="",
                     score=min(800, 400 + 10 * times),
-                    message=f"{times} x {words[channel]} in {self.minutes:g} minutes",
+                    message=f"{times} x {words[channel][0]} in {self.minutes:g} minutes",
+                    message_zh=f"{self.minutes:g}分钟内{words[channel][1]}{times}次",
                     evidence={"count": times, "who": who, "what": sorted({r.what for r in found})},
                     tenant=tenant,
                     job=who,
@@ -76,6 +77,7 @@ class ControlPlaneAbuse:
                     device="",
                     score=600,
                     message=f"below its workers runs {', '.join(names)}, which its command does not name",
+                    message_zh=f"其工作进程之下运行着作业命令未声明的程序：{'、'.join(names)}",
                     evidence={
                         "executables": names,
                         "pids": sorted(shell.pid for shell in seen),

@@ -42,7 +42,10 @@ class CrossTenant:
                     device.key,
                     lease,
                     "pool",
-                    "holds a device of a node that is reserved for other tenants",
+                    (
+                        "holds a device of a node that is reserved for other tenants",
+                        "占用了为其他租户保留的节点上的加速卡",
+                    ),
                     {"node": device.node, "reserved_for": sorted(allowed)},
                     synthetic=device.synthetic,
                 )
@@ -62,7 +65,10 @@ class CrossTenant:
                     device.key,
                     owner,
                     "process",
-                    "runs a process on a device that another tenant holds",
+                    (
+                        "runs a process on a device that another tenant holds",
+                        "在其他租户占用的加速卡上运行进程",
+                    ),
                     {"executable": use.name, "pid": use.pid, "held_by_tenants": len(holders)},
                     synthetic=device.synthetic,
                 )
@@ -72,7 +78,7 @@ class CrossTenant:
         device: str,
         lease: Lease,
         channel: str,
-        message: str,
+        messages: tuple[str, str],
         evidence: dict[str, object],
         *,
         synthetic: bool,
@@ -83,7 +89,8 @@ class CrossTenant:
             channel=channel,
             device=device,
             score=900,
-            message=message,
+            message=messages[0],
+            message_zh=messages[1],
             evidence=evidence,
             invariant=True,
             synthetic=synthetic,

@@ -50,6 +50,7 @@ class IdleHoard:
                     device=device.key,
                     score=min(1000, int(400 * idle / (hours * _HOUR_NS))),
                     message=f"{memory / 2**30:.1f} GiB held without computing for {idle / _HOUR_NS:.1f} h",
+                    message_zh=f"占用显存{memory / 2**30:.1f} GiB，{idle / _HOUR_NS:.1f}小时未进行计算",
                     evidence={
                         "idle_hours": round(idle / _HOUR_NS, 2),
                         "allowed_hours": hours,

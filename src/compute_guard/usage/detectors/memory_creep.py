@@ -77,6 +77,7 @@ class MemoryCreep:
                 device=device.key,
                 score=int(800 - 500 * minutes / self.horizon_minutes),
                 message=f"memory grows {rate / 2**20:.0f} MiB a minute and is full in {minutes:.0f} minutes",
+                message_zh=f"显存每分钟增长{rate / 2**20:.0f} MiB，{minutes:.0f}分钟后将耗尽",
                 evidence={
                     "mib_per_minute": round(rate / 2**20, 1),
                     "minutes_to_full": round(minutes, 1),

@@ -53,6 +53,7 @@ class MiningIndicator:
                 device=device.key,
                 score=900,
                 message=f"known mining indicators: {', '.join(unique)}",
+                message_zh=f"已知挖矿特征：{'、'.join(unique)}",
                 evidence={"indicators": unique},
                 synthetic=device.synthetic,
             )

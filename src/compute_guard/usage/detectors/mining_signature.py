@@ -27,6 +27,7 @@ from compute_guard.usage.detectors.mining_indicator import MiningIndicator
 from compute_guard.usage.rolling import Window
 from compute_guard.usage.samples import Bools
 
+_SHAPES_ZH: Final = {"flat": "负载平直", "sustained": "长时间持续"}
 _AS_TIGHT_FROM: Final = np.float32(40.0)  # percent: below, what counts as flat shrinks with the level
 
 
@@ -77,6 +78,9 @@ class MiningSignature:
                 message=f"load at {level[index]:.0f} % with no tensor or link activity ({shape})"
                 if shape != "level"
                 else f"load held at {level[index]:.0f} %, below saturation, without change",
+                message_zh=f"负载{level[index]:.0f}%，张量核心与链路均无活动（{_SHAPES_ZH[shape]}）"
+                if shape != "level"
+                else f"负载恒定在{level[index]:.0f}%，未达饱和且无变化",
                 evidence={
                     "shape": shape,
                     "util_percent": rounded(level[index]),

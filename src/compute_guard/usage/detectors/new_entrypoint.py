@@ -45,6 +45,7 @@ class NewEntrypoint:
                         device="",
                         score=350,
                         message=f"runs a program none of the {len(before)} earlier submissions ran",
+                        message_zh=f"运行的程序在此前{len(before)}次提交中从未出现",
                         evidence={
                             "program": found.program,
                             "known_programs": len(known),

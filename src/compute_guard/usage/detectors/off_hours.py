@@ -43,6 +43,7 @@ class OffHours:
                     device="",
                     score=300,
                     message=f"submitted outside working hours, as {off} of {len(before)} earlier ones were",
+                    message_zh=f"在非工作时段提交，此前{len(before)}次提交中仅{off}次如此",
                     evidence={"earlier": len(before), "earlier_off_hours": off, "user": found.user},
                     tenant=tenant,
                     job=found.id,

@@ -44,7 +44,10 @@ class OverQuota:
                 (lease.tenant, lease.job, lease.device, bool(exercised[tenant[row]])),
                 "reservation",
                 500,
-                f"holds {held / 1000:g} GPUs and reserved {int(granted[row]) / 1000:g}",
+                (
+                    f"holds {held / 1000:g} GPUs and reserved {int(granted[row]) / 1000:g}",
+                    f"占用{held / 1000:g}张加速卡，仅预留{int(granted[row]) / 1000:g}张",
+                ),
                 {"held_milli": held, "reserved_milli": int(granted[row])},
             )
         held_by_all = sums(tenant, milli, len(found.tenants))
@@ -76,7 +79,10 @@ class OverQuota:
                 place,
                 "limit",
                 900,
-                f"holds {milli / 1000:g} GPUs where its queues could have {limit / 1000:g} at most",
+                (
+                    f"holds {milli / 1000:g} GPUs where its queues could have {limit / 1000:g} at most",
+                    f"占用{milli / 1000:g}张加速卡，其队列上限为{limit / 1000:g}张",
+                ),
                 {"held_milli": milli, "limit_milli": limit},
                 invariant=True,
             )
@@ -91,11 +97,15 @@ class OverQuota:
         rest_of_day = (_DAY_NS - view.at_ns % _DAY_NS) / 60e9
         if left_ms == 0 or minutes <= min(self.forecast_minutes, rest_of_day):
             when = f"ends in {minutes:.0f} minutes at this rate" if left_ms else "is used up"
+            when_zh = f"按当前速度将在{minutes:.0f}分钟后用完" if left_ms else "已用完"
             yield self._signal(
                 place,
                 "allowance",
                 300 if left_ms else 600,
-                f"the day's allowance of {entitled.daily_ms / 3_600_000:g} GPU hours {when}",
+                (
+                    f"the day's allowance of {entitled.daily_ms / 3_600_000:g} GPU hours {when}",
+                    f"当日额度{entitled.daily_ms / 3_600_000:g} GPU小时{when_zh}",
+                ),
                 {
                     "spent_gpu_hours": round(entitled.spent_ms / 3_600_000, 2),
                     "allowed_gpu_hours": round(entitled.daily_ms / 3_600_000, 2),
@@ -109,7 +119,7 @@ class OverQuota:
         place: tuple[str, str, str, bool],
         channel: str,
         score: int,
-        message: str,
+        messages: tuple[str, str],
         evidence: Mapping[str, Any],
         *,
         invariant: bool = False,
@@ -121,7 +131,8 @@ class OverQuota:
             channel=channel,
             device=device,
             score=score,
-            message=message,
+            message=messages[0],
+            message_zh=messages[1],
             evidence=evidence,
             invariant=invariant,
             synthetic=synthetic,

@@ -20,6 +20,7 @@ from compute_guard.usage.detectors.base import Signal, View, rounded
 from compute_guard.usage.kernel import FLOORS
 from compute_guard.usage.rolling import Window
 from compute_guard.usage.samples import Bools
+from compute_guard.words import METRICS as METRIC_WORDS
 
 _Matrix = npt.NDArray[np.float64]
 _ABSOLUTE_TO_SIGMA = 1.2533141  # sigma = sqrt(pi/2) * mean absolute deviation, for a normal
@@ -63,6 +64,7 @@ class RegimeChange:
                 device=device.key,
                 score=min(700, 300 + 100 * len(names)),
                 message=f"the load has changed and stayed so ({', '.join(names)})",
+                message_zh=f"负载已改变且持续（{'、'.join(METRIC_WORDS[name][1] for name in names)}）",
                 evidence={"before_after": old_new, "series": names},
                 synthetic=device.synthetic,
             )

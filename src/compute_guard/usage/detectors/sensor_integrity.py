@@ -53,6 +53,7 @@ class SensorIntegrity:
                 message="the driver library changed while it was in use"
                 if listed
                 else "the driver library is none of those the operator lists",
+                message_zh="驱动库在使用中被更换" if listed else "驱动库不在运营方登记之列",
                 evidence={"node": node, "sha256": now, "before": before or None},
                 invariant=True,
                 tenant=NOBODY,
@@ -81,6 +82,7 @@ class SensorIntegrity:
                         device=device.key,
                         score=500,
                         message=f"a held device has not reported for {n} samples while {alive} others did",
+                        message_zh=f"被占用的加速卡已{n}次采样未上报，同期另有{alive}张正常上报",
                         evidence={"silent_samples": n, "others_reporting": int(alive)},
                         synthetic=device.synthetic,
                         tenant=lease.tenant,
@@ -104,6 +106,7 @@ class SensorIntegrity:
                 device=device.key,
                 score=800,
                 message=f"two exporters tell utilisations {np.nanmedian(apart):.0f} points apart",
+                message_zh=f"两个采集来源的利用率相差{np.nanmedian(apart):.0f}个百分点",
                 evidence={
                     "one": window.devices[one].uuid,
                     "other": window.devices[other].uuid,

@@ -92,6 +92,7 @@ class Straggler:
                 device=lease.device,
                 score=400,
                 message=f"the job's only device has not computed for {self.before} samples",
+                message_zh=f"作业唯一的加速卡已连续{self.before}次采样未计算",
                 evidence={
                     "devices": 1,
                     "util_percent": rounded(window.mean("util_percent", self.before)[column]),
@@ -164,6 +165,7 @@ class Straggler:
                 device=devices[0].key,
                 score=600,
                 message=f"all {len(devices)} devices of the job have stopped computing",
+                message_zh=f"作业的全部{len(devices)}张加速卡均已停止计算",
                 evidence={
                     "devices": len(devices),
                     "util_percent": rounded(float(np.median(util))),
@@ -192,6 +194,7 @@ class Straggler:
                 device=devices[place].key,
                 score=500,
                 message=f"power fell to {fell[place]:.0%} of what it was beside its {len(devices) - 1} peers",
+                message_zh=f"功耗降至此前的{fell[place]:.0%}，而其他{len(devices) - 1}张卡正常",
                 evidence={
                     "peers": len(devices) - 1,
                     "power_w": rounded(power_1[place], 1),

@@ -49,6 +49,7 @@ class SubmissionBurst:
                     score=min(800, int(50 * surprise)),
                     message=f"{len(recent)} submissions in {self.minutes:g} minutes; "
                     f"its busiest hour of the week had {busiest}",
+                    message_zh=f"{self.minutes:g}分钟内提交{len(recent)}次；一周内最繁忙的一小时为{busiest}次",
                     evidence={
                         "recent": len(recent),
                         "busiest_hour": busiest,

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from compute_guard.usage.detectors.base import Signal, View, rounded
 from compute_guard.usage.rolling import Window
 from compute_guard.usage.samples import Bools
+from compute_guard.words import CHANNELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class TelemetryContradiction:
                     device=device.key,
                     score=700,
                     message=f"{channel} shows work ({seen}) that the reported utilisation denies",
+                    message_zh=f"{CHANNELS[channel][1]}表明加速卡在工作，与上报的利用率相矛盾",
                     evidence={
                         "util_percent": rounded(window.mean("util_percent", self.samples)[index]),
                         "power_w": rounded(window.mean("power_w", self.samples)[index], 1),

@@ -48,6 +48,7 @@ class UnattributedProcess:
                     device=device.key,
                     score=900,
                     message=f"{len(found)} process(es) without a lease: {', '.join(names)}",
+                    message_zh=f"{len(found)}个进程没有租约：{'、'.join(names)}",
                     evidence={
                         "executables": names,
                         "pids": sorted(use.pid for use in found),
