@@ -1,12 +1,13 @@
 """The door every read goes through: who asks, what policy says, what the signed record vouches for.
 
 Used by the local reader, by Ray reads and by MLflow's ``log_input``, so that all of them refuse alike and
-write the same record.
+write the same record. Jobs that may not see the home come in through :mod:`dataset_guard.reads_apart`.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from dataset_guard.block_check import BlockCheck
 from dataset_guard.reference import Reference
 from dataset_guard.refs import parse_ref
 from dataset_guard.report import Report
+from guard_core.clock import new_id
 from guard_core.errors import Denied, Tampered, Undecidable, UserError
 from guard_core.findings import Enforcement
 
@@ -34,6 +36,7 @@ class Ticket:
     """Who was let in to what, by which decision, and where to write down what came of it. Picklable."""
 
     home: Path
+    read: str
     ref: str
     purpose: str
     decision_id: str
@@ -41,6 +44,30 @@ class Ticket:
     user: str
     credential_id: str
     workload: str | None
+
+    @property
+    def _spool(self) -> Path:
+        return self.home / "ray" / "reads" / self.read
+
+    def leave(self, task: int, counts: Mapping[str, Any]) -> None:
+        """Note what a task of this read handed out. A task that is run again replaces its counts."""
+        from guard_core.files import write_atomic
+
+        file = self._spool / f"{task:06d}.json"
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(file, json.dumps(counts).encode(), mode=0o600)
+
+    def collect(self) -> list[dict[str, Any]]:
+        """What tasks left since the last call, in the order of their numbers, and forget it."""
+        # Aside first, so that counts which come meanwhile belong to the next event.
+        taken = self._spool.with_name(f"{self.read}.{new_id('taken')}")
+        try:
+            self._spool.rename(taken)
+        except FileNotFoundError:
+            return []
+        tasks = [json.loads(file.read_text()) for file in sorted(taken.glob("*.json"))]
+        shutil.rmtree(taken, ignore_errors=True)
+        return tasks
 
     def record(
         self,
@@ -153,21 +180,27 @@ def open_access(
     data, on that tenant's behalf. Raises UserError for what does not exist, Denied when policy refuses,
     Undecidable when policy cannot be asked, Tampered when the record is not as signed.
     """
-    if purpose not in PURPOSES:
-        raise UserError(f"the purpose {purpose!r} is unknown; use one of {', '.join(PURPOSES)}")
     from guard_core.home import Home
 
     if home is not None:
-        yield _granted(home, ref, purpose, tenant)
+        yield granted(home, ref, purpose, _principal(home, ref, tenant))
+        return
+    from dataset_guard.reads_apart import gate_of_environment, open_apart
+
+    gate = gate_of_environment()
+    if gate is not None:
+        yield open_apart(gate, ref, purpose=purpose, tenant=tenant)
         return
     with Home.open() as own:
-        yield _granted(own, ref, purpose, tenant)
+        yield granted(own, ref, purpose, _principal(own, ref, tenant))
 
 
-def _granted(home: Home, ref: str, purpose: str, tenant: str | None) -> Access:
+def granted(home: Home, ref: str, purpose: str, principal: Principal) -> Access:
+    """Access for ``principal``, who was verified. Raises as :func:`open_access`."""
+    if purpose not in PURPOSES:
+        raise UserError(f"the purpose {purpose!r} is unknown; use one of {', '.join(PURPOSES)}")
     from dataset_guard.registry import Registry
 
-    principal = _principal(home, ref, tenant)
     registry = Registry(home)
     own = parse_ref(ref, tenant=principal.tenant).tenant == principal.tenant
     if own:
@@ -192,6 +225,7 @@ def _granted(home: Home, ref: str, purpose: str, tenant: str | None) -> Access:
     reference = registry.reference(fact["ref"], tenant=principal.tenant)
     ticket = Ticket(
         home=home.settings.home,
+        read=new_id("read"),
         ref=reference.ref,
         purpose=purpose,
         decision_id=decision.decision_id,

@@ -17,13 +17,10 @@ Label: `cooperative` (see :mod:`dataset_guard.verified_read`).
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -34,10 +31,9 @@ from dataset_guard.checked import Handed, checked
 from dataset_guard.fingerprint import BLOCK_ROWS, Fingerprint, FingerprintPart, combine
 from dataset_guard.identity import SEEKABLE, BlockRange, hash_range, split
 from dataset_guard.reading import Source, open_source
+from dataset_guard.reads_apart import ReferenceApart
 from dataset_guard.rowset import Hashes, set_root_of, slices_of, sorted_run
-from guard_core.clock import new_id
 from guard_core.errors import MissingExtra, UserError
-from guard_core.files import write_atomic
 
 if TYPE_CHECKING:
     from guard_core.home import Home
@@ -159,25 +155,19 @@ def _merged_slice(*runs: Hashes) -> Hashes:
 
 @dataclass(frozen=True, slots=True)
 class Spool:
-    """Where read tasks leave their counts, and whose read it is. Picklable."""
+    """Whose read it is, and what becomes of the counts that its tasks leave. Picklable."""
 
-    folder: str
     ticket: Ticket
     columns: tuple[str, ...] | None
     rows: int
 
     def collect(self, *, problem: str | None) -> str | None:
         """Write the audit event for the tasks that ran since the last call; None when none did."""
-        folder = Path(self.folder)
-        # Aside first, so that counts which come meanwhile belong to the next event.
-        taken = folder.with_name(f"{folder.name}.{new_id('taken')}")
-        try:
-            folder.rename(taken)
-        except FileNotFoundError:
+        tasks = self.ticket.collect()
+        if not tasks:
             return None
-        tasks = [json.loads(file.read_text()) for file in sorted(taken.glob("*.json"))]
         rows = sum(task["rows"] for task in tasks)
-        event = self.ticket.record(
+        return self.ticket.record(
             rows=rows,
             bytes=sum(task["bytes"] for task in tasks),
             blocks=sum(task["blocks"] for task in tasks),
@@ -186,8 +176,6 @@ class Spool:
             problem=next((task["problem"] for task in tasks if task["problem"]), problem),
             tasks=tasks,
         )
-        shutil.rmtree(taken, ignore_errors=True)
-        return event
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +210,8 @@ class ReadPlan:
             self.source,
             self.check.of_blocks(first, end),
             self.columns,
-            f"{self.spool.folder}/{number:06d}.json",
+            self.spool.ticket,
+            number,
             # The last task reads on to the end of the data: rows that were added must be found, too.
             None if last else (end - first) * BLOCK_ROWS,
         )
@@ -235,7 +224,8 @@ class BlockRead:
     source: Source
     check: BlockCheck
     columns: tuple[str, ...] | None
-    spool_file: str
+    ticket: Ticket
+    number: int
     rows: int | None
 
     def __call__(self) -> Iterator[pa.Table]:
@@ -245,26 +235,23 @@ class BlockRead:
             for batch in checked(self.source, self.check, self.columns, handed, rows=self.rows):
                 yield pa.Table.from_batches([batch])
         finally:
-            self._leave(handed)
-
-    def _leave(self, handed: Handed) -> None:
-        counts = {"first_block": self.check.first_block, **handed.to_json()}
-        file = Path(self.spool_file)
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # A task that Ray runs again replaces its counts instead of adding to them.
-        write_atomic(file, json.dumps(counts).encode(), mode=0o600)
+            self.ticket.leave(self.number, {"first_block": self.check.first_block, **handed.to_json()})
 
 
 def plan_of(access: Access, columns: Sequence[str] | None) -> ReadPlan:
     """The plan of a read that policy has allowed. Raises UserError for an unknown column."""
+    if isinstance(access.reference, ReferenceApart) and access.reference.kept:
+        raise UserError(
+            f"the data of {access.ref} is kept in the home, where the tasks of this job cannot read it; use "
+            "dataset_guard.read, or register it from a file or URL that every node can read"
+        )
     names = access.known_columns(columns)
     source, check = access.open(), access.check()
     schema = source.schema
-    folder = access.ticket.home / "ray" / "reads" / new_id("read")
     return ReadPlan(
         source=source,
         check=check.of_columns(names),
         columns=names,
         schema=schema if names is None else pa.schema([schema.field(n) for n in names]),
-        spool=Spool(str(folder), access.ticket, names, check.rows),
+        spool=Spool(access.ticket, names, check.rows),
     )

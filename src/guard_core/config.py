@@ -22,8 +22,9 @@ from guard_core.errors import UserError
 PREFIX = "TRAINGUARD_"
 DEFAULT_HOME = ".trainguard"
 CONFIG_FILE = "config.yaml"
-NOT_SETTINGS = frozenset({"CONFIG", "OPA"})
-"""Variables with our prefix that are no settings: the file's own place, and the OPA binary of the tests."""
+NOT_SETTINGS = frozenset({"CONFIG", "OPA", "READS", "READS_CA"})
+"""Variables with our prefix that are no settings: the file's own place, the OPA binary of the tests, and
+where a job that may not see the home asks for what it reads."""
 
 
 class _Section(BaseModel):

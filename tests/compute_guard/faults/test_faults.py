@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from compute_guard.held_leases import held_leases
 from compute_guard.ledger import Ledger
 from compute_guard.ray_plugin.gcs import Gcs
 from compute_guard.testing import GuardedCluster, gate_processes, wait_until
@@ -148,6 +149,51 @@ def test_sixty_seconds_without_the_heads_gate_fail_no_job_and_lose_no_node(break
     assert details.status == "SUCCEEDED", f"{details.message} {logs[-2000:]}"
     beats = int(logs.split("DONE 4 ")[1].split()[0])
     assert beats >= 60  # actor calls went on while the gate was away
+    gcs = Gcs(breakable.cluster.gcs_address, lambda: breakable.cluster.token)
+    assert len(gcs.nodes()) == 3
+    gcs.close()
+    wait_until(lambda: books_are_right(breakable), seconds=5)
+
+
+IN_LINE = """
+import os
+@ray.remote(num_cpus=1, max_retries=0)
+def hold(go):
+    while not os.path.exists(go):
+        time.sleep(0.05)
+    return 1
+@ray.remote(num_cpus=0)
+class Beat:
+    def beat(self):
+        return 1
+beat = Beat.remote()
+ray.get(beat.beat.remote())
+first = [hold.remote(GO) for _ in range(2)]
+later = [hold.remote(GO) for _ in range(4)]
+print("STARTED", flush=True)
+beats = 0
+while not Path(GO).exists():
+    beats += ray.get(beat.beat.remote())
+    time.sleep(0.25)
+print("SUM", sum(ray.get(first + later, timeout=200)), beats, flush=True)
+"""
+
+
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_leases_that_wait_in_a_nodes_gate_outlive_it(breakable, tmp_path, seconds):
+    """Two tasks run, four wait in the gates of the nodes; none may be tried again (`max_retries=0`)."""
+    go = tmp_path / "go"
+    job = submitted(breakable, f"GO = {str(go)!r}\n" + IN_LINE, tmp_path / "job")
+    wait_until(lambda: said(breakable, job, "STARTED"), seconds=200)
+    wait_until(lambda: job in held_leases(breakable.cluster.guard_folder), seconds=60)
+    with away(breakable, "node"):
+        time.sleep(seconds)
+    wait_until(lambda: len(gates(breakable, "node")["gate"]) == 2, seconds=30)
+    go.touch()
+    details = breakable.wait(breakable.client("acme"), job, seconds=240)
+    logs = breakable.client("acme").get_job_logs(job)
+    assert details.status == "SUCCEEDED", f"{details.message} {logs[-2500:]}"
+    assert int(logs.split("SUM 6 ")[1].split()[0]) >= 3 * seconds  # actors went on meanwhile
     gcs = Gcs(breakable.cluster.gcs_address, lambda: breakable.cluster.token)
     assert len(gcs.nodes()) == 3
     gcs.close()

@@ -19,16 +19,18 @@ from compute_guard.why import why
 pytestmark = [pytest.mark.ray, pytest.mark.gated]
 
 
-def submitted(cluster: GuardedCluster, tenant: str, code: str, folder: Path) -> str:
+def submitted(cluster: GuardedCluster, tenant: str, code: str, folder: Path, **more: object) -> str:
     folder.mkdir()
     (folder / "job.py").write_text("import ray\nray.init(log_to_driver=False)\n" + code)
     environment = {"working_dir": str(folder)}
-    return cluster.client(tenant).submit_job(entrypoint="python job.py", runtime_env=environment)
+    return cluster.client(tenant).submit_job(entrypoint="python job.py", runtime_env=environment, **more)
 
 
-def result(cluster: GuardedCluster, tenant: str, code: str, folder: Path, seconds: float = 240):
+def result(
+    cluster: GuardedCluster, tenant: str, code: str, folder: Path, seconds: float = 240, **more: object
+):
     """The JSON after RESULT in the log of a job that has succeeded."""
-    name, client = submitted(cluster, tenant, code, folder), cluster.client(tenant)
+    name, client = submitted(cluster, tenant, code, folder, **more), cluster.client(tenant)
     details = cluster.wait(client, name, seconds=seconds)
     logs = client.get_job_logs(name)
     assert details.status == "SUCCEEDED", f"{details.message} {logs[-2500:]}"
@@ -109,12 +111,17 @@ def test_ray_tune_runs_unchanged(gated_cluster, tmp_path):
 
 
 TRAIN = """
-import json, time
+import json, tempfile, time
 from ray import train
-from ray.train import RunConfig, ScalingConfig
+from ray.train import Checkpoint, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 def loop(config):
-    train.report({"rank": train.get_context().get_world_rank(), "size": train.get_context().get_world_size()})
+    context = train.get_context()
+    seen = {"rank": context.get_world_rank(), "size": context.get_world_size()}
+    with tempfile.TemporaryDirectory() as folder:
+        # Ray Train keeps the metrics that came with a checkpoint, and no others.
+        kept = Checkpoint.from_directory(folder) if seen["rank"] == 0 else None
+        train.report(seen, checkpoint=kept)
 found = DataParallelTrainer(
     loop,
     scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.25}),
@@ -146,6 +153,64 @@ serve.shutdown()
 def test_ray_serve_deploys_for_a_tenant(gated_cluster, tmp_path):
     pytest.importorskip("grpc_reflection", reason="ray[serve] is not installed")
     assert result(gated_cluster, "acme", SERVE, tmp_path / "serve") == "hello"
+
+
+JOIN = """
+import json, os
+import dataset_guard
+from guard_core.errors import Denied, GuardError
+found = {"uid": os.getuid(), "home": os.access(os.environ["TRAINGUARD_HOME"], os.R_OK)}
+found["rows"] = len(dataset_guard.read("joined").to_pandas())
+found["kept"] = len(dataset_guard.read("kept").to_pandas())
+found["ray"] = dataset_guard.ray_data.read("joined").count()
+for ref in ("undeclared", "beta/foreign"):
+    try:
+        found[ref] = len(dataset_guard.read(ref).to_pandas())
+    except Denied as error:
+        found[ref] = str(error)
+try:
+    found["changed"] = len(dataset_guard.read("changed").to_pandas())
+except GuardError as error:
+    found["changed"] = type(error).__name__ + ": " + str(error)
+print("RESULT", json.dumps(found), flush=True)
+"""
+
+
+def test_a_hardened_job_reads_what_it_declared_and_sees_nothing_of_the_home(gated_cluster, tmp_path):
+    import pandas as pd
+
+    import dataset_guard
+
+    home = gated_cluster.home
+    with tempfile.TemporaryDirectory(dir="/tmp") as shared:
+        Path(shared).chmod(0o755)  # the tenant's Unix user reads its data itself
+        for tenant, name in (
+            ("acme", "joined"),
+            ("acme", "undeclared"),
+            ("acme", "changed"),
+            ("beta", "foreign"),
+        ):
+            file = Path(shared) / f"{name}.csv"
+            file.write_text("x,y\n" + "".join(f"{i},{i * i}\n" for i in range(200)))
+            dataset_guard.register(file, name=name, tenant=tenant, home=home, checks=[])
+        dataset_guard.register(
+            pd.DataFrame({"x": range(50)}), name="kept", tenant="acme", home=home, checks=[]
+        )
+        file = Path(shared) / "changed.csv"
+        file.write_text(file.read_text().replace("7,49", "7,50"))
+        declared = {"datasets": "joined, kept, changed"}
+        found = result(gated_cluster, "acme", JOIN, tmp_path / "join", metadata=declared)
+    assert found["uid"] != 0 and not found["home"]
+    assert (found["rows"], found["kept"], found["ray"]) == (200, 50, 200)
+    assert "may not use" in found["undeclared"] or "may not be used" in found["undeclared"]
+    assert "beta/foreign" in found["beta/foreign"]
+    assert found["changed"].startswith("Tampered: acme/changed@1 was changed")
+    reads = {
+        (row["data"]["ref"], row["data"]["rows"], row["data"]["complete"])
+        for row in home.audit.records(kind="dataset.read")
+        if row["data"]["workload"]
+    }
+    assert {("acme/joined@1", 200, True), ("acme/kept@1", 50, True), ("acme/changed@1", 0, False)} == reads
 
 
 WAITS = """

@@ -5,18 +5,23 @@ With ``RAY_ENABLE_K8S_TOKEN_AUTH`` every process of Ray, before it accepts a cal
 ``RAY_CLUSTER_NAME``?); it believes a yes for 300 s. Each process has a cluster name of its own choosing
 here, its *domain*: ``system`` for Ray's own processes, ``tenant-<name>`` for a tenant's workers. The system
 reaches every domain, a tenant its own.
+
+The same server answers jobs that read registered data without seeing the home (:mod:`.reads`): it is the one
+place beside the home that all their processes reach and whose certificate they have.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import json
 import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from compute_guard.ray_plugin.gates.identity import tenant_of
+from compute_guard.ray_plugin.gates.reads import PATH, Reads
 from compute_guard.ray_plugin.gates.wire import Refusal
 from guard_core.files import write_atomic
 
@@ -27,6 +32,9 @@ CA_FILE = "ca.crt"
 _CERT, _KEY = "authority.crt", "authority.key"
 AUTHORITY_FILES = (CA_FILE, _CERT, _KEY)
 _DAYS = 3650
+_REVIEW_BYTES = 64 * 1024
+_READ_BYTES = 16 << 20
+"""Of one question of a job: the counts of some 50,000 read tasks."""
 
 
 def domain_of(tenant: str) -> str:
@@ -66,20 +74,26 @@ class Authority:
     """An HTTPS server with a certificate of its own CA, both in ``folder``."""
 
     def __init__(
-        self, folder: Path, system: Callable[[], str], tenants: Callable[[], Mapping[str, str]]
+        self,
+        folder: Path,
+        system: Callable[[], str],
+        tenants: Callable[[], Mapping[str, str]],
+        reads: Reads,
     ) -> None:
         self._folder = folder
         self._system = system
         self._tenants = tenants
+        self._reads = reads
         self._runner: Any = None
 
     async def start(self, host: str, port: int) -> None:
         """Serve. Raises OSError when the port is taken."""
         from aiohttp import web
 
-        app = web.Application(client_max_size=64 * 1024)
+        app = web.Application(client_max_size=_READ_BYTES)
         app.router.add_post(REVIEWS, self._review)
         app.router.add_post(ACCESS, self._access)
+        app.router.add_post(PATH + "/{operation}", self._read)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         make_certificate(self._folder, host)
         context.load_cert_chain(self._folder / _CERT, self._folder / _KEY)
@@ -90,12 +104,37 @@ class Authority:
     async def _review(self, request: Any) -> Any:
         from aiohttp import web
 
-        return web.json_response(review(await request.json(), self._system(), self._tenants()), status=201)
+        body = await _small(request)
+        return web.json_response(review(body, self._system(), self._tenants()), status=201)
 
     async def _access(self, request: Any) -> Any:
         from aiohttp import web
 
-        return web.json_response(access(await request.json()), status=201)
+        return web.json_response(access(await _small(request)), status=201)
+
+    async def _read(self, request: Any) -> Any:
+        from aiohttp import web
+
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        try:
+            reader = await self._reads.reader(token)  # before a long body is taken in
+        except Refusal as no:
+            return web.json_response({"error": "denied", "message": no.text, "decision_id": ""}, status=401)
+        operation = request.match_info["operation"]
+        status, found = await self._reads.answer(reader, operation, await request.json())
+        return web.FileResponse(found) if isinstance(found, Path) else web.json_response(found, status=status)
+
+
+async def _small(request: Any) -> Any:
+    """The JSON of a short body; anybody at all may send one."""
+    from aiohttp import web
+
+    raw = bytearray()
+    async for chunk in request.content.iter_any():
+        raw += chunk
+        if len(raw) > _REVIEW_BYTES:
+            raise web.HTTPRequestEntityTooLarge(max_size=_REVIEW_BYTES, actual_size=len(raw))
+    return json.loads(raw)
 
 
 def make_certificate(folder: Path, host: str) -> None:

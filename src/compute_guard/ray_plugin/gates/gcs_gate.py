@@ -144,7 +144,7 @@ class GcsGate:
 
     async def _view(self, tenant: str) -> replies.View:
         pools = await self._judge.pools(tenant)
-        nodes, head = self._nodes.ids_in(pools), self._nodes.head_for(pools)
+        nodes, head = self._nodes.seen_in(pools), self._nodes.head_for(pools)
         return replies.View(tenant, self._jobs, frozenset(pools), nodes, head)
 
     # --- the system's calls

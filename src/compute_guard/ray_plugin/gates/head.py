@@ -24,6 +24,7 @@ from compute_guard.ray_plugin.gates.judge import Judge
 from compute_guard.ray_plugin.gates.link import Desk
 from compute_guard.ray_plugin.gates.lost import Silence, is_closed
 from compute_guard.ray_plugin.gates.nodes import GATES_FILE, Nodes
+from compute_guard.ray_plugin.gates.reads import Reads
 from compute_guard.ray_plugin.gates.settings import HeadConfig
 from compute_guard.ray_plugin.gates.sweep import Sweep
 from compute_guard.ray_plugin.gates.tenancy import Jobs
@@ -82,7 +83,8 @@ class Head:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        authority = Authority(self.folder, self._system, self.tokens.by_token)
+        reads = Reads(self.judge, self.drivers)
+        authority = Authority(self.folder, self._system, self.tokens.by_token, reads)
         await authority.start(self.config.host, self.config.authority_port)
         front = Front(by_token(self._system, self.tokens.by_token), self.gate, self.upstream)
         gates, _ = await serve(front, f"{self.config.host}:{self.config.port}")

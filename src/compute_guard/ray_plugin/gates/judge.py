@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_guard.gateway import Gateway, principal_of
 from compute_guard.quota import Amounts, Quotas
@@ -23,6 +23,7 @@ from guard_core.identity import Principal
 if TYPE_CHECKING:
     from compute_guard.ledger import Entry
 
+T = TypeVar("T")
 ISOLATION = "guard/compute/isolation/decision"
 PLACEMENT = "guard/compute/placement/decision"
 RUNTIME = "guard/compute/runtime/decision"
@@ -61,7 +62,7 @@ class Judge:
         if time.monotonic() < self._fresh_until:
             return
         self._fresh_until = time.monotonic() + REFRESH_SECONDS
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+        await self.in_thread(self._load)
 
     async def _current(self) -> None:
         """As :meth:`refresh`, when the head's rounds, which see to it, have not come by for too long."""
@@ -102,10 +103,8 @@ class Judge:
         if known is not None:
             return known
         revision = self._revision
-        loop = asyncio.get_running_loop()
         try:
-            decision = await loop.run_in_executor(
-                self._thread,
+            decision = await self.in_thread(
                 lambda: self.gateway.home.decide(
                     path, question(), principal=principal, enforcement=self._enforcement, subject=str(key[1])
                 ),
@@ -121,6 +120,10 @@ class Judge:
                 self._known.clear()
             self._known[key] = verdict
         return verdict
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """``work`` in the one thread that asks this home's policies."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def isolation(
         self, principal: Principal, operation: str, kind: str, owner: str, name: str, namespace: str | None

@@ -23,6 +23,7 @@ from compute_guard.ray_plugin.gates.lease_gate import LeaseGate
 from compute_guard.ray_plugin.gates.limits import Limits
 from compute_guard.ray_plugin.gates.link import Line
 from compute_guard.ray_plugin.gates.lost import is_closed
+from compute_guard.ray_plugin.gates.reads import reads_environment
 from compute_guard.ray_plugin.gates.reaper import Reaper
 from compute_guard.ray_plugin.gates.settings import NodeConfig
 from compute_guard.ray_plugin.gates.tokens import secret_in
@@ -87,6 +88,7 @@ class Node:
         facts["environment"] = {
             "RAY_AUTH_TOKEN": answer["token"],
             "RAY_CLUSTER_NAME": domain_of(answer["tenant"]),
+            **reads_environment(),
         }
         facts |= {"uid": answer["uid"], "groups": answer["groups"]}
         if cgroup:
@@ -100,12 +102,14 @@ class Node:
         """Serve until cancelled."""
         self._keep_zygote()
         await self._recover()
+        talking = asyncio.ensure_future(self.line.run())
+        # A lease that is asked for again after a restart must find its tenant known: Ray repeats what nobody
+        # answered, but not what was refused.
+        await self._learn()
         front = Front(by_token(self._system, lambda: self._tokens), self.gate, self.upstream)
         server, _ = await serve(front, f"{self.config.address}:{self.config.port}")
-        talking = asyncio.ensure_future(self.line.run())
         logger.info("the lease gate is up at %s:%s", self.config.address, self.config.port)
         try:
-            await self._learn()
             compared = time.monotonic()
             (self.folder / "ready").touch()
             while True:

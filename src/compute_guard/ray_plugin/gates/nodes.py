@@ -59,6 +59,7 @@ class Nodes:
         self._file = file
         self._gates: dict[tuple[str, int], Gatehouse] = {}
         self._facts: dict[bytes, NodeFact] = {}
+        self._pools: dict[bytes, str] = {}
         self._heads: dict[frozenset[str], bytes] = {}
         self._read_at = 0.0
 
@@ -87,6 +88,7 @@ class Nodes:
             raise Refusal(f"node {gate.name} says pool {info.labels.get(POOL_LABEL)}, its gate {gate.pool}")
         info.node_manager_port = gate.gate_port
         self._facts[info.node_id] = NodeFact(info.node_id, gate.name, gate.pool, info.is_head_node)
+        self._pools[info.node_id] = gate.pool
         raw: bytes = request.SerializeToString()
         return raw
 
@@ -113,6 +115,14 @@ class Nodes:
         wanted = frozenset(pools)
         return frozenset(fact.id for fact in self._facts.values() if fact.pool in wanted)
 
+    def seen_in(self, pools: Iterable[str]) -> frozenset[bytes]:
+        """Ids of all nodes in ``pools`` that the GCS remembers, the dead ones too.
+
+        Whoever had objects or leases on a node must hear of its death, and hears of it after it left.
+        """
+        wanted = frozenset(pools)
+        return frozenset(node_id for node_id, pool in self._pools.items() if pool in wanted)
+
     def head_for(self, pools: Iterable[str]) -> str:
         """The node (id in hex) that stands for the head for whoever may use ``pools``; empty without one.
 
@@ -132,7 +142,9 @@ class Nodes:
         raw = await self._upstream.call(
             _NODE_INFO, pb.GetAllNodeInfoRequest().SerializeToString(), timeout=5.0
         )
+        rows = pb.GetAllNodeInfoReply.FromString(raw).node_info_list
         before = {fact.name for fact in self._facts.values()}
+        self._pools = {node.node_id: node.labels.get(POOL_LABEL, "") for node in rows}
         self._facts = {
             node.node_id: NodeFact(
                 node.node_id,
@@ -140,7 +152,7 @@ class Nodes:
                 node.labels.get(POOL_LABEL, ""),
                 node.is_head_node,
             )
-            for node in pb.GetAllNodeInfoReply.FromString(raw).node_info_list
+            for node in rows
             if node.state == _ALIVE
         }
         return tuple(before - {fact.name for fact in self._facts.values()})

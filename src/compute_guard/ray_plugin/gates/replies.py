@@ -14,8 +14,8 @@ from compute_guard.ray_plugin.gates.tenancy import Jobs
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Whose eyes: the tenant, the pools it may run in, the nodes (ids) in them, and which of them (id in hex)
-    stands for the head.
+    """Whose eyes: the tenant, the pools it may run in, the nodes (ids, dead ones too) in them, and which of
+    them (id in hex) stands for the head.
     """
 
     tenant: str
