@@ -10,13 +10,21 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from blake3 import blake3
-
-from dataset_guard.prove import ask, hash_bytes, path_json, path_of, raw_of, says, text_of
+from dataset_guard.prove import (
+    Shown,
+    ask,
+    check_opening,
+    need_both,
+    path_json,
+    path_of,
+    raw_of,
+    says,
+    text_of,
+)
 from guard_core.errors import Tampered, UserError
 
 if TYPE_CHECKING:
@@ -44,27 +52,11 @@ class ProofBundle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProvenRows:
-    """What a bundle shows, by its signer's word; ``present`` has an answer for each row asked about."""
+class ProvenRows(Shown):
+    """What a bundle shows; ``present`` has an answer for each row asked about."""
 
-    ref: str
-    fingerprint: str
-    rows: int
-    rows_root: str
     present: tuple[bool, ...]
     rows_checked: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """The documented shape."""
-        return {
-            "ok": True,
-            "ref": self.ref,
-            "fingerprint": self.fingerprint,
-            "rows": self.rows,
-            "rows_root": self.rows_root,
-            "present": list(self.present),
-            "rows_checked": self.rows_checked,
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +138,7 @@ def check_proofs(
     With ``rows`` and their ``opening`` also that it is about these rows, in this order. Raises Tampered when
     one proof does not hold, UserError when it is no bundle or only one of both is given.
     """
-    if (rows is None) != (opening is None):
-        raise UserError("checking which rows the proofs are about takes both the rows and their opening")
+    need_both(rows, opening)
     if bundle.get("format") != FORMAT or not isinstance(bundle.get("proofs"), list):
         raise UserError(f"this is not a bundle of row proofs ({FORMAT})")
     signed = SignedRows.of(bundle.get("signed", {}), verifier)
@@ -155,8 +146,8 @@ def check_proofs(
     if len(proofs) != len(signed.asked):
         raise Tampered(f"the bundle has {len(proofs):,} proofs for the {len(signed.asked):,} signed rows")
     present = tuple(signed.says(number, proof) for number, proof in enumerate(proofs))
-    if rows is not None and opening is not None:
-        _check_rows(rows, opening, signed.bound)
+    if opening is not None:
+        check_opening(rows, opening, signed.bound, form=OPENING_FORMAT, most=MOST_ROWS)
     return ProvenRows(
         ref=signed.ref,
         fingerprint=signed.fingerprint,
@@ -165,21 +156,3 @@ def check_proofs(
         present=present,
         rows_checked=rows is not None,
     )
-
-
-def _check_rows(rows: Any, opening: Mapping[str, Any], bound: Sequence[bytes]) -> None:
-    from dataset_guard.onerow import row_hashes_of
-
-    try:
-        if opening["format"] != OPENING_FORMAT:
-            raise UserError(f"the opening has another format than {OPENING_FORMAT}")
-        nonces = [raw_of(nonce, 32) for nonce in opening["nonces"]]
-        columns = [(str(c["name"]), str(c["type"])) for c in opening["columns"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"this is not the opening of a bundle of row proofs: {error!r}") from None
-    found = row_hashes_of(rows, columns, key=None, most=MOST_ROWS)
-    if not len(found.public) == len(nonces) == len(bound):
-        raise UserError(f"{len(found.public):,} rows where the bundle is about {len(bound):,}; give those")
-    for number, (pair, nonce) in enumerate(zip(found.public, nonces, strict=True)):
-        if blake3(hash_bytes(pair), key=nonce).digest() != bound[number]:
-            raise Tampered(f"the proof of row {number} is about another row than the given one")

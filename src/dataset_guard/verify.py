@@ -205,7 +205,7 @@ def _changed_blocks(
     signed_at = {name: i for i, (name, _) in enumerate(reference.columns)}
     found_at = {c.name: i for i, c in enumerate(found.columns)}
     common = min(len(signed), len(found.leaves))
-    manifest = reference.manifest
+    files = _Files(reference, source)
     comparable = len(same) == len(signed_at) == len(found_at)
     for block in range(max(len(signed), len(found.leaves))):
         columns = [
@@ -217,7 +217,7 @@ def _changed_blocks(
         if not columns:
             continue
         rows = _changed_rows(home, reference, source, block) if comparable else _all_rows(block, found.rows)
-        for file, part in _by_file(manifest, rows, block):
+        for file, part in files.of(rows, block):
             for name in columns:
                 yield Change(file=file, block=block, column=name, rows=part)
 
@@ -243,13 +243,26 @@ def _all_rows(block: int, rows: int) -> RowSet:
     return RowSet(((first, last),)) if last >= first else RowSet()
 
 
-def _by_file(manifest: Sequence[FileEntry], rows: RowSet, block: int) -> Iterator[tuple[str | None, RowSet]]:
-    """``rows`` by the registered file that holds them; the block's first file when no row is known."""
-    if not rows.ranges:
-        yield file_of_row(manifest, block * BLOCK_ROWS), rows
-        return
-    grouped: dict[str | None, list[int]] = {}
-    for row in rows:
-        grouped.setdefault(file_of_row(manifest, row), []).append(row)
-    for file, members in grouped.items():
-        yield file, RowSet.of(members)
+class _Files:
+    """The file of a row: the registered one; past the registered end, the one that holds it now."""
+
+    def __init__(self, reference: Reference, source: Source) -> None:
+        self._registered = reference.manifest
+        self._rows = int(reference.record["content"]["rows"])
+        names = [source.name_of(file) for file in source.files]
+        self._now = [FileEntry(n, "", 0, rows) for n, rows in zip(names, source.file_rows, strict=True)]
+
+    def of(self, rows: RowSet, block: int) -> Iterator[tuple[str | None, RowSet]]:
+        """``rows`` by file; the first file of ``block`` when no row is known."""
+        if not rows.ranges:
+            yield self._file(block * BLOCK_ROWS), rows
+            return
+        grouped: dict[str | None, list[int]] = {}
+        for row in rows:
+            grouped.setdefault(self._file(row), []).append(row)
+        for file, members in grouped.items():
+            yield file, RowSet.of(members)
+
+    def _file(self, row: int) -> str | None:
+        past_the_end = row >= self._rows and self._registered and self._now
+        return file_of_row(self._now if past_the_end else self._registered, row)

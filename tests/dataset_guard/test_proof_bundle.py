@@ -52,7 +52,7 @@ def test_the_opening_shows_that_it_is_about_these_rows_in_this_order(world, made
     assert check_proofs(bundle, world[1], rows=ASKED, opening=made.opening).rows_checked
     with pytest.raises(Tampered, match="row 0 is about another row"):
         check_proofs(bundle, world[1], rows=ASKED.take([1, 0, 2]), opening=made.opening)
-    with pytest.raises(UserError, match="2 rows where the bundle is about 3"):
+    with pytest.raises(UserError, match="2 rows where the proof is about 3"):
         check_proofs(bundle, world[1], rows=ASKED.slice(0, 2), opening=made.opening)
 
 

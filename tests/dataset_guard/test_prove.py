@@ -148,7 +148,7 @@ def test_who_holds_row_and_opening_sees_that_the_proof_is_about_it(world):
     assert shown.row_checked
     with pytest.raises(Tampered, match="about another row"):
         check_proof(found.proof, verifier, row=TABLE.slice(10, 1), opening=found.opening)
-    with pytest.raises(UserError, match="both the row and its opening"):
+    with pytest.raises(UserError, match="takes both"):
         check_proof(found.proof, verifier, row=TABLE.slice(9, 1))
 
 

@@ -192,6 +192,16 @@ def test_a_change_of_files_is_found_and_the_file_named(copy, case):
     assert said in " ".join(found.problems)
 
 
+def test_rows_past_the_registered_end_are_in_the_file_that_holds_them(copy):
+    home, folder = copy
+    pq.write_table(TABLE.slice(0, 70), folder / "c.parquet")
+    pq.write_table(TABLE.slice(0, 30), folder / "d.parquet")
+    found = verify(home, folder)
+    rows = {(change.file, tuple(change.rows.ranges)) for change in found.changes if change.column == "n"}
+    end = ROWS + 70
+    assert rows == {("c.parquet", ((ROWS, end - 1),)), ("d.parquet", ((end, end + 29),))}
+
+
 def test_a_rollback_to_an_older_version_is_called_so(tmp_path):
     with temporary_home() as home:
         path = tmp_path / "t.csv"
