@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, Rows, counted, set_name
 from dataset_guard.checks.leakage.chance import chance_of, group_sizes
+from dataset_guard.checks.shared_work import OfBatch
 from dataset_guard.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 _WINDOW_BYTES = 4 << 20
 _SIGNATURE_BYTES = 512  # made at the end only, but counted from the start
 _WHOLE = 2**64 - 1
+
+TEXT_RANKS: OfBatch[npt.NDArray[np.uint64]] = OfBatch()
+"""The rank of each text of a column, where another check has made them: 0 for one too short to tell. Texts
+above the limit need no second look then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +86,19 @@ class Collected:
         self._held = 0
         self._parts: list[tuple[Rows, npt.NDArray[np.uint64], npt.NDArray[np.int64], Any]] = []
 
-    def update(self, column: Any, first_row: int) -> None:
-        """Take the texts of an Arrow array."""
+    def update(self, column: Any, first_row: int, ranks: npt.NDArray[np.uint64] | None = None) -> None:
+        """Take the texts of an Arrow array; ``ranks`` are theirs, where somebody knows them."""
         from dataset_guard.checks.leakage.folding import cells_of
         from dataset_guard.checks.leakage.shingles import windows_of
 
         texts = plain(column)
-        long_enough = np.asarray(pc.binary_length(texts).fill_null(0)) >= self._least
-        chosen = np.flatnonzero(long_enough)
+        wanted = np.asarray(pc.binary_length(texts).fill_null(0)) >= self._least
+        if ranks is not None and self.limit < _WHOLE:
+            wanted &= ranks <= np.uint64(self.limit)
+        chosen = np.flatnonzero(wanted)
         if not len(chosen):
             return
-        cells = cells_of(texts if long_enough.all() else texts.take(pa.array(chosen)))
+        cells = cells_of(texts if wanted.all() else texts.take(pa.array(chosen)))
         for start, stop in windows_of(cells.offsets, _WINDOW_BYTES):
             window = cells._replace(offsets=cells.offsets[start : stop + 1])
             self._window(window, chosen[start:stop] + first_row)
@@ -185,7 +192,7 @@ class NearDuplicateState:
         """Shingle the texts."""
         self._rows += batch.num_rows
         for name, collected in self._columns.items():
-            collected.update(batch.column(name), first_row)
+            collected.update(batch.column(name), first_row, TEXT_RANKS.known(batch, name))
 
     def merge(self, other: NearDuplicateState) -> None:
         """Take in other rows."""

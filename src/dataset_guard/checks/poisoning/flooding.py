@@ -21,7 +21,8 @@ import pyarrow.types as pt
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, counted
 from dataset_guard.checks.features import TEXT_MEAN_BYTES
-from dataset_guard.checks.leakage.near_duplicate_text import holds_plain_text
+from dataset_guard.checks.leakage.group_leakage import words
+from dataset_guard.checks.leakage.near_duplicate_text import TEXT_RANKS, holds_plain_text
 from dataset_guard.checks.poisoning.changes import changed_rows
 from dataset_guard.checks.poisoning.patch_search import surprise
 from dataset_guard.profile import plain
@@ -53,7 +54,7 @@ class Flooding:
     max_rows: int = 2_000_000
 
     name: ClassVar[str] = "flooding"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS024",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 
@@ -102,7 +103,7 @@ class FloodingState:
         if not len(chosen):
             return
         picked = batch if len(chosen) == batch.num_rows else batch.take(pa.array(chosen))
-        keys = {t: _keys(plain(picked.column(t))) for t in self._check.texts(self._context)}
+        keys = {t: TEXT_RANKS.get(picked, t, _keys) for t in self._check.texts(self._context)}
         sources = {s: _names(picked.column(s)) for s in self._check.of(self._context)}
         for (source, text), kept in self._kept.items():
             kept.add(keys[text], sources[source], chosen + first_row)
@@ -221,24 +222,26 @@ def _copied(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
     return np.asarray(counts[which] > 1)
 
 
-def _keys(texts: Any) -> npt.NDArray[np.uint64]:
+def _keys(column: Any) -> npt.NDArray[np.uint64]:
     """A key per text, shared by near-copies; 0 for a text too short to tell."""
     from dataset_guard.checks.leakage.folding import cells_of
     from dataset_guard.checks.leakage.shingles import ranks
 
-    long_enough = np.asarray(pc.binary_length(texts).fill_null(0)) >= TEXT_MEAN_BYTES
-    return np.asarray(np.where(long_enough, ranks(cells_of(texts)), np.uint64(0)))
+    texts = plain(column)
+    keys = np.zeros(len(texts), np.uint64)
+    long_enough = np.flatnonzero(np.asarray(pc.binary_length(texts).fill_null(0)) >= TEXT_MEAN_BYTES)
+    if len(long_enough):
+        whole = len(long_enough) == len(texts)
+        keys[long_enough] = ranks(cells_of(texts if whole else texts.take(pa.array(long_enough))))
+    return keys
 
 
 def _names(column: Any) -> npt.NDArray[np.uint64]:
     """A 64-bit number per source, equal in every batch; a missing one is a source of its own."""
-    encoded = plain(column).dictionary_encode()
-    words = [
-        hashlib.blake2b(repr(v).encode(), digest_size=8).digest() for v in encoded.dictionary.to_pylist()
-    ]
-    known = np.frombuffer(b"".join([*words, bytes(8)]), np.uint64)
-    codes = np.asarray(encoded.indices.fill_null(len(words))).astype(np.int64)
-    return known[codes]
+    array = plain(column)
+    names = np.zeros(len(array), np.uint64)
+    names[np.asarray(array.is_valid())] = words(array)
+    return names
 
 
 CHECK = Flooding()
