@@ -200,7 +200,7 @@ def leases(held: Iterable[Holding], devices: Iterable[Device], at_ns: int) -> tu
     for holding in held:
         for index, milli in holding.gpus.items():
             places = {d for name in holding.node.names for d in by_place.get((name, index), [])}
-            for device in sorted(places):
+            for number, device in enumerate(sorted(places)):
                 grant = holding.grant
                 found.append(
                     Lease(
@@ -209,6 +209,7 @@ def leases(held: Iterable[Holding], devices: Iterable[Device], at_ns: int) -> tu
                         holding.job,
                         start_ns=at_ns,
                         gpu_milli=WHOLE_MILLI if len(places) > 1 else milli,
+                        quota_milli=milli if number == 0 else 0,
                         user=grant.user if grant else "",
                         kind=grant.kind if grant else "batch",
                         entrypoint=grant.entrypoint if grant else "",

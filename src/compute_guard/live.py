@@ -10,9 +10,9 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,10 +22,10 @@ from compute_guard.incidents import Incident, Observation
 from compute_guard.monitor import Attribution, Monitor
 from compute_guard.usage.attribution import Lease, LeaseBook
 from compute_guard.usage.history import write
-from compute_guard.usage.samples import Frame, concat
+from compute_guard.usage.samples import Device, Frame, concat
 from compute_guard.usage.sources import Source, until_next
 from compute_guard.usage.sources.prometheus import PrometheusSource
-from guard_core.clock import rfc3339
+from guard_core.clock import rfc3339, to_ns
 from guard_core.errors import GuardError, UserError
 
 if TYPE_CHECKING:
@@ -133,6 +133,29 @@ def only_one(home: Home) -> Iterator[None]:
 
 
 @dataclass(slots=True)
+class HostNames:
+    """Devices under their node's host name, whatever their exporter calls the node.
+
+    Ray's endpoint names nodes by address, dcgm-exporter by host name: under one name, two exporters' readings
+    of one GPU are compared with each other, and its time counts once. A device keeps the name it got first.
+    """
+
+    _known: dict[Device, Device] = field(default_factory=dict)
+    _given: tuple[Device, ...] = ()
+    _named: tuple[Device, ...] = ()
+
+    def applied(self, frame: Frame, names: Mapping[str, str]) -> Frame:
+        """The same readings, of devices under host names."""
+        if frame.devices != self._given:  # scrape after scrape names the same objects
+            known = self._known
+            for device in frame.devices:
+                if device not in known:
+                    known[device] = replace(device, node=names.get(device.node, device.node))
+            self._given, self._named = frame.devices, tuple(known[device] for device in frame.devices)
+        return replace(frame, devices=self._named)
+
+
+@dataclass(slots=True)
 class Watch:
     """One run. ``stopped`` is asked after each scrape; ``say`` gets what is new, each once."""
 
@@ -147,6 +170,7 @@ class Watch:
     post: Post | None = None
     scrapes: int = 0
     status_failures: int = 0
+    _names: HostNames = field(default_factory=HostNames)
     _said: dict[str, str] = field(default_factory=dict)
     _known: dict[str, tuple[str, str]] = field(default_factory=dict)
     _seen: set[tuple[str, str, str]] = field(default_factory=set)
@@ -154,6 +178,8 @@ class Watch:
     def run(self, *, once: bool = False) -> None:
         """Until the source ends or it is told to stop. Raises UserError, Undecidable."""
         self.monitor.start()
+        if self.live and callable(self.attribution):
+            self.attribution(to_ns(self.monitor.home.clock()))  # nodes have names before the first reading
         if self.live and self.monitor.record and (before := read_status(self.monitor.home)) is not None:
             self.monitor.restore_spent(before.get("spent_today", {}))
         if self.post is not None:
@@ -172,6 +198,7 @@ class Watch:
         """One scrape."""
         self.scrapes += 1
         if self.live:
+            frame = self._names.applied(frame, getattr(self.attribution, "host_names", {}))
             see = getattr(self.attribution, "see", None)
             if see is not None:
                 see(frame.devices)

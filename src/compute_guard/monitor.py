@@ -192,8 +192,10 @@ class Monitor:
         return tuple(incidents)
 
     def tend(self) -> list[Action]:
-        """Undo the steps whose time is over. For a monitor that runs for long."""
-        return self._responder.expire(self._who) if self.record and self.respond else []
+        """Undo the steps whose time is over, try failed ones again. For a monitor that runs for long."""
+        if not (self.record and self.respond):
+            return []
+        return [*self._responder.expire(self._who), *self._responder.retry(self._who)]
 
     def judge(self, frame: Frame, now_ns: int) -> tuple[tuple[Observation, ...], tuple[Key, ...]]:
         """One scrape: what is raised now and what has cleared, with nothing opened or done about it."""
@@ -340,6 +342,7 @@ class Monitor:
         self._last_ns = np.concatenate([self._last_ns, np.full(extra, NEVER, dtype=np.int64)])
         now_ns = np.full(len(self._last_ns), NEVER, dtype=np.int64)
         np.maximum.at(now_ns, columns[frame.device], frame.ts_ns)
+        now_ns[self._rolling.copies()] = NEVER  # one GPU under two names ran once
         going_on = np.flatnonzero((self._last_ns != NEVER) & (now_ns > self._last_ns))
         before, now = self._last_ns[going_on], now_ns[going_on]
         self._last_ns = np.maximum(self._last_ns, now_ns)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from compute_guard.actions import OPEN_STATES, Action, Actions
 from compute_guard.casefile import CaseFile
 from compute_guard.containment import Containment
-from compute_guard.incidents import Incident, Incidents
+from compute_guard.incidents import Incident, Incidents, State
 from compute_guard.playbooks import LADDER, Rung, choose_playbook, plan
 from guard_core.clock import rfc3339, to_ns
 from guard_core.errors import Denied, GuardError, Undecidable, UserError
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 POLICY: Final = "guard/response/action/decision"
 KILL_SWITCH: Final = ("response", "kill-switch")
 RETRY: Final = timedelta(seconds=30)
+RETRY_WITHIN: Final = timedelta(hours=1)
+"""For so long a failed step is tried again although its cause is no longer seen."""
 ACKNOWLEDGE_WITHIN: Final = timedelta(hours=1)
 
 
@@ -161,6 +163,21 @@ class Responder:
         ]
         return [self.undo(action.id, principal, expired=True) for action in due]
 
+    def retry(self, principal: Principal) -> list[Action]:
+        """Try again what failed a while ago: Ray may be back, and the cause no longer in sight.
+
+        Only steps that the incident itself calls for; what a person asked for, a person asks for again.
+        """
+        now, done = self._home.clock(), []
+        for action in self._actions.of(states=["failed"]):
+            if now - action.requested_at > RETRY_WITHIN:
+                continue
+            incident = self._incidents.get(action.incident_id)
+            due = action.level in plan(incident) and self._worth_asking(action, incident)
+            if due and incident.state is not State.RESOLVED:
+                done.append(self.act(incident, action.level, principal=principal))
+        return done
+
     def recover(self) -> list[Action]:
         """Finish steps whose process died in the middle. Run at every start of a monitor."""
         finished = []
@@ -233,6 +250,8 @@ class Responder:
             values["expires_at"] = now + lifetime
         kept = {k: v for k, v in action.result.items() if k in ("shape", "playbook", "asked_at")}
         kept["reasons"] = []  # what it lacked before it was granted is in the audit log
+        if state == "done" and not undo:
+            kept["error"] = ""  # as is why an earlier try failed
         moved = self._actions.move(
             action.id,
             [action.state],

@@ -116,6 +116,18 @@ def test_two_jobs_on_slices_that_an_index_cannot_tell_apart_are_contested(snapsh
     assert {(s.owner.tenant, s.ns) for s in attribute("vm/GPU-a", 0, 8, plain)} == {("acme", 6), ("beta", 2)}
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("GPU-a/1", "GPU-a/2", "GPU-a/3"), ("MIG-1", "MIG-2"), ("GPU-a", "index-0")],
+    ids=["slices of dcgm-exporter", "slices of NVML", "two exporters"],
+)
+def test_one_gpu_under_several_names_counts_once_against_quota(snapshot, names):
+    alone = leases(holdings(snapshot), [Device("vm", "GPU-a", 0)], at_ns=0)
+    several = leases(holdings(snapshot), [Device("vm", name, 0) for name in names], at_ns=0)
+    assert len(several) == len(names) * len(alone)
+    assert sum(lease.quota_milli for lease in several) == sum(lease.gpu_milli for lease in alone)
+
+
 def test_a_change_between_two_looks_is_the_jobs_for_at_most_that_interval(snapshot):
     now = leases(holdings(snapshot), GPUS, at_ns=0)
     first = renewed(LeaseBook(), now, looked_ns=0, at_ns=100)

@@ -1,19 +1,22 @@
 """The monitor as operators run it, short of a cluster: recordings, brakes, restarts, one at a time."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from compute_guard.incidents import Incidents
 from compute_guard.ledger import Ledger
-from compute_guard.live import Fleet, Watch, only_one, read_leases, read_status
+from compute_guard.live import Fleet, HostNames, Watch, only_one, read_leases, read_status
 from compute_guard.monitor import Monitor
 from compute_guard.usage.attribution import Lease, LeaseBook
-from compute_guard.usage.samples import to_table
-from compute_guard.usage.sources.synthetic import Load, SyntheticSource
+from compute_guard.usage.rolling import Rolling
+from compute_guard.usage.samples import Device, Frame, to_table
+from compute_guard.usage.sources.synthetic import SECOND, Load, SyntheticSource
 from compute_guard.workload import WorkloadState
 from guard_core.cli import root
 from guard_core.errors import UserError
@@ -162,3 +165,37 @@ def test_an_exporter_that_never_answers_is_an_error_and_one_that_stops_is_counte
     with pytest.raises(UserError, match="cannot be read"):
         next(feed.frames())
     assert feed.failures == 1
+
+
+def frame_of(*devices):
+    rows = np.arange(len(devices), dtype=np.int32)
+    return Frame(tuple(devices), np.full(len(devices), 15 * SECOND), rows, {"util_percent": rows + 50.0})
+
+
+def test_a_node_has_one_name_whatever_its_exporters_call_it():
+    names, ours = HostNames(), {"10.0.0.5": "n1", "n1": "n1"}
+    ray, dcgm = Device("10.0.0.5", "index-0", 0), Device("n1", "GPU-a", 0)
+    found = names.applied(frame_of(ray, dcgm), ours)
+    assert [device.key for device in found.devices] == ["n1/index-0", "n1/GPU-a"]
+    rolling = Rolling(15 * SECOND, 4)
+    rolling.push(found)
+    assert rolling.snapshot().twins == ((0, 1),)
+    assert rolling.copies().tolist() == [1]
+
+
+def test_a_device_keeps_the_name_it_was_first_seen_under():
+    names, device = HostNames(), Device("10.0.0.5", "index-0", 0)
+    assert names.applied(frame_of(device), {}).devices == (device,)  # Ray did not answer yet
+    assert names.applied(frame_of(device), {"10.0.0.5": "n1"}).devices == (device,)
+
+
+def test_a_gpu_that_two_exporters_report_ran_once(still_home):
+    whole, again, sliced = Device("n1", "GPU-a", 0), Device("n1", "index-0", 0), Device("n1", "GPU-b/1", 1)
+    lease = Lease(whole.key, "acme", "job-1")
+    monitor = Monitor(still_home, LeaseBook.of([lease, replace(lease, device=again.key)]), None)
+    for tick in (1, 2):
+        frame = frame_of(whole, again, sliced)
+        monitor.take(replace(frame, ts_ns=frame.ts_ns * tick), 15 * SECOND * tick)
+    rows = {row["tenant"]: row["gpu_ms"] for row in monitor.report().attribution if row["bucket"] == "tenant"}
+    assert rows == {"acme": 15_000}
+    assert monitor.report().device_ms == 30_000

@@ -138,6 +138,36 @@ def test_without_a_cluster_the_step_fails_with_a_reason(still_home, mining):
     assert "there is no cluster" in step.result["error"]
 
 
+def test_a_step_that_failed_while_ray_was_away_is_tried_again_though_its_cause_is_out_of_sight(
+    still_home, cluster, mining, clock
+):
+    who = still_home.principal()
+    assert Responder(still_home, None).respond(mining, who)[-1].state == "failed"
+    responder = Responder(still_home, cluster)
+    assert responder.retry(who) == []  # not at every scrape
+    clock.advance(seconds=31)
+    (step,) = responder.retry(who)
+    assert (step.level, step.state, step.result["error"]) == (5, "done", "")
+    assert responder.retry(who) == []
+    assert phases(still_home, step) == ["executing", "failed", "executing", "done"]
+
+
+def test_a_failed_step_is_not_tried_again_after_the_incident_is_closed(still_home, cluster, mining, clock):
+    who = still_home.principal()
+    Responder(still_home, None).respond(mining, who)
+    clock.advance(seconds=31)
+    closed = Incidents(still_home).resolve(mining.id, by=who, note="a test of ours")
+    assert Responder(still_home, cluster).retry(who) == []
+    assert closed.state is State.RESOLVED
+
+
+def test_a_failed_step_is_not_tried_for_ever(still_home, cluster, mining, clock):
+    who = still_home.principal()
+    Responder(still_home, None).respond(mining, who)
+    clock.advance(seconds=3601)
+    assert Responder(still_home, cluster).retry(who) == []
+
+
 def test_a_job_of_another_tenant_is_never_touched(still_home, cluster, seen, waiting_job):
     waiting_job("theirs", tenant="beta")
     wrong = Incidents(still_home).observe(seen("telemetry", "indicator", job="theirs"))

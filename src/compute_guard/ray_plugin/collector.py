@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -121,6 +122,7 @@ class LiveBook:
 
     When Ray does not answer (a head restarts), the last book stays in force and ``failures`` counts: an empty
     book would make a stranger of every process. ``devices`` are the telemetry's, told with :meth:`see`.
+    ``host_names``: a node's host name by its address and id, where no other node has the same one.
     """
 
     home: Home
@@ -128,6 +130,7 @@ class LiveBook:
     problem: str = ""
     unreachable: tuple[str, ...] = ()
     held: tuple[Holding, ...] = ()
+    host_names: Mapping[str, str] = field(default_factory=dict)
     _devices: dict[Device, None] = field(default_factory=dict)
     _book: LeaseBook = field(default_factory=LeaseBook)
     _looked_ns: int = 0
@@ -162,6 +165,13 @@ class LiveBook:
         moment = to_ns(self.home.clock()) if at_ns is None else at_ns
         snapshot = collect(self.home, gcs, lambda: cluster.token, moment, origins)
         self.held = self._kept(snapshot)
+        once = Counter(node.hostname for node in snapshot.nodes)
+        self.host_names = {
+            name: node.hostname
+            for node in snapshot.nodes
+            if node.hostname and once[node.hostname] == 1
+            for name in node.names
+        }
         return snapshot
 
     def close(self) -> None:

@@ -65,6 +65,8 @@ class Lease:
 
     ``kind`` is what the job says it is (``batch``, ``notebook``, ``service``, ``simulation``), ``entrypoint``
     its command as submitted (used for matching, never stored whole), ``pids`` the processes known to be its.
+    ``quota_milli`` is what the lease counts against quota: 0 on what another lease stands for already (a
+    further slice of one GPU, or the GPU as a second exporter names it); None: ``gpu_milli``.
     """
 
     device: str
@@ -77,6 +79,7 @@ class Lease:
     kind: str = "batch"
     entrypoint: str = ""
     pids: frozenset[int] = frozenset()
+    quota_milli: int | None = None
     granted_milli: int | None = None  # what the whole job reserved, None when that is not known
 
     def active(self, at_ns: int) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Final, TypeVar
 
 import numpy as np
@@ -368,11 +369,29 @@ class Rolling:
 
     def _twins(self) -> tuple[tuple[int, int], ...]:
         """Pairs of columns at one place; slices of one device (``uuid/slice``) are devices of their own."""
+        shared = [m for m in self._shared() if not any(map(self._is_slice, m))]
+        return tuple(pair for members in shared for pair in combinations(members, 2))
+
+    def copies(self) -> Ints:
+        """Columns of devices that another column stands for already: their time must not count again.
+
+        Of several whole devices at one place all but the first; beside slices of it, every whole one.
+        """
+        found = []
+        for members in self._shared():
+            whole = [column for column in members if not self._is_slice(column)]
+            found += whole[1:] if len(whole) == len(members) else whole
+        return np.asarray(found, dtype=np.int64)
+
+    def _shared(self) -> list[list[int]]:
+        """The columns of each place that has several."""
         if len(self._places) == len(self._devices):
-            return ()
-        devices = self.devices
-        pairs = [(m[0], m[1]) for m in self._places.values() if len(m) == 2]
-        return tuple((a, b) for a, b in pairs if "/" not in devices[a].uuid + devices[b].uuid)
+            return []
+        return [members for members in self._places.values() if len(members) > 1]
+
+    def _is_slice(self, column: int) -> bool:
+        uuid = self._in_order[column].uuid  # dcgm-exporter's with the slice behind a slash; NVML's own
+        return "/" in uuid or uuid.startswith("MIG-")
 
 
 def median(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

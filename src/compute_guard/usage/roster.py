@@ -49,11 +49,11 @@ class Classes:
 class Roster:
     """L leases on S devices, in order of device; on one device as in the book. Shapes (L,) unless said.
 
-    ``column`` is the device, ``start_ns`` and ``end_ns`` when the lease holds (:data:`OPEN`: still),
-    ``milli`` and ``granted`` thousandths of a GPU (:data:`UNKNOWN_GRANT`: not known). ``job``, ``kind`` and
-    ``entrypoint`` index ``jobs`` (tenant, job), ``kinds`` and ``entrypoints``; ``tenant``, one per job,
-    indexes ``tenants`` and is -1 for a job that nobody was admitted with. ``first`` (S,) is a device's first
-    row, ``count`` (S,) how many it has.
+    ``column`` is the device, ``start_ns`` and ``end_ns`` when the lease holds (:data:`OPEN`: still).
+    ``milli`` (what counts against quota) and ``granted`` are thousandths of a GPU (:data:`UNKNOWN_GRANT`: not
+    known). ``job``, ``kind`` and ``entrypoint`` index ``jobs`` (tenant, job), ``kinds`` and ``entrypoints``;
+    ``tenant``, one per job, indexes ``tenants`` and is -1 for a job that nobody was admitted with. ``first``
+    (S,) is a device's first row, ``count`` (S,) how many it has.
     """
 
     leases: tuple[Lease, ...]
@@ -125,7 +125,7 @@ def roster(book: LeaseBook, columns: Mapping[str, int], devices: int) -> Roster:
         column=column,
         start_ns=_ints([lease.start_ns for lease in leases]),
         end_ns=_ints([OPEN if lease.end_ns is None else lease.end_ns for lease in leases]),
-        milli=_ints([lease.gpu_milli for lease in leases]),
+        milli=_ints([x.gpu_milli if x.quota_milli is None else x.quota_milli for x in leases]),
         granted=_ints([UNKNOWN_GRANT if x.granted_milli is None else x.granted_milli for x in leases]),
         job=job,
         jobs=jobs,

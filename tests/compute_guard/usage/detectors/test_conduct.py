@@ -215,6 +215,9 @@ def test_two_exporters_that_disagree_about_one_device_are_told():
     (signal,) = SensorIntegrity().detect(view([0.0, 97.0], devices=twins))
     assert (signal.channel, signal.evidence["util_percent"]) == ("source", [0.0, 97.0])
     assert not list(SensorIntegrity().detect(view([90.0, 97.0], devices=twins)))
+    three = (*twins, Device("n1", "dcgm-0", 0))
+    found = list(SensorIntegrity().detect(view([0.0, 97.0, 2.0], devices=three)))
+    assert [signal.evidence["util_percent"] for signal in found] == [[0.0, 97.0], [97.0, 2.0]]
     slices = (Device("n1", "GPU-0/1", 0), Device("n1", "GPU-0/2", 0))
     assert not list(SensorIntegrity().detect(view([0.0, 97.0], devices=slices)))
 

@@ -1,5 +1,7 @@
 """Held against reserved, granted and allowed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,11 @@ def test_a_job_that_holds_more_than_it_reserved_is_a_warning_about_that_job():
     assert set(found) == {"reservation"}
     assert (found["reservation"].job, found["reservation"].invariant) == ("job-1", False)
     assert found["reservation"].evidence == {"held_milli": 2000, "reserved_milli": 1000}
+
+
+def test_slices_of_one_gpu_count_as_the_gpu():
+    slices = [replace(lease(i), quota_milli=1000 if i == 0 else 0) for i in range(3)]
+    assert signals(slices, limit_milli=1000) == {}
 
 
 def test_a_tenant_beyond_what_its_queues_could_have_is_a_broken_invariant():
