@@ -98,7 +98,7 @@ class Head:
                     await asyncio.sleep(TICK_SECONDS)
                     await self._round()
             finally:
-                await gates.stop(None)
+                await gates.stop()
 
     def _record(self, what: str) -> None:
         self.judge.gateway.home.audit.event(

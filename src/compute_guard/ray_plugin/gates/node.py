@@ -130,7 +130,7 @@ class Node:
                     await self._look_for_the_raylet()
         finally:
             talking.cancel()
-            await server.stop(None)  # a server nobody holds on to is ended by the garbage collector
+            await server.stop()
 
     async def _look_for_the_raylet(self) -> None:
         """Tell the head when nobody listens any more where the raylet did."""
