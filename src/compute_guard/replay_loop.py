@@ -400,5 +400,9 @@ def compiled() -> SimpleNamespace:
         own: Callable[..., Any] = FunctionType(function.__code__, scope, function.__name__)
         own.__module__ = function.__module__
         own.__qualname__ = f"{function.__name__}_{mark}"
-        scope[function.__name__] = numba.njit(cache=True)(own)
+        # Only what Python calls needs a way in from Python: unpacking so many arrays is a sixth of compiling.
+        inner = function not in (replay, cycle)
+        scope[function.__name__] = numba.njit(cache=True, no_cpython_wrapper=inner, no_cfunc_wrapper=True)(
+            own
+        )
     return SimpleNamespace(replay=scope["replay"], cycle=scope["cycle"])

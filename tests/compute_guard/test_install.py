@@ -55,7 +55,8 @@ def test_the_helm_values_give_every_pool_a_group_and_no_node_the_home_or_the_aut
         assert group["rayStartParams"] == {"address": "trainguard-head:6390"}
         assert {volume["name"] for volume in group["volumes"]} == {"account", "system-token", "guard"}
         assert {one["name"]: one["value"] for one in group["containerEnv"]} == {
-            "COMPUTE_GUARD_POOL": group["groupName"]
+            "COMPUTE_GUARD_POOL": group["groupName"],
+            "RAY_ADDRESS": "trainguard-head:6390",
         }
     common = {one["name"]: one["value"] for one in values["common"]["containerEnv"]}
     assert common["KUBERNETES_SERVICE_HOST"] == "trainguard-head"
@@ -72,6 +73,24 @@ def test_ray_up_tells_every_machine_the_heads_name(home_dir, tmp_path):
     assert "trainguard-head" in part["head_start_ray_commands"][0]
     assert "$RAY_HEAD_IP trainguard-head" in part["worker_start_ray_commands"][0]
     assert "node.sh shared" in part["worker_start_ray_commands"][0]
+
+
+def test_rays_own_launcher_takes_the_part_for_ray_up(home_dir, tmp_path):
+    util = pytest.importorskip("ray.autoscaler._private.util")
+    kit = written(home_dir, tmp_path / "kit", "ray-up", "--pool", "shared")
+    part = yaml.safe_load((kit / "ray-up.yaml").read_text())
+    cluster = {
+        "cluster_name": "guarded",
+        "provider": {"type": "aws", "region": "us-west-2"},
+        "auth": {"ssh_user": "ubuntu"},
+        "available_node_types": {"head": {"node_config": {}, "resources": {}}},
+        "head_node_type": "head",
+    }
+    whole = util.prepare_config(cluster | part)
+    util.validate_config(whole)
+    for where in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert whole[where] == part[where]  # and not Ray's own `ray start`
+    assert part["setup_commands"][0] in whole["head_setup_commands"]
 
 
 @pytest.mark.parametrize("missing", [["--out"], ["--head"]])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -24,3 +27,36 @@ def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedClust
         data={"nodes.yaml": POOLS, "quotas.yaml": quotas.replace("max_pending: 1000", "max_pending: 2000")},
     ) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory):
+    """Address of a real Redis that keeps nothing on disk."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed; apt-get install redis-server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+    server = subprocess.Popen(
+        ["redis-server", *options], cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL
+    )
+    yield f"127.0.0.1:{port}"
+    server.kill()
+    server.wait()
+
+
+@pytest.fixture(scope="session")
+def recovering(redis, tmp_path_factory):
+    """A cluster of profile `gate`, a head and a node, whose GCS keeps its tables in that Redis."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_REDIS_ADDRESS", redis)
+        with guarded_cluster(
+            tmp_path_factory.mktemp("recovering"),
+            num_cpus=2,
+            object_store_bytes=100_000_000,
+            profile="gate",
+            pools=("shared",),
+            data={"nodes.yaml": POOLS},
+        ) as cluster:
+            yield cluster

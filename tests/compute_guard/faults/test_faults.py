@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -260,3 +261,61 @@ def test_a_lost_node_takes_its_leases_with_it_and_lost_objects_are_made_again(br
     assert len(gcs.nodes()) == 2
     gcs.close()
     wait_until(lambda: books_are_right(breakable), seconds=5)
+
+
+def gcs_server(temp_dir: str) -> tuple[int, list[str], dict[str, str]]:
+    """Process id, command and environment of the cluster's GCS."""
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().decode().split("\0")[:-1]
+            if words and words[0].endswith("gcs/gcs_server") and any(temp_dir in word for word in words):
+                rows = (entry / "environ").read_bytes().decode().split("\0")
+                return int(entry.name), words, dict(row.split("=", 1) for row in rows if "=" in row)
+        except OSError:
+            continue
+    raise AssertionError("there is no GCS")
+
+
+def test_a_gcs_that_is_killed_and_restarts_costs_no_job_and_no_node(recovering, tmp_path):
+    cluster = recovering.cluster
+    go = tmp_path / "go"
+    job = submitted(recovering, f"GO = {str(go)!r}\n" + IN_LINE, tmp_path / "job")
+    wait_until(lambda: said(recovering, job, "STARTED"), seconds=200)
+    pid, command, environment = gcs_server(cluster.temp_dir)
+    space = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)  # there lies the token authority's certificate
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(5)
+    log = tmp_path / "gcs.log"
+    with log.open("wb") as output:
+        again = subprocess.Popen(
+            ["nsenter", f"--mount=/proc/self/fd/{space}", *command],
+            env=environment,
+            pass_fds=[space],
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        gcs = Gcs(cluster.gcs_address, lambda: cluster.token)
+        wait_until(lambda: answers(gcs), seconds=60, seen=log.read_text)
+        time.sleep(3)
+        go.touch()
+        details = recovering.wait(recovering.client("acme"), job, seconds=240)
+        logs = recovering.client("acme").get_job_logs(job)
+        assert details.status == "SUCCEEDED", f"{details.message} {logs[-2500:]}"
+        assert "SUM 6" in logs
+        assert len(gcs.nodes()) == 2
+        gcs.close()
+        wait_until(lambda: books_are_right(recovering), seconds=10)
+        after = submitted(recovering, "print('AFTER', flush=True)\n", tmp_path / "after")
+        assert recovering.wait(recovering.client("acme"), after, seconds=200).status == "SUCCEEDED"
+    finally:
+        again.kill()
+        again.wait()
+        os.close(space)
+
+
+def answers(gcs: Gcs) -> bool:
+    try:
+        return len(gcs.nodes()) >= 1
+    except Exception:
+        return False
