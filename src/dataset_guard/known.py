@@ -30,6 +30,8 @@ from dataset_guard.rowhash import Hashes, RowHasher, RowHashes
 from dataset_guard.rowkeys import tenant_row_key
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dataset_guard.reading import Source
     from dataset_guard.reference import Reference
 
@@ -69,19 +71,33 @@ class KnownRows:
 
 @dataclass(frozen=True, slots=True)
 class KnownHashes:
-    """Known rows with the version's tenant row hashes, in its row order (``features`` needs a label)."""
+    """Known rows with what the version's ``folder`` holds of them, in its row order.
+
+    ``keyed`` and ``features`` are tenant row hashes (``features`` needs a label).
+    """
 
     rows: KnownRows
     keyed: Hashes
     features: Hashes | None
+    leaves: Leaves
+    folder: Path
+
+    def first_blocks(self) -> int:
+        """How many whole blocks at the beginning of the data are the version's first ones."""
+        upto = 0
+        for first, stop, there in self.rows.runs:
+            if not first == there == upto:
+                break
+            upto = stop
+        return upto // BLOCK_ROWS
 
 
 class KnownRowHasher:
     """As RowHasher, for batches in row order. Only new rows are hashed, and only their public hashes told."""
 
-    def __init__(self, hasher: RowHasher, known: KnownHashes) -> None:
+    def __init__(self, hasher: RowHasher, known: KnownHashes, *, first_row: int = 0) -> None:
         self._hasher, self._known = hasher, known
-        self._row = 0
+        self._row = first_row
 
     def hash(self, batch: pa.RecordBatch) -> RowHashes:
         """The hashes of the rows that follow those of the batch before."""
@@ -191,7 +207,8 @@ def known_hashes(
     rows = known_rows(reference, source, entries, key)
     if rows is None:
         return None
-    return KnownHashes(rows, reference.row_hashes(), None if label is None else reference.feature_hashes())
+    features = None if label is None else reference.feature_hashes()
+    return KnownHashes(rows, reference.row_hashes(), features, reference.leaves(), reference.version.folder)
 
 
 def _same_columns(reference: Reference, source: Source) -> bool:

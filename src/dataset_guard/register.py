@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from dataset_guard import record as records
 from dataset_guard.caller import opened_home
 from dataset_guard.keeping import keep
+from dataset_guard.learnt import FILE as LEARNT
 from dataset_guard.leaves import write_leaves
 from dataset_guard.manifest import FileEntry, manifest_of
 from dataset_guard.question import registration_input
@@ -120,7 +122,7 @@ def scan(
         request = _request(
             opened, name, tenant, label, split, against, evaluation, trusted, suite, checks, budget, ray
         )
-        source, result, _ = _look(request, data, progress)
+        source, result, _ = _look(request, data, progress, keep=False)
         decision = _decide(request, result, version=None)
         return _report(request, source, result, decision)
 
@@ -169,7 +171,7 @@ def register(
         request = replace(
             request, derived=derived or _derivation(request, parents, transform, transform_parameters)
         )
-        source, result, entries = _look(request, data, progress)
+        source, result, entries = _look(request, data, progress, keep=True)
         step("scanned")
         with _disk_trouble(opened.path("datasets")):
             staging = Registry(opened).stage()
@@ -282,9 +284,12 @@ def load_suite(suite: Any) -> Any:
 
 
 def _look(
-    request: Request, data: Any, progress: Callable[[Progress], None] | None
+    request: Request, data: Any, progress: Callable[[Progress], None] | None, *, keep: bool
 ) -> tuple[Source, ScanResult, tuple[FileEntry, ...]]:
-    """Read the data once. Raises UserError for bad data, and when its files change meanwhile."""
+    """Read the data once. Raises UserError for bad data, and when its files change meanwhile.
+
+    With ``keep`` the result has what the next registration of a set in files need not read again.
+    """
     from dataset_guard.checks.base import CheckContext
 
     source = open_source(data)
@@ -304,7 +309,7 @@ def _look(
         suites=request.evaluation,
         parameters=request.parameters,
     )
-    result = _scanned(request, source, entries, context, progress)
+    result = _scanned(request, source, entries, context, progress, keep=keep and bool(entries))
     if result.fingerprint.rows == 0:
         raise UserError(f"{_said(source)} has no rows; a dataset needs at least one")
     if _signs(source) != before:
@@ -318,6 +323,8 @@ def _scanned(
     entries: Sequence[FileEntry],
     context: CheckContext,
     progress: Callable[[Progress], None] | None,
+    *,
+    keep: bool,
 ) -> ScanResult:
     from dataset_guard.scan import scan_source
 
@@ -331,6 +338,7 @@ def _scanned(
             progress=progress,
             budget=request.budget,
             known=_grown_from(request, source, entries, key),
+            keep=keep,
         )
     from dataset_guard.ray_data import connected
     from dataset_guard.scan_ray import scan_on_ray
@@ -344,7 +352,7 @@ def _scanned(
 def _grown_from(
     request: Request, source: Source, entries: Sequence[FileEntry], key: bytes
 ) -> KnownHashes | None:
-    """The row hashes of the newest version of the dataset, when all its files are in ``source``; else None.
+    """What the newest version knows of its rows, when all its files are in ``source``; else None.
 
     A version that cannot be believed any more is no help, and no obstacle either: all rows are hashed then.
     """
@@ -460,6 +468,9 @@ def _write_sidecars(folder: Path, result: ScanResult, key: bytes) -> None:
     write_leaves(folder / records.LEAVES, result.fingerprint.leaves)
     seal(folder / records.SEALED, [result.rowhashes.public], key=key)
     write_sidecar(folder / records.ROWS, result.rowhashes.rows, result.rowhashes.features)
+    if result.learnt is not None:
+        with result.learnt, (folder / LEARNT).open("wb") as file:
+            shutil.copyfileobj(result.learnt, file, 1 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -527,6 +538,8 @@ class _Commit:
                 home.audit.event("dataset.swept", subject=report.ref, data=data, enforcement=ENFORCEMENT)
                 raise
             step("committed")
+            if version > 1:  # of use with the newest version only
+                (registry.folder(tenant, name, version - 1) / LEARNT).unlink(missing_ok=True)
         return report
 
     def _written(self, decision: Decision, version: int, target: Path) -> Report:

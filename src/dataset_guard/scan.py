@@ -18,10 +18,10 @@ import secrets
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dataset_guard.checks.base import Check, CheckContext, Hashes
 from dataset_guard.checks.discover import Broken, configured, discover, parameters_of, select
@@ -32,6 +32,7 @@ from guard_core.findings import Finding, RowSet, Severity
 if TYPE_CHECKING:
     from dataset_guard.fingerprint import Fingerprint, Fingerprinter, FingerprintPart
     from dataset_guard.known import KnownHashes
+    from dataset_guard.learnt import Learnt, Place
     from dataset_guard.reading import Source
     from dataset_guard.rowset import SetRoot
 
@@ -70,6 +71,8 @@ class ScanResult:
     findings: tuple[Finding, ...]
     checks: tuple[Mapping[str, Any], ...]
     seconds: Mapping[str, float]
+    learnt: IO[bytes] | None = None
+    """What :mod:`dataset_guard.learnt` keeps, when that was wanted and can be had."""
 
 
 class Timer:
@@ -149,6 +152,10 @@ class _Run:
     def running(self) -> bool:
         return self._state is not None
 
+    @property
+    def state(self) -> Any:
+        return self._state
+
     def merge(self, other: _Run) -> None:
         """Absorb what the check saw of other rows; trouble there is trouble here."""
         self.failure = self.failure or other.failure
@@ -200,7 +207,16 @@ class Plan:
 class Pass:
     """All that is learnt from some consecutive blocks of rows; picklable when it has read them."""
 
-    def __init__(self, plan: Plan, timer: Timer, *, first_block: int = 0, rows: int | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        timer: Timer,
+        *,
+        first_block: int = 0,
+        rows: int | None = None,
+        holding: bool = False,
+    ) -> None:
+        """``rows`` is how many will come, if that is known; ``holding`` fills :attr:`held`."""
         from dataset_guard.fingerprint import Fingerprinter
         from dataset_guard.hash_store import HashStore
         from dataset_guard.profile import Profiler
@@ -210,9 +226,10 @@ class Pass:
         self._plan = plan
         self._first_block = first_block
         self._fingerprinter: Fingerprinter | None = Fingerprinter(plan.schema, first_block=first_block)
-        self._profiler = Profiler(
-            plan.schema, label=plan.context.label, salt=plan.key, seed=plan.context.seed
-        )
+        self.held: list[tuple[Hashes, Place]] = []
+        """The row hashes that states were given, which they may hold on to, and where they lie."""
+        self._holding = holding
+        self.profiler = Profiler(plan.schema, label=plan.context.label, salt=plan.key, seed=plan.context.seed)
         self._rows, self._features = HashStore(rows=rows), HashStore(rows=rows)
 
     def read(
@@ -233,8 +250,8 @@ class Pass:
         plan, timer, fingerprinter = self._plan, self.timer, self._fingerprinter
         assert fingerprinter is not None
         fresh = RowHasher(plan.schema, key=plan.key, label=plan.context.label)
-        hasher = fresh if known is None else KnownRowHasher(fresh, known)
         first_row, done = self._first_block * BLOCK_ROWS, 0
+        hasher = fresh if known is None else KnownRowHasher(fresh, known, first_row=first_row)
         while True:
             with timer.stage("read"):
                 batch = next(batches, None)
@@ -248,8 +265,13 @@ class Pass:
                 assert hashed.keyed is not None
                 keyed = self._rows.add(hashed.keyed)
                 unlabelled = None if hashed.features is None else self._features.add(hashed.features)
+            if self._holding:
+                stop = first_row + batch.num_rows
+                self.held.append((keyed, ("rows", first_row, stop)))
+                if unlabelled is not None:
+                    self.held.append((unlabelled, ("features", first_row, stop)))
             with timer.stage("profile"):
-                self._profiler.update(batch, first_row)
+                self.profiler.update(batch, first_row)
             for run in self.runs:
                 run.update(batch, first_row, keyed, unlabelled)
             first_row += batch.num_rows
@@ -277,9 +299,30 @@ class Pass:
         for mine, theirs in zip(self.runs, other.runs, strict=True):
             mine.merge(theirs)
         with self.timer.stage("profile"):
-            self._profiler.merge(other._profiler)
+            self.profiler.merge(other.profiler)
         self._rows.extend(other._rows)
         self._features.extend(other._features)
+        self.held += other.held
+
+    def adopt(self, learnt: Learnt, held: list[tuple[Hashes, Place]], known: KnownHashes) -> FingerprintPart:
+        """Absorb what was learnt of the first blocks, which hold ``known`` rows only; returns their leaves.
+
+        Raises whatever a check's state does; this pass is of no use then.
+        """
+        from dataset_guard.canonical import canonical_schema
+        from dataset_guard.fingerprint import BLOCK_ROWS, FingerprintPart
+
+        rows = learnt.blocks * BLOCK_ROWS
+        for run in self.runs:
+            if run.running:
+                run.state.merge(learnt.states[run.check.name])
+        self.profiler.merge(learnt.profiler)
+        self._rows.add(known.keyed[:rows])
+        if known.features is not None:
+            self._features.add(known.features[:rows])
+        self.held += held
+        columns = canonical_schema(self._plan.schema)
+        return FingerprintPart(columns, 0, rows, learnt.bytes, known.leaves[: learnt.blocks])
 
     def findings(self, progress: Callable[[str], None]) -> list[Finding]:
         """What the checks have found; called once."""
@@ -307,7 +350,7 @@ class Pass:
             fingerprint = combine(parts, set_root=roots.finish(public.add))
         labelled = self._plan.context.label is not None
         with self.timer.stage("profile"):
-            profile = self._profiler.finish()
+            profile = self.profiler.finish()
         records = [run.record() for run in self.runs] + records
         return ScanResult(
             fingerprint=fingerprint,
@@ -359,14 +402,18 @@ def scan_source(
     cpu_clock: Callable[[], float] = time.process_time,
     budget: float | None = None,
     known: KnownHashes | None = None,
+    keep: bool = False,
 ) -> ScanResult:
     """Read ``source`` once and say everything about it.
 
     ``row_key`` is the tenant's 32-byte key; None (a scan that stores nothing and compares with nothing)
     takes a fresh random one. ``checks`` limits the checks by name, ``budget`` their CPU-seconds while rows
-    are read. ``known`` rows are read, and not hashed again. Raises UserError for a label or check that does
-    not exist and for data that cannot be read.
+    are read. ``known`` rows are not hashed again, and those whose states were kept with their version are not
+    read either. ``keep`` asks for the states of this scan (``learnt``). Raises UserError for a label or check
+    that does not exist and for data that cannot be read.
     """
+    from dataset_guard import learnt
+    from dataset_guard.fingerprint import BLOCK_ROWS
     from dataset_guard.rowset import SetRoot
 
     timer = Timer(cpu_clock)
@@ -375,15 +422,72 @@ def scan_source(
         plan, lost = planned(
             source, context, row_key=row_key, checks=checks, available=available, budget=budget
         )
-        whole = Pass(plan, timer, rows=source.num_rows)
+        whole, parts = _begun(source, plan, timer, known, holding=keep)
         roots = SetRoot(source.schema.names, memory_bytes=_SET_ROOT_BYTES)
     timer.seconds["start"] -= sum(v for k, v in timer.seconds.items() if k.startswith("check:"))
-    batches = iter(source.batches(batch_rows=BATCH_ROWS))
-    part = whole.read(batches, roots.add, lambda rows: tell(Progress("read", rows, source.num_rows)), known)
+    done = sum(part.rows for part in parts)
+
+    def read(batches: Iterator[Any]) -> None:
+        nonlocal done
+        before, block = done, done // BLOCK_ROWS
+        seen = Pass(plan, Timer(cpu_clock), first_block=block, holding=keep) if block else whole
+        said = lambda rows: tell(Progress("read", before + rows, source.num_rows))  # noqa: E731
+        parts.append(seen.read(batches, roots.add, said, known))
+        done += parts[-1].rows
+        if seen is not whole:
+            whole.merge(seen)
+
+    batches = _Batches(source.batches(batch_rows=BATCH_ROWS, first_row=done))
+    file = None
+    if keep:
+        if batches.head_is_whole():
+            read(batches.whole())
+        with timer.stage("keep"):
+            file = learnt.keep(whole, plan, parts)
+    if batches.head is not None or not parts:
+        read(batches.all())
     if known is not None:
         roots.add_sorted(known.rows.public)
-    findings = whole.findings(lambda name: tell(Progress(name, part.rows, source.num_rows)))
-    return whole.result([part], roots, findings, lost)
+    findings = whole.findings(lambda name: tell(Progress(name, done, source.num_rows)))
+    return replace(whole.result(parts, roots, findings, lost), learnt=file)
+
+
+class _Batches:
+    """Batches of which the next one, ``head``, can be looked at; None at the end."""
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        self._batches = iter(batches)
+        self.head = next(self._batches, None)
+
+    def head_is_whole(self) -> bool:
+        return self.head is not None and self.head.num_rows == BATCH_ROWS
+
+    def all(self) -> Iterator[Any]:
+        """Those that are left."""
+        while self.head is not None:
+            yield self.head
+            self.head = next(self._batches, None)
+
+    def whole(self) -> Iterator[Any]:
+        """Those before the first that is not a whole block."""
+        while self.head_is_whole():
+            yield self.head
+            self.head = next(self._batches, None)
+
+
+def _begun(
+    source: Source, plan: Plan, timer: Timer, known: KnownHashes | None, *, holding: bool
+) -> tuple[Pass, list[FingerprintPart]]:
+    """A pass that knows what was learnt of the first blocks, if it was kept, and the leaves of those."""
+    from dataset_guard import learnt
+
+    if known is not None:
+        begun = Pass(plan, timer, rows=source.num_rows, holding=holding)
+        with suppress(Exception):  # a check may be anybody's code, and reading everything is always right
+            found = learnt.recall(plan, known)
+            if found is not None:
+                return begun, [begun.adopt(*found, known)]
+    return Pass(plan, timer, rows=source.num_rows, holding=holding), []
 
 
 def _broken_record(broken: Broken) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Datasets in MLflow: what a run took in, with which verdict, and the report beside it.
 
 * :func:`log_input` puts a registered version on a run (digest ``dg1:`` + 32 hex, verdict, version);
+* :func:`evaluation_tags` ties an MLflow evaluation dataset to the version that its records come from;
 * :func:`log_registration` also stores the report, the findings and the signed attestation as artifacts;
 * :func:`record_registration` makes a finished MLflow run for a registration (``dataset register --mlflow``);
 * ``mlflow.data.from_trainguard("acme/digits@3")`` and ``trainguard://acme/digits@3`` work by entry points.
@@ -39,6 +40,7 @@ __all__ = [
     "TrainGuardDataset",
     "TrainGuardSource",
     "dataset",
+    "evaluation_tags",
     "log_input",
     "log_registration",
     "record_registration",
@@ -92,6 +94,18 @@ def log_input(
         report = access.report
     _log(report, context, _run_id(run_id), {})
     return report
+
+
+def evaluation_tags(ref: str, *, tenant: str | None = None, home: Home | None = None) -> dict[str, str]:
+    """Tags for an MLflow evaluation dataset whose records come from the registered version ``ref``.
+
+    Asks policy first, like a read, and raises as :func:`log_input`. Give them to
+    ``mlflow.genai.datasets.create_dataset(tags=...)``.
+    """
+    from dataset_guard.access import open_access
+
+    with open_access(ref, purpose="evaluate", tenant=tenant, home=home) as access:
+        return input_tags(access.report, "evaluation", {})
 
 
 def log_registration(report: Report, *, run_id: str | None = None) -> str:

@@ -6,9 +6,10 @@ on the same port. ``--app-name`` takes one app only, so this one wraps another: 
 
 ``TRAINGUARD_HOME`` names the registry; ``TRAINGUARD_MLFLOW_REGISTERED_ONLY=1`` also refuses datasets that
 are not registered. Label: `enforced` for entries in this MLflow server, however they are sent to it. It
-cannot know what a run really read; verified reads and job admission are for that. Not gated: MLflow's
-evaluation datasets (``/mlflow/datasets``: records that live in MLflow itself, with a digest it computes)
-until they are put on a run; run tags of other people than TrainGuard; and data uploaded as artifacts.
+cannot know what a run really read; verified reads and job admission are for that. Of MLflow's evaluation
+datasets it gates what they say of registered versions, not their records
+(:mod:`dataset_guard.integrations.mlflow_evaluation`). Not gated: tags of other people than TrainGuard, and
+data uploaded as artifacts.
 
 Structure follows mlflow.server.auth.create_app (MLflow 3.17), whose interface is marked experimental.
 """
@@ -22,6 +23,7 @@ from functools import cache, partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from dataset_guard.integrations.mlflow_evaluation import EvaluationCall, call_of, evaluation_refusal
 from dataset_guard.integrations.mlflow_gate import TOKEN_HEADER, LoggedDataset, refusal, token_of
 from dataset_guard.integrations.mlflow_tags import TagChange, tag_refusal
 from guard_core.errors import UserError
@@ -35,10 +37,11 @@ GATED = {
     "/mlflow/runs/log-inputs": "LogInputs",
     "/mlflow/runs/log-batch": "LogBatch",
     "/mlflow/runs/log-metric": "LogMetric",
-    "/mlflow/prompt-optimization/jobs": "CreatePromptOptimizationJob",
 }
 """Endpoints that put a dataset on a run, and the protobuf messages of their bodies. A metric may name the
-dataset that it was measured on; a job for prompts puts an evaluation dataset on the run that it makes."""
+dataset that it was measured on."""
+PROMPT_JOBS = {"/mlflow/prompt-optimization/jobs": "CreatePromptOptimizationJob"}
+"""A job for prompts puts an evaluation dataset on the run that it makes."""
 TAGGED = {
     "/mlflow/runs/create": "CreateRun",
     "/mlflow/runs/set-tag": "SetTag",
@@ -79,22 +82,26 @@ def gate() -> Any:
     """Flask's before_request hook: a 403 answer for a refused dataset or tag, None to go on."""
     from flask import request
 
-    if request.method != "POST":
+    if request.method not in ("POST", "PATCH"):
         return None
     path = request.path.rstrip("/")
-    kind, tagged = (
-        next((kind for end, kind in ends.items() if path.endswith(end)), None) for ends in (GATED, TAGGED)
+    kind, tagged, job = (
+        next((kind for end, kind in ends.items() if path.endswith(end)), None)
+        for ends in (GATED, TAGGED, PROMPT_JOBS)
     )
-    if kind is None and tagged is None:
+    if kind is None and tagged is None and job is None and "/mlflow/datasets/" not in path:
         return None
     body = request.get_json(force=True, silent=True)
     token = token_of(request.headers.get(TOKEN_HEADER, ""), request.headers.get("Authorization", ""))
+    only = os.environ.get(REGISTERED_ONLY) == "1"
     why = None
     if kind is not None and (datasets := logged_datasets(body, kind)):
-        only = os.environ.get(REGISTERED_ONLY) == "1"
         why = refusal(home(), token, datasets, registered_only=only)
     if why is None and tagged is not None:
         why = tag_refusal(home(), token, tag_change(body, tagged))
+    about = prompt_job(body, job) if job else call_of(request.method, path, body, _tags_of_evaluation)
+    if about is not None:
+        why = why or evaluation_refusal(home(), token, about, registered_only=only)
     return None if why is None else _refusal_answer(why)
 
 
@@ -130,6 +137,26 @@ def _tags_of(run_id: str) -> dict[str, str]:
         return {}
 
 
+def _tags_of_evaluation(dataset_id: str) -> dict[str, str]:
+    """The tags that an evaluation dataset of this server has; none for one that is not there."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.server.handlers import _get_tracking_store
+
+    try:
+        return dict(_get_tracking_store().get_dataset(dataset_id).tags or {})
+    except MlflowException:
+        return {}
+
+
+def prompt_job(body: Any, kind: str) -> EvaluationCall | None:
+    """The use of an evaluation dataset by a prompt optimisation job; None for a job without one."""
+    message = _parsed(body, kind)
+    used = "" if message is None else message.config.dataset_id
+    return (
+        EvaluationCall(f"evaluation dataset {used}", {}, partial(_tags_of_evaluation, used)) if used else None
+    )
+
+
 def _parsed(body: Any, kind: str) -> Any:
     """The body as MLflow's message ``kind``; None when MLflow cannot parse it, and answers 400.
 
@@ -153,9 +180,6 @@ def logged_datasets(body: Any, kind: str = "LogInputs") -> list[LoggedDataset]:
     message = _parsed(body, kind)
     if message is None:
         return []
-    if kind == "CreatePromptOptimizationJob":
-        used = message.config.dataset_id
-        return [LoggedDataset(f"evaluation dataset {used}", "", "evaluation")] if used else []
     if kind != "LogInputs":
         metrics = message.metrics if kind == "LogBatch" else [message]
         named = dict.fromkeys((m.dataset_name, m.dataset_digest) for m in metrics if m.dataset_digest)

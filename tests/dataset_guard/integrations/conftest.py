@@ -2,10 +2,38 @@
 
 import shutil
 
+import pyarrow as pa
 import pytest
 
+import dataset_guard
 from dataset_guard.report import Report
 from guard_core.findings import Finding, RowSet, Severity, Verdict
+from guard_core.testing import temporary_home
+
+
+@pytest.fixture(scope="module")
+def gate_home():
+    """One home for a module of the gate's tests, which add versions and change none."""
+    with temporary_home() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def gate_rows():
+    """Enough rows that chance is no excuse for finding them again."""
+    return pa.table({"x": [float(i) for i in range(40)], "label": [0, 1] * 20})
+
+
+@pytest.fixture(scope="module")
+def good(gate_home, gate_rows):
+    """The report of an allowed version, acme/good@1."""
+    return dataset_guard.register(gate_rows, name="good", tenant="acme", home=gate_home, checks=[])
+
+
+@pytest.fixture(scope="module")
+def lin(gate_home):
+    """The token of somebody of that tenant."""
+    return gate_home.credentials.issue(tenant="acme", user="lin")
 
 
 @pytest.fixture

@@ -3,14 +3,12 @@
 import base64
 import json
 
-import pyarrow as pa
 import pytest
 
-import dataset_guard
+from dataset_guard.integrations.mlflow_evaluation import PATHS
 from dataset_guard.integrations.mlflow_fields import profile
 from dataset_guard.integrations.mlflow_gate import LoggedDataset, refusal, token_of
-from dataset_guard.integrations.mlflow_server import GATED, logged_datasets
-from guard_core.testing import temporary_home
+from dataset_guard.integrations.mlflow_server import GATED, PROMPT_JOBS, logged_datasets
 
 
 def basic(text):
@@ -52,52 +50,38 @@ def test_a_body_that_mlflow_cannot_read_is_left_to_mlflow(body):
     assert logged_datasets(body) == []
 
 
-def test_a_trainguard_digest_without_a_token_is_refused(home):
-    why = refusal(home, None, [LoggedDataset("digits", "dg1:" + "0" * 32, "training")], registered_only=False)
+def test_a_trainguard_digest_without_a_token_is_refused(gate_home):
+    why = refusal(
+        gate_home, None, [LoggedDataset("digits", "dg1:" + "0" * 32, "training")], registered_only=False
+    )
     assert "MLFLOW_TRACKING_TOKEN" in why
 
 
-def test_a_digest_that_nobody_registered_is_refused(home):
-    token = home.credentials.issue(tenant="acme", user="lin")
+def test_a_digest_that_nobody_registered_is_refused(gate_home):
+    token = gate_home.credentials.issue(tenant="acme", user="lin")
     logged = [LoggedDataset("digits", "dg1:" + "0" * 32, "training")]
-    assert "no registered version has digest" in refusal(home, token, logged, registered_only=False)
+    assert "no registered version has digest" in refusal(gate_home, token, logged, registered_only=False)
 
 
-def test_an_unknown_token_is_refused(home):
+def test_an_unknown_token_is_refused(gate_home):
     logged = [LoggedDataset("digits", "dg1:" + "0" * 32, "training")]
-    assert refusal(home, "tg_0123456789abcdef_" + "A" * 43, logged, registered_only=False)
+    assert refusal(gate_home, "tg_0123456789abcdef_" + "A" * 43, logged, registered_only=False)
 
 
-def test_foreign_digests_pass_unless_registered_data_is_required(home):
+def test_foreign_digests_pass_unless_registered_data_is_required(gate_home):
     logged = [LoggedDataset("iris", "0b1c2d3e", "training")]
-    assert refusal(home, None, logged, registered_only=False) is None
-    assert "not registered" in refusal(home, None, logged, registered_only=True)
+    assert refusal(gate_home, None, logged, registered_only=False) is None
+    assert "not registered" in refusal(gate_home, None, logged, registered_only=True)
 
 
-@pytest.fixture(scope="module")
-def home():
-    """One for all: what is registered here stays as it is."""
-    with temporary_home() as opened:
-        yield opened
+def with_profile(gate_home, good, lin, **altered):
+    said = {key: value for key, value in {**profile(good), **altered}.items() if value is not None}
+    logged = LoggedDataset("good", good.digest, "training", json.dumps(said))
+    return refusal(gate_home, lin, [logged], registered_only=False)
 
 
-@pytest.fixture(scope="module")
-def good(home):
-    """The report of an allowed version, and its tenant's token."""
-    rows = pa.table({"x": [float(i) for i in range(40)]})
-    report = dataset_guard.register(rows, name="good", tenant="acme", home=home, checks=[])
-    return report, home.credentials.issue(tenant="acme", user="lin")
-
-
-def with_profile(home, good, **altered):
-    report, token = good
-    said = {key: value for key, value in {**profile(report), **altered}.items() if value is not None}
-    logged = LoggedDataset("good", report.digest, "training", json.dumps(said))
-    return refusal(home, token, [logged], registered_only=False)
-
-
-def test_the_profile_that_our_client_makes_passes(home, good):
-    assert with_profile(home, good) is None
+def test_the_profile_that_our_client_makes_passes(gate_home, good, lin):
+    assert with_profile(gate_home, good, lin) is None
 
 
 @pytest.mark.parametrize(
@@ -112,44 +96,34 @@ def test_the_profile_that_our_client_makes_passes(home, good):
         {"guard_policy_revision": "other"},
     ],
 )
-def test_a_profile_that_says_other_things_in_our_name_is_refused(home, good, altered):
-    assert "not what the registry says" in with_profile(home, good, **altered)
+def test_a_profile_that_says_other_things_in_our_name_is_refused(gate_home, good, lin, altered):
+    assert "not what the registry says" in with_profile(gate_home, good, lin, **altered)
 
 
-def test_a_claim_beside_a_foreign_digest_is_refused(home, good):
-    said = json.dumps(profile(good[0]))
+def test_a_claim_beside_a_foreign_digest_is_refused(gate_home, good, lin):
+    said = json.dumps(profile(good))
     logged = LoggedDataset("iris", "0b1c2d3e", "training", said)
-    assert "speaks in TrainGuard's name" in refusal(home, good[1], [logged], registered_only=False)
+    assert "speaks in TrainGuard's name" in refusal(gate_home, lin, [logged], registered_only=False)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"num_rows": 3}'])
-def test_a_profile_without_claims_is_nobodys_business(home, text):
+def test_a_profile_without_claims_is_nobodys_business(gate_home, text):
     logged = [LoggedDataset("iris", "0b1c2d3e", "training", text)]
-    assert refusal(home, None, logged, registered_only=False) is None
-
-
-def test_an_evaluation_dataset_that_a_job_would_put_on_a_run_is_not_registered_data(home):
-    body = {"config": {"dataset_id": "d-1"}}
-    logged = logged_datasets(body, "CreatePromptOptimizationJob")
-    assert refusal(home, None, logged, registered_only=False) is None
-    assert "not registered" in refusal(home, None, logged, registered_only=True)
+    assert refusal(gate_home, None, logged, registered_only=False) is None
 
 
 TOUCH_NO_RUN = {
     "searchLoggedModels",
     "getDataset",
     "deleteDataset",
-    "setDatasetTags",
     "deleteDatasetTag",
-    "upsertDatasetRecords",
     "getDatasetExperimentIds",
     "getDatasetRecords",
     "deleteDatasetRecords",
     "addDatasetToExperiments",
     "removeDatasetFromExperiments",
-    "createDataset",
 }
-"""Methods of MLflow 3.17 that name a dataset and put none on a run: queries, and evaluation datasets."""
+"""Methods of MLflow 3.17 that name a dataset and put none on a run: queries, and places of records."""
 
 
 def named_fields(message, above=()):
@@ -167,6 +141,6 @@ def test_every_method_of_mlflow_that_names_a_dataset_is_gated_or_puts_none_on_a_
     for method in service_pb2.DESCRIPTOR.services_by_name["MlflowService"].methods:
         if any(named_fields(method.input_type)):
             paths = {e.path for e in method.GetOptions().Extensions[databricks_pb2.rpc].endpoints}
-            (gated if paths & set(GATED) else others).add(method.name)
-    assert len(gated) == len(GATED)
-    assert others == TOUCH_NO_RUN
+            (gated if paths & {*GATED, *PROMPT_JOBS} else others).add(method.name)
+    assert len(gated) == len(GATED) + len(PROMPT_JOBS)
+    assert others == TOUCH_NO_RUN | {name for _, name in PATHS}
