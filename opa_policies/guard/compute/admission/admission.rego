@@ -38,7 +38,7 @@ default decision := {
 # entrypoint: true
 decision := {"allow": (count(deny) + count(hold)) == 0, "deny": deny, "hold": hold, "warn": warn}
 
-queue := data.guard.config.quotas.queues[input.workload.queue]
+queue := data.guard.config.quotas.queues[input.workload.queue] if is_string(input.workload.queue)
 
 # Asked for every job: named in full, the caller's rules are evaluated alone; imported, their whole package is.
 # METADATA
@@ -47,7 +47,10 @@ queue := data.guard.config.quotas.queues[input.workload.queue]
 #   Refused as for any question: incomplete, unknown, inactive or not a member.
 # custom:
 #   article: 4
-deny contains reason if some reason in data.guard.lib.caller.deny
+deny contains reason if {
+	not data.guard.lib.caller.sound
+	some reason in data.guard.lib.caller.problems
+}
 
 # METADATA
 # title: The request
@@ -60,38 +63,13 @@ deny contains reason if {
 }
 
 # METADATA
-# title: Data the tenant may not use
-# description: A job is refused when it would be refused the data it declares.
+# title: The data
+# description: What is wrong with the declared data; data without fault, told apart first, is asked nothing more.
 # custom:
 #   article: 4
 deny contains reason if {
-	some fact in datasets
-	is_object(fact)
-	some reason in facts.denials(fact, input.principal.tenant, "train", data.guard.lib.caller.tier)
-}
-
-# METADATA
-# title: Data that cannot be judged
-# description: A dataset fact that is no object says nothing, so it is refused.
-# custom:
-#   article: 4
-deny contains {"rule": "dataset-incomplete", "msg": "a declared dataset could not be judged"} if {
-	some fact in datasets
-	not is_object(fact)
-}
-
-# METADATA
-# title: Data without facts
-# description: Every declared dataset comes with a fact; one that is missing is not taken for clean.
-# custom:
-#   article: 4
-deny contains {"rule": "dataset-incomplete", "msg": msg} if {
-	is_array(input.workload.declared)
-	count(input.workload.declared) > count(datasets)
-	asked := count({ref | some ref in input.workload.declared})
-	known := count(datasets)
-	known < asked
-	msg := sprintf("%v datasets are declared, but facts of only %v are known", [asked, known])
+	not faultless
+	some reason in data_problems
 }
 
 # METADATA
@@ -100,6 +78,7 @@ deny contains {"rule": "dataset-incomplete", "msg": msg} if {
 # custom:
 #   article: 4
 deny contains reason if {
+	not ordinary
 	some reason in runtime_env.denials(
 		input.workload.runtime_env_fields,
 		data.guard.lib.caller.tier,
@@ -114,17 +93,8 @@ deny contains reason if {
 #   article: 4
 deny contains reason if {
 	not roomy
+	not possible
 	some reason in quota_problems
-}
-
-# METADATA
-# title: A snapshot of the queue asked for
-# description: Amounts of another queue say nothing about this one.
-# custom:
-#   article: 4
-deny contains {"rule": "quota-mismatch", "msg": msg} if {
-	not input.quota.queue == input.workload.queue
-	msg := "the quota snapshot is of another queue"
 }
 
 # METADATA
@@ -139,57 +109,48 @@ deny contains {"rule": "queue-full", "msg": msg} if {
 }
 
 # METADATA
-# title: Requests that do not fit now
-# description: They wait until the queue, or the user, has room again.
+# title: Data the tenant may not use
+# description: A job is refused when it would be refused the data it declares.
 # custom:
 #   article: 4
-hold contains reason if {
-	not roomy
-	some reason in quota_waits
-}
-
-# METADATA
-# title: Queues on hold
-# description: An incident holds the queue; its jobs wait until it is closed.
-# custom:
-#   article: 4
-hold contains {"rule": "queue-on-hold", "msg": msg} if {
-	is_string(input.quota.hold)
-	msg := sprintf("queue %v is on hold: %v", [queue_name, input.quota.hold])
-}
-
-# METADATA
-# title: Budgets
-# description: A queue that has used up its GPU-hours waits until enough of them are forgotten.
-# custom:
-#   article: 4
-hold contains {"rule": "budget-spent", "msg": msg} if {
-	is_object(input.quota.budget)
-	not input.quota.budget.fits == true
-	msg := sprintf("queue %v has used %v of %v thousandths of a GPU-hour; half of it is forgotten in %v h", [
-		queue_name,
-		show(input.quota.budget, "used_milli_gpu_hours"),
-		show(input.quota.budget, "limit_milli_gpu_hours"),
-		show(input.quota.budget, "half_life_hours"),
-	])
-}
-
-# METADATA
-# title: Maintenance
-# description: Jobs wait while every pool they could run on is under maintenance.
-# custom:
-#   article: 4
-hold contains {"rule": "pool-maintenance", "msg": input.quota.maintenance} if is_string(input.quota.maintenance)
-
-# METADATA
-# title: What to mind about the data
-# description: The reasons of the dataset, or of the findings, that do not refuse.
-# custom:
-#   article: 4
-warn contains reason if {
+data_problems contains reason if {
 	some fact in datasets
 	is_object(fact)
-	some reason in facts.warnings(fact, data.guard.lib.caller.tier)
+	some reason in facts.denials(fact, input.principal.tenant, "train", data.guard.lib.caller.tier)
+}
+
+# METADATA
+# title: Data that cannot be judged
+# description: A dataset fact that is no object says nothing, so it is refused.
+# custom:
+#   article: 4
+data_problems contains {"rule": "dataset-incomplete", "msg": "a declared dataset could not be judged"} if {
+	some fact in datasets
+	not is_object(fact)
+}
+
+# METADATA
+# title: Data without facts
+# description: Every declared dataset comes with a fact; one that is missing is not taken for clean.
+# custom:
+#   article: 4
+request_problems contains {"rule": "dataset-incomplete", "msg": msg} if {
+	is_array(input.workload.declared)
+	count(input.workload.declared) > count(datasets)
+	asked := count({ref | some ref in input.workload.declared})
+	known := count(datasets)
+	known < asked
+	msg := sprintf("%v datasets are declared, but facts of only %v are known", [asked, known])
+}
+
+# METADATA
+# title: A snapshot of the queue asked for
+# description: Amounts of another queue say nothing about this one.
+# custom:
+#   article: 4
+request_problems contains {"rule": "quota-mismatch", "msg": msg} if {
+	not input.quota.queue == input.workload.queue
+	msg := "the quota snapshot is of another queue"
 }
 
 # METADATA
@@ -244,6 +205,71 @@ request_problems contains {"rule": "tenant-mismatch", "msg": msg} if {
 	is_string(input.workload.tenant)
 	input.workload.tenant != input.principal.tenant
 	msg := sprintf("the job says tenant %v, its credential says %v", [input.workload.tenant, data.guard.lib.caller.name])
+}
+
+# METADATA
+# title: Requests that do not fit now
+# description: They wait until the queue, or the user, has room again.
+# custom:
+#   article: 4
+hold contains reason if {
+	not roomy
+	some reason in quota_waits
+}
+
+# METADATA
+# title: Queues that wait
+# description: A hold, a budget spent, maintenance; a queue with none of them is asked nothing more.
+# custom:
+#   article: 4
+hold contains reason if {
+	not calm
+	some reason in queue_waits
+}
+
+# METADATA
+# title: Queues on hold
+# description: An incident holds the queue; its jobs wait until it is closed.
+# custom:
+#   article: 4
+queue_waits contains {"rule": "queue-on-hold", "msg": msg} if {
+	is_string(input.quota.hold)
+	msg := sprintf("queue %v is on hold: %v", [queue_name, input.quota.hold])
+}
+
+# METADATA
+# title: Budgets
+# description: A queue that has used up its GPU-hours waits until enough of them are forgotten.
+# custom:
+#   article: 4
+queue_waits contains {"rule": "budget-spent", "msg": msg} if {
+	is_object(input.quota.budget)
+	not input.quota.budget.fits == true
+	msg := sprintf("queue %v has used %v of %v thousandths of a GPU-hour; half of it is forgotten in %v h", [
+		queue_name,
+		show(input.quota.budget, "used_milli_gpu_hours"),
+		show(input.quota.budget, "limit_milli_gpu_hours"),
+		show(input.quota.budget, "half_life_hours"),
+	])
+}
+
+# METADATA
+# title: Maintenance
+# description: Jobs wait while every pool they could run on is under maintenance.
+# custom:
+#   article: 4
+queue_waits contains {"rule": "pool-maintenance", "msg": input.quota.maintenance} if is_string(input.quota.maintenance)
+
+# METADATA
+# title: What to mind about the data
+# description: The reasons of the dataset, or of the findings, that do not refuse.
+# custom:
+#   article: 4
+warn contains reason if {
+	not faultless
+	some fact in datasets
+	is_object(fact)
+	some reason in facts.warnings(fact, data.guard.lib.caller.tier)
 }
 
 # METADATA
@@ -344,13 +370,55 @@ room_in_line if input.quota.in_line == true
 
 # The usual request, told apart first: none of the request's problems applies to it.
 plain if {
-	complete
-	input.principal.kind != "job"
+	described
 	queue.tenant == input.principal.tenant
+	input.principal.kind != "job"
 	not input.workload.tenant
+	input.quota.queue == input.workload.queue
+}
+
+# It says everything, with a fact for every dataset.
+described if {
+	is_string(input.workload.submission_id)
+	is_array(input.workload.declared)
+	is_array(input.workload.datasets)
+	count(input.workload.declared) <= count(input.workload.datasets)
+	is_array(input.workload.runtime_env_fields)
+	is_object(input.quota.resources)
+	is_object(input.workload.requests)
+	every field in input.workload.runtime_env_fields { is_string(field) }
+	every _, amount in input.workload.requests { is_number(amount) }
+}
+
+# Nothing is wrong with the data, and nothing is to be minded: the tenant's own, signed and judged clean.
+faultless if {
+	data.guard.lib.caller.sound
+	data.guard.config.signers.signers == []
+	is_array(input.workload.datasets)
+	every fact in input.workload.datasets {
+		fact.exists == true
+		fact.tenant == input.principal.tenant
+		fact.record_ok == true
+		fact.tampered == false
+		fact.signed == true
+		fact.verdict == "allow"
+	}
+}
+
+# The runtime environment has nothing that its tier does not allow.
+ordinary if runtime_env.ordinary(input.workload.runtime_env_fields, data.guard.lib.caller.tier)
+
+# The queue has nothing of its own that lets jobs wait.
+calm if {
+	not input.quota.hold
+	not input.quota.budget
+	not input.quota.maintenance
 }
 
 complete if {
+	described
+	is_string(input.workload.queue)
+} else if {
 	is_string(input.workload.submission_id)
 	is_string(input.workload.queue)
 	requests
@@ -374,11 +442,13 @@ resources := input.quota.resources if is_object(input.quota.resources)
 
 # The usual case, told apart first: every resource is judged, counted in full, and fits. No rule of quota applies to it.
 roomy if {
-	count(requests) == count(resources)
-	every resource, share in resources {
+	is_object(input.workload.requests)
+	is_object(input.quota.resources)
+	count(input.workload.requests) == count(input.quota.resources)
+	every resource, share in input.quota.resources {
 		share.fits == true
 		share.ever_fits == true
-		share.requested == requests[resource]
+		share.requested == input.workload.requests[resource]
 		not share.user_limit
 	}
 } else if {
@@ -386,10 +456,27 @@ roomy if {
 	every resource, share in resources {
 		share.fits == true
 		share.ever_fits == true
-		share.requested == requests[resource]
+		share.requested == input.workload.requests[resource]
 		share.user_fits == true
 		share.user_ever_fits == true
 	}
+}
+
+# Next to it: every resource is judged and counted in full, and has to wait at most.
+possible if {
+	plain
+	count(requests) == count(resources)
+	every resource, share in resources {
+		share.fits in {true, false}
+		share.ever_fits == true
+		share.requested == input.workload.requests[resource]
+		not never_for_user(share)
+	}
+}
+
+never_for_user(share) if {
+	is_number(share.user_limit)
+	not share.user_ever_fits == true
 }
 
 # METADATA
@@ -405,15 +492,11 @@ judged contains resource if {
 }
 
 # An amount, when it is one.
-show(share, key) := share[key] if is_number(share[key])
-
-show(share, key) := "?" if not shown(share, key)
-
-shown(share, key) if is_number(share[key])
+show(share, key) := share[key] if {
+	is_number(share[key])
+} else := "?"
 
 # What an idle cluster could give: the snapshot says it, since it depends on the cohort's other queues.
-most(share) := share.potential if is_number(share.potential)
-
-most(share) := "less" if not known(share)
-
-known(share) if is_number(share.potential)
+most(share) := share.potential if {
+	is_number(share.potential)
+} else := "less"

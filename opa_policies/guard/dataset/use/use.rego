@@ -28,7 +28,10 @@ decision := {"allow": count(deny) == 0, "deny": deny, "warn": warn}
 #   Refused as for any question: incomplete, unknown, inactive or not a member.
 # custom:
 #   article: 4
-deny contains reason if some reason in data.guard.lib.caller.deny
+deny contains reason if {
+	not data.guard.lib.caller.sound
+	some reason in data.guard.lib.caller.problems
+}
 
 # METADATA
 # title: The purpose is known

@@ -31,21 +31,20 @@ denials(fact, tenant, purpose, tier) := set() if {
 	entitled(fact)
 } else := problems(fact, tenant, purpose, tier)
 
-problems(fact, tenant, purpose, tier) := {reason |
-	some rule in [
-		"dataset-missing",
-		"dataset-foreign",
-		"dataset-tampered",
-		"dataset-unsigned",
-		"dataset-signer",
-		"dataset-denied",
-		"dataset-quarantined",
-		"dataset-unchecked",
-		"dataset-warned",
-	]
-	msg := problem(rule, fact, tenant, purpose, tier)
-	reason := {"rule": rule, "msg": msg, "dataset": name(fact)}
-}
+# One function a problem, not one with the rule's name for its first argument: every definition of that name
+# would be tried for each rule.
+problems(fact, tenant, purpose, tier) := missing(fact) if {
+	not present(fact)
+} else := union({
+	foreign(fact, tenant),
+	tampered(fact),
+	unsigned(fact, tier),
+	unentitled(fact),
+	denied(fact),
+	quarantined(fact, purpose),
+	unchecked(fact),
+	warned(fact, purpose, tier),
+})
 
 # METADATA
 # title: What to mind although it is allowed
@@ -54,18 +53,14 @@ warnings(fact, tier) := set() if {
 	fact.verdict == "allow"
 } else := remarks(fact, tier)
 
-remarks(fact, tier) := {reason |
-	some rule in ["dataset-unsigned", "dataset-warned", "dataset-waived"]
-	msg := remark(rule, fact, tier)
-	reason := {"rule": rule, "msg": msg, "dataset": name(fact)}
-}
+remarks(fact, tier) := set() if {
+	not present(fact)
+} else := union({mind_unsigned(fact, tier), mind_warned(fact), mind_waived(fact)})
 
 # The reference as people write it.
-name(fact) := fact.ref if is_string(fact.ref)
-
-name(fact) := "(a dataset without a reference)" if not named(fact)
-
-named(fact) if is_string(fact.ref)
+name(fact) := fact.ref if {
+	is_string(fact.ref)
+} else := "(a dataset without a reference)"
 
 # METADATA
 # title: The dataset is registered
@@ -73,10 +68,10 @@ named(fact) if is_string(fact.ref)
 #   Reason given: dataset … is not registered.
 # custom:
 #   article: 4
-problem("dataset-missing", fact, _, _, _) := msg if {
+missing(fact) := {{"rule": "dataset-missing", "msg": msg, "dataset": name(fact)}} if {
 	not present(fact)
 	msg := sprintf("dataset %v is not registered", [name(fact)])
-}
+} else := set()
 
 # METADATA
 # title: The dataset is the tenant's, or shared with it
@@ -84,11 +79,10 @@ problem("dataset-missing", fact, _, _, _) := msg if {
 #   Reason given: dataset … belongs to another tenant and is not shared with ….
 # custom:
 #   article: 4
-problem("dataset-foreign", fact, tenant, _, _) := msg if {
-	present(fact)
+foreign(fact, tenant) := {{"rule": "dataset-foreign", "msg": msg, "dataset": name(fact)}} if {
 	not shared(fact, tenant)
 	msg := sprintf("dataset %v belongs to another tenant and is not shared with %v", [name(fact), tenant])
-}
+} else := set()
 
 # METADATA
 # title: The data is what was registered
@@ -96,23 +90,21 @@ problem("dataset-foreign", fact, tenant, _, _) := msg if {
 #   Reason given: dataset … no longer matches what was registered.
 # custom:
 #   article: 4
-problem("dataset-tampered", fact, _, _, _) := msg if {
-	present(fact)
+tampered(fact) := {{"rule": "dataset-tampered", "msg": msg, "dataset": name(fact)}} if {
 	not intact(fact)
 	msg := sprintf("dataset %v no longer matches what was registered", [name(fact)])
-}
+} else := set()
 
 # METADATA
 # title: The record is signed
 # description: Where the tier lets unsigned records pass, this is a remark only.
 # custom:
 #   article: 4
-problem("dataset-unsigned", fact, _, _, tier) := msg if {
-	present(fact)
-	not signed(fact)
+unsigned(fact, tier) := {{"rule": "dataset-unsigned", "msg": msg, "dataset": name(fact)}} if {
+	not fact.signed == true
 	not tier.use.unsigned == "warn"
 	msg := sprintf("dataset %v has no valid signature", [name(fact)])
-}
+} else := set()
 
 # METADATA
 # title: The signer may sign for the tenant
@@ -120,12 +112,11 @@ problem("dataset-unsigned", fact, _, _, tier) := msg if {
 #   Reason given: dataset … is signed by a key that may not sign for its tenant.
 # custom:
 #   article: 4
-problem("dataset-signer", fact, _, _, _) := msg if {
-	present(fact)
-	signed(fact)
+unentitled(fact) := {{"rule": "dataset-signer", "msg": msg, "dataset": name(fact)}} if {
+	fact.signed == true
 	not entitled(fact)
 	msg := sprintf("dataset %v is signed by a key that may not sign for its tenant", [name(fact)])
-}
+} else := set()
 
 # METADATA
 # title: The dataset was not refused
@@ -133,24 +124,22 @@ problem("dataset-signer", fact, _, _, _) := msg if {
 #   Reason given: dataset … was refused when it was registered.
 # custom:
 #   article: 4
-problem("dataset-denied", fact, _, _, _) := msg if {
-	present(fact)
-	verdict(fact) == "deny"
+denied(fact) := {{"rule": "dataset-denied", "msg": msg, "dataset": name(fact)}} if {
+	fact.verdict == "deny"
 	msg := sprintf("dataset %v was refused when it was registered", [name(fact)])
-}
+} else := set()
 
 # METADATA
 # title: The dataset is not quarantined
 # description: Looking at it is allowed, and training where two people have waived what was found.
 # custom:
 #   article: 4
-problem("dataset-quarantined", fact, _, purpose, _) := msg if {
-	present(fact)
-	verdict(fact) == "quarantine"
+quarantined(fact, purpose) := {{"rule": "dataset-quarantined", "msg": msg, "dataset": name(fact)}} if {
+	fact.verdict == "quarantine"
 	not purpose == "inspect"
 	not excused(fact, purpose)
 	msg := sprintf("dataset %v is quarantined: see its findings with trainguard dataset show", [name(fact)])
-}
+} else := set()
 
 # METADATA
 # title: The dataset has a verdict
@@ -158,24 +147,22 @@ problem("dataset-quarantined", fact, _, purpose, _) := msg if {
 #   Reason given: dataset … has no verdict.
 # custom:
 #   article: 4
-problem("dataset-unchecked", fact, _, _, _) := msg if {
-	present(fact)
+unchecked(fact) := {{"rule": "dataset-unchecked", "msg": msg, "dataset": name(fact)}} if {
 	not judged(fact)
 	msg := sprintf("dataset %v has no verdict", [name(fact)])
-}
+} else := set()
 
 # METADATA
 # title: The dataset has no warnings
 # description: Where the tier accepts warnings, this is a remark only.
 # custom:
 #   article: 4
-problem("dataset-warned", fact, _, purpose, tier) := msg if {
-	present(fact)
-	verdict(fact) == "warn"
+warned(fact, purpose, tier) := {{"rule": "dataset-warned", "msg": msg, "dataset": name(fact)}} if {
+	fact.verdict == "warn"
 	not purpose == "inspect"
 	not tier.use.warn_verdict == "allow"
 	msg := sprintf("dataset %v has warnings, which this protection tier does not accept", [name(fact)])
-}
+} else := set()
 
 # METADATA
 # title: Unsigned, as the tier lets pass
@@ -183,12 +170,11 @@ problem("dataset-warned", fact, _, purpose, tier) := msg if {
 #   Reason given: dataset … has no valid signature.
 # custom:
 #   article: 4
-remark("dataset-unsigned", fact, tier) := msg if {
-	present(fact)
-	not signed(fact)
+mind_unsigned(fact, tier) := {{"rule": "dataset-unsigned", "msg": msg, "dataset": name(fact)}} if {
+	not fact.signed == true
 	tier.use.unsigned == "warn"
 	msg := sprintf("dataset %v has no valid signature", [name(fact)])
-}
+} else := set()
 
 # METADATA
 # title: Warnings, as the tier lets pass
@@ -196,11 +182,10 @@ remark("dataset-unsigned", fact, tier) := msg if {
 #   Reason given: dataset … has warnings.
 # custom:
 #   article: 4
-remark("dataset-warned", fact, _) := msg if {
-	present(fact)
-	verdict(fact) == "warn"
+mind_warned(fact) := {{"rule": "dataset-warned", "msg": msg, "dataset": name(fact)}} if {
+	fact.verdict == "warn"
 	msg := sprintf("dataset %v has warnings", [name(fact)])
-}
+} else := set()
 
 # METADATA
 # title: Quarantined, and waived
@@ -208,12 +193,11 @@ remark("dataset-warned", fact, _) := msg if {
 #   Reason given: dataset … is quarantined, and its findings are waived.
 # custom:
 #   article: 4
-remark("dataset-waived", fact, _) := msg if {
-	present(fact)
-	verdict(fact) == "quarantine"
+mind_waived(fact) := {{"rule": "dataset-waived", "msg": msg, "dataset": name(fact)}} if {
+	fact.verdict == "quarantine"
 	covered(fact)
 	msg := sprintf("dataset %v is quarantined, and its findings are waived", [name(fact)])
-}
+} else := set()
 
 # A quarantined set may train and be evaluated, not leave, while two people's waivers cover its critical findings.
 excused(fact, purpose) if {
@@ -243,8 +227,6 @@ present(fact) if {
 	fact.exists == true
 	is_string(fact.tenant)
 }
-
-signed(fact) if fact.signed == true
 
 # Who may sign for whom: signers.yaml. Without an entry, every key that the home trusts.
 default signers := []
@@ -276,6 +258,4 @@ shared(fact, tenant) if {
 	tenant in fact.shared_with
 }
 
-judged(fact) if verdict(fact) in {"allow", "warn", "quarantine", "deny"}
-
-verdict(fact) := fact.verdict
+judged(fact) if fact.verdict in {"allow", "warn", "quarantine", "deny"}

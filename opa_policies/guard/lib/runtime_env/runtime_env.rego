@@ -14,33 +14,36 @@ package guard.lib.runtime_env
 # title: Every reason against these fields under the tier
 denials(fields, tier, tenant) := {reason |
 	is_array(fields)
-	some field in ({given | some given in fields} - usual(fields, tier))
-	some reason in problems(field, tier, tenant)
+	allowed := tier.runtime_env_allowed
+	some field in {given | some given in fields; not given in allowed}
+	some reason in (unknown_field(field, tier, tenant) | refused_variable(field, tier))
 }
 
-# The usual cases, told apart first: no problem below applies to them.
-usual(fields, tier) := {field |
+# METADATA
+# title: Nothing to deny
+# description: |
+#   Told apart first: every field is allowed by its name (names of fields have no dot, thresholds.yaml), or is a
+#   variable that may be set.
+# custom:
+#   article: 4
+ordinary(fields, tier) if {
 	is_array(fields)
-	some field in fields
-	field in tier.runtime_env_allowed
-	not startswith(field, "env_vars.")
+	allowed := tier.runtime_env_allowed
+	every field in fields { field in allowed }
+} else if {
+	is_array(fields)
+	"env_vars" in tier.runtime_env_allowed
+	allowed := tier.runtime_env_allowed
+	refused := tier.env_vars_denied
+	every field in {given | some given in fields; not given in allowed} {
+		is_string(field)
+		name := trim_prefix(field, "env_vars.")
+		name != field
+		not name in refused
+	}
 }
 
 denied(name, tier) if name in tier.env_vars_denied
-
-problems(field, tier, tenant) := set() if {
-	is_string(field)
-	name := trim_prefix(field, "env_vars.")
-	name != field
-	"env_vars" in tier.runtime_env_allowed
-	not denied(name, tier)
-} else := every_problem(field, tier, tenant)
-
-every_problem(field, tier, tenant) := {reason |
-	some rule in ["runtime-env-field", "runtime-env-variable"]
-	msg := problem(rule, field, tier, tenant)
-	reason := {"rule": rule, "msg": msg, "field": field}
-}
 
 # METADATA
 # title: Fields the tier allows
@@ -48,23 +51,23 @@ every_problem(field, tier, tenant) := {reason |
 #   Reason given: runtime_env field … is not allowed for tenant ….
 # custom:
 #   article: 4
-problem("runtime-env-field", field, tier, tenant) := msg if {
+unknown_field(field, tier, tenant) := {{"rule": "runtime-env-field", "msg": msg, "field": field}} if {
 	not known(field, tier)
 	msg := sprintf("runtime_env field %v is not allowed for tenant %v", [shown(field), tenant])
-}
+} else := set()
 
 # METADATA
 # title: Variables a job may set
 # description: Some decide what code runs (LD_PRELOAD and the like, thresholds.yaml).
 # custom:
 #   article: 4
-problem("runtime-env-variable", field, tier, _) := msg if {
+refused_variable(field, tier) := {{"rule": "runtime-env-variable", "msg": msg, "field": field}} if {
 	is_string(field)
 	startswith(field, "env_vars.")
 	name := trim_prefix(field, "env_vars.")
 	denied(name, tier)
 	msg := sprintf("environment variable %v may not be set by a job", [name])
-}
+} else := set()
 
 known(field, tier) if {
 	is_string(field)
@@ -72,6 +75,6 @@ known(field, tier) if {
 	parts[0] in tier.runtime_env_allowed
 }
 
-shown(field) := field if is_string(field)
-
-shown(field) := "(not text)" if not is_string(field)
+shown(field) := field if {
+	is_string(field)
+} else := "(not text)"
