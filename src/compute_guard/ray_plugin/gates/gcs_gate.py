@@ -11,20 +11,21 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import grpc
 from ray.core.generated import gcs_service_pb2 as pb
 
 from compute_guard.ray_plugin.gates import kv, replies
 from compute_guard.ray_plugin.gates.admitting import Drivers
-from compute_guard.ray_plugin.gates.book import Lease
 from compute_guard.ray_plugin.gates.credit import Credit
-from compute_guard.ray_plugin.gates.demand import demand_of, total
-from compute_guard.ray_plugin.gates.fence import fence_bundle, fence_spec
-from compute_guard.ray_plugin.gates.judge import Judge, gate_principal
-from compute_guard.ray_plugin.gates.namespaces import question, stored
+from compute_guard.ray_plugin.gates.fence import fence_spec
+from compute_guard.ray_plugin.gates.groups import Groups
+from compute_guard.ray_plugin.gates.judge import Judge
+from compute_guard.ray_plugin.gates.kv_calls import KeyValues
+from compute_guard.ray_plugin.gates.messages import denied, request_of
+from compute_guard.ray_plugin.gates.namespaces import stored
 from compute_guard.ray_plugin.gates.nodes import Nodes
 from compute_guard.ray_plugin.gates.tenancy import Jobs
-from compute_guard.ray_plugin.gates.wire import Call, Refusal, Upstream
+from compute_guard.ray_plugin.gates.upstream import Upstream
+from compute_guard.ray_plugin.gates.wire import Call, Refusal
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ FILTER: Mapping[str, Callable[[Any, replies.View], None]] = {
     "JobInfoGcsService.GetAllJobInfo": replies.all_job_info,
     "ActorInfoGcsService.GetAllActorInfo": replies.all_actor_info,
     "ActorInfoGcsService.GetActorInfo": replies.named_actor,
+    "ActorInfoGcsService.GetNamedActorInfo": replies.named_actor,
+    "ActorInfoGcsService.ListNamedActors": replies.named_actors,
     "PlacementGroupInfoGcsService.GetAllPlacementGroup": replies.all_placement_groups,
     "NodeInfoGcsService.GetAllNodeInfo": replies.all_node_info,
     "NodeInfoGcsService.GetAllNodeAddressAndLiveness": replies.node_addresses,
@@ -67,9 +70,7 @@ FILTER: Mapping[str, Callable[[Any, replies.View], None]] = {
     "ControlPlanePubSubGcsService.GcsSubscriberPoll": replies.published,
     "ObservabilityPubSubService.GcsSubscriberPoll": replies.published,
 }
-"""Lists: the tenant is shown its part of them."""
-
-_KV = "InternalKVGcsService."
+"""Lists, and actors by name: the tenant is shown its part of them."""
 
 
 class GcsGate:
@@ -91,25 +92,20 @@ class GcsGate:
         self._credit = credit
         self._nodes = nodes
         self._drivers = drivers
-        self._owner_of = owner_of
+        self._groups = Groups(upstream, jobs, judge, credit)
         self._rules: dict[str, Callable[[Call, str, bytes], Awaitable[bytes]]] = {
             "ActorInfoGcsService.RegisterActor": self._actor,
             "ActorInfoGcsService.CreateActor": self._actor,
             "ActorInfoGcsService.GetNamedActorInfo": self._named_actor,
             "ActorInfoGcsService.ListNamedActors": self._named_actors,
-            "PlacementGroupInfoGcsService.CreatePlacementGroup": self._group,
+            "PlacementGroupInfoGcsService.CreatePlacementGroup": self._groups.create,
             "PlacementGroupInfoGcsService.GetNamedPlacementGroup": self._named_group,
             "TaskInfoGcsService.AddTaskEventData": self._task_events,
             "ControlPlanePubSubGcsService.GcsPublish": self._publish,
             "ObservabilityPubSubService.GcsPublish": self._publish,
             "ObservabilityPubSubService.ReportJobError": self._job_error,
             "RuntimeEnvGcsService.PinRuntimeEnvURI": self._pin,
-            _KV + "InternalKVGet": self._kv_one,
-            _KV + "InternalKVExists": self._kv_one,
-            _KV + "InternalKVPut": self._kv_one,
-            _KV + "InternalKVDel": self._kv_one,
-            _KV + "InternalKVMultiGet": self._kv_many,
-            _KV + "InternalKVKeys": self._kv_keys,
+            **KeyValues(upstream, jobs, owner_of).rules(),
         }
 
     async def __call__(self, call: Call, request: bytes) -> bytes:
@@ -119,7 +115,7 @@ class GcsGate:
         name = f"{call.service}.{call.name}"
         field = OWN.get(name)
         if field is not None:
-            raw = getattr(_request(call, request), field)
+            raw = getattr(request_of(call, request), field)
             if self._jobs.owner(raw) != call.tenant:
                 raise Refusal(f"{call.name}: {raw.hex()} is not an object of tenant {call.tenant}")
         rule = self._rules.get(name)
@@ -129,12 +125,15 @@ class GcsGate:
             raise Refusal(f"{call.name} is not open to tenants")
         reply = await self._forward(call, request)
         if call.name == "RemovePlacementGroup":
-            group = _request(call, request).placement_group_id.hex()
-            self._credit.release(self._credit.book.drop(f"pg:{group}"))
+            self._groups.removed(request_of(call, request).placement_group_id)
         return await self._filtered(call, name, reply) if name in FILTER else reply
 
     async def _forward(self, call: Call, request: bytes) -> bytes:
         return await self._upstream.call(call.method, request, call.metadata, call.seconds_left)
+
+    async def _shown(self, call: Call, message: Any) -> bytes:
+        reply = await self._forward(call, message.SerializeToString())
+        return await self._filtered(call, f"{call.service}.{call.name}", reply)
 
     async def _filtered(self, call: Call, name: str, reply: bytes) -> bytes:
         message = getattr(pb, call.name + "Reply").FromString(reply)
@@ -172,7 +171,7 @@ class GcsGate:
             job = await self._drivers.admit(data)
         except Refusal as no:
             logger.warning("driver %s was refused: %s", data.job_id.hex(), no.text)
-            return _denied("AddJob", no.text)
+            return denied("AddJob", no.text)
         if job is None:
             return await self._forward(call, message.SerializeToString())
         data.config.ray_namespace = job.namespace
@@ -183,96 +182,49 @@ class GcsGate:
     # --- actors and placement groups of tenants
 
     async def _actor(self, call: Call, tenant: str, request: bytes) -> bytes:
-        message = _request(call, request)
+        message = request_of(call, request)
         spec = message.task_spec
         if self._jobs.owner(spec.job_id) != tenant:
             raise Refusal(f"{call.name}: job {spec.job_id.hex()} is not one of tenant {tenant}")
         actor = spec.actor_creation_task_spec
         try:
-            await self._isolated(tenant, "use", "actor", actor.name or "anonymous", actor.ray_namespace)
+            await self._judge.isolated(tenant, "use", "actor", actor.name or "anonymous", actor.ray_namespace)
             if actor.is_detached:
-                await self._isolated(tenant, "use", "detached-actor", actor.name, actor.ray_namespace)
+                await self._judge.isolated(tenant, "use", "detached-actor", actor.name, actor.ray_namespace)
             actor.ray_namespace = stored(actor.ray_namespace, tenant)
         except Refusal as no:
-            return _denied(call.name, no.text)
+            return denied(call.name, no.text)
         pools = await self._judge.pools(tenant)
         fence_spec(spec, pools, self._nodes.head_for(pools))
         return await self._forward(call, message.SerializeToString())
 
-    async def _isolated(self, tenant: str, operation: str, kind: str, name: str, namespace: str) -> None:
-        """Raise Refusal unless policy lets ``tenant`` do this in ``namespace``."""
-        asked = question(namespace, tenant)
-        verdict = await self._judge.isolation(gate_principal(tenant), operation, kind, tenant, name, asked)
-        if not verdict.allow:
-            raise Refusal(verdict.reason)
-
     async def _named_actor(self, call: Call, tenant: str, request: bytes) -> bytes:
-        message = _request(call, request)
-        await self._isolated(tenant, "get-actor", "actor", message.name, message.ray_namespace)
+        message = request_of(call, request)
+        await self._judge.isolated(tenant, "get-actor", "actor", message.name, message.ray_namespace)
         message.ray_namespace = stored(message.ray_namespace, tenant)
-        reply = pb.GetNamedActorInfoReply.FromString(await self._forward(call, message.SerializeToString()))
-        replies.named_actor(reply, await self._view(tenant))
-        raw: bytes = reply.SerializeToString()
-        return raw
+        return await self._shown(call, message)
 
     async def _named_actors(self, call: Call, tenant: str, request: bytes) -> bytes:
-        message = _request(call, request)
+        message = request_of(call, request)
         if not message.all_namespaces:
-            await self._isolated(tenant, "list", "namespace", message.ray_namespace, message.ray_namespace)
+            await self._judge.isolated(
+                tenant, "list", "namespace", message.ray_namespace, message.ray_namespace
+            )
             message.ray_namespace = stored(message.ray_namespace, tenant)
-        reply = pb.ListNamedActorsReply.FromString(await self._forward(call, message.SerializeToString()))
-        replies.named_actors(reply, await self._view(tenant))
-        raw: bytes = reply.SerializeToString()
-        return raw
-
-    async def _group(self, call: Call, tenant: str, request: bytes) -> bytes:
-        """A placement group: reserved whole before the GCS hears of it, in line while there is no room."""
-        message = _request(call, request)
-        spec = message.placement_group_spec
-        job = self._jobs.get(spec.creator_job_id.hex())
-        owner = self._jobs.owner(spec.placement_group_id)
-        if job is None or job.tenant != tenant or owner != tenant:
-            return _denied(call.name, f"job {spec.creator_job_id.hex()} is not one of tenant {tenant}")
-        demands = [demand_of(bundle.unit_resources) for bundle in spec.bundles]
-        if any(demand.groups for demand in demands):
-            return _denied(call.name, "a bundle cannot be made of another group's resources")
-        lease = Lease(
-            id="pg:" + spec.placement_group_id.hex(),
-            workload=job.workload,
-            job=job.id,
-            node="",
-            amounts=total(demands),
-        )
-        try:
-            if spec.is_detached:
-                await self._isolated(tenant, "use", "detached-placement-group", spec.name, job.namespace)
-            account = await self._credit.account(job.workload)
-            verdict = await self._judge.runtime(account.entry, lease.amounts, ())
-            if not verdict.allow:
-                raise Refusal(verdict.reason)
-            pools = await self._judge.pools(tenant)
-            for bundle in spec.bundles:
-                fence_bundle(bundle, pools)
-            await self._credit.acquire(lease)
-        except Refusal as no:
-            return _denied(call.name, no.text)
-        try:
-            reply = await self._forward(call, message.SerializeToString())
-        except BaseException:
-            self._credit.release(self._credit.book.drop(lease.id))
-            raise
-        return reply
+        return await self._shown(call, message)
 
     async def _named_group(self, call: Call, tenant: str, request: bytes) -> bytes:
-        message = _request(call, request)
-        await self._isolated(tenant, "get-actor", "placement-group", message.name, message.ray_namespace)
+        message = request_of(call, request)
+        await self._judge.isolated(
+            tenant, "get-actor", "placement-group", message.name, message.ray_namespace
+        )
         message.ray_namespace = stored(message.ray_namespace, tenant)
         return await self._forward(call, message.SerializeToString())
 
     # --- events, errors, packages
 
     async def _task_events(self, call: Call, tenant: str, request: bytes) -> bytes:
-        message = _request(call, request)
+        message = request_of(call, request)
         events = message.data.events_by_task
         # Thousands of events are of one or two jobs.
         jobs = {event.job_id for event in events}
@@ -285,7 +237,7 @@ class GcsGate:
         return await self._forward(call, message.SerializeToString())
 
     async def _publish(self, call: Call, tenant: str, request: bytes) -> bytes:
-        for message in _request(call, request).pub_messages:
+        for message in request_of(call, request).pub_messages:
             own = message.WhichOneof("inner_message") == "error_info_message" and (
                 self._jobs.owner(message.error_info_message.job_id) == tenant
             )
@@ -294,74 +246,15 @@ class GcsGate:
         return await self._forward(call, request)
 
     async def _job_error(self, call: Call, tenant: str, request: bytes) -> bytes:
-        if self._jobs.owner(_request(call, request).job_error.job_id) != tenant:
+        if self._jobs.owner(request_of(call, request).job_error.job_id) != tenant:
             raise Refusal(f"this is no job of tenant {tenant}")
         return await self._forward(call, request)
 
     async def _pin(self, call: Call, tenant: str, request: bytes) -> bytes:
-        message = _request(call, request)
+        message = request_of(call, request)
         name = message.uri.removeprefix("gcs://")
         own = kv.own_package(name, tenant) if message.uri.startswith("gcs://") else None
         if own is None:
             raise Refusal("tenants pin their own packages only")
         message.uri = "gcs://" + own
         return await self._forward(call, message.SerializeToString())
-
-    # --- key-value store
-
-    async def _owners(self, namespace: bytes, keys: list[bytes]) -> Callable[[str], str | None]:
-        if namespace != kv.JOB:
-            return lambda _submission: None
-        names = {key.decode("utf-8", "replace").removeprefix("_ray_internal_job_info_") for key in keys}
-        found = {name: await self._owner_of(name) for name in names}
-        return found.get
-
-    async def _kv_one(self, call: Call, tenant: str, request: bytes) -> bytes:
-        message = _request(call, request)
-        owner_of = await self._owners(message.namespace, [message.key])
-        write = call.name in ("InternalKVPut", "InternalKVDel")
-        real = kv.place(
-            tenant, message.namespace, message.key, write=write, jobs=self._jobs, owner_of=owner_of
-        )
-        message.namespace, message.key = real.namespace, real.key
-        return await self._forward(call, message.SerializeToString())
-
-    async def _kv_many(self, call: Call, tenant: str, request: bytes) -> bytes:
-        message = _request(call, request)
-        owner_of = await self._owners(message.namespace, list(message.keys))
-        places = [
-            kv.place(tenant, message.namespace, key, write=False, jobs=self._jobs, owner_of=owner_of)
-            for key in message.keys
-        ]
-        if places:
-            message.namespace = places[0].namespace
-            del message.keys[:]
-            message.keys.extend(real.key for real in places)
-        return await self._forward(call, message.SerializeToString())
-
-    async def _kv_keys(self, call: Call, tenant: str, request: bytes) -> bytes:
-        message = _request(call, request)
-        namespace = message.namespace
-        real = kv.may_list(tenant, namespace, message.prefix, self._jobs, lambda _submission: None)
-        message.namespace, message.prefix = real.namespace, real.key
-        reply = pb.InternalKVKeysReply.FromString(await self._forward(call, message.SerializeToString()))
-        if real.namespace == namespace:
-            found = list(reply.results)
-            owner_of = await self._owners(namespace, found)
-            del reply.results[:]
-            reply.results.extend(kv.listed(tenant, namespace, found, self._jobs, owner_of))
-        raw: bytes = reply.SerializeToString()
-        return raw
-
-
-def _request(call: Call, raw: bytes) -> Any:
-    return getattr(pb, call.name + "Request").FromString(raw)
-
-
-def _denied(name: str, text: str) -> bytes:
-    """A reply of Ray's own with our words in its status, which become the user's exception."""
-    reply = getattr(pb, name + "Reply")()
-    reply.status.code = grpc.StatusCode.PERMISSION_DENIED.value[0]
-    reply.status.message = "TrainGuard: " + text
-    raw: bytes = reply.SerializeToString()
-    return raw

@@ -18,6 +18,7 @@ from compute_guard.ray_plugin.gates.authority import Authority
 from compute_guard.ray_plugin.gates.book import LeaseBook
 from compute_guard.ray_plugin.gates.booking import Booking
 from compute_guard.ray_plugin.gates.credit import TICK_SECONDS, Credit
+from compute_guard.ray_plugin.gates.front import Front, serve
 from compute_guard.ray_plugin.gates.gcs_gate import GcsGate
 from compute_guard.ray_plugin.gates.identity import by_token
 from compute_guard.ray_plugin.gates.judge import Judge
@@ -29,8 +30,8 @@ from compute_guard.ray_plugin.gates.settings import HeadConfig
 from compute_guard.ray_plugin.gates.sweep import Sweep
 from compute_guard.ray_plugin.gates.tenancy import Jobs
 from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens, secret_in
+from compute_guard.ray_plugin.gates.upstream import Upstream
 from compute_guard.ray_plugin.gates.users import USERS_FILE, Users
-from compute_guard.ray_plugin.gates.wire import Front, Upstream, serve
 from guard_core.clock import to_ns
 from guard_core.errors import GuardError
 from guard_core.findings import Enforcement

@@ -1,9 +1,7 @@
 """HTTP/2 (RFC 9113) as gRPC speaks it: one connection, either end, on an asyncio transport.
 
 A gate hands on calls by the thousand, and in ``grpc.aio`` a handed-on call costs four times what judging it
-does (docs/measures/ray_overhead.md). Here a call is a few frames in and a few frames out. Header compression
-is the `hpack` library's. Decoding is the costly part of it, so a block that a peer has sent before is looked
-up, for as long as the peer's table stays what it was.
+does (docs/measures/ray_overhead.md). Here a call is a few frames in and a few frames out.
 
 What a peer sends wrong ends the connection; what it sends too much of (open streams, headers, frame sizes) is
 bounded.
@@ -16,8 +14,7 @@ import struct
 from collections import deque
 from typing import Any, Protocol
 
-from hpack import Decoder, HPACKError
-from hpack.table import HeaderTable
+from compute_guard.ray_plugin.gates.header_blocks import HEADER_BYTES, Blocks, Headers, Violation
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _PRIORITY, _RESET, _SETTINGS, _PUSH, _PING, _GOAWAY, _WINDOW, _CONTINUATION = range(10)
@@ -25,26 +22,14 @@ _END_STREAM = _ACK = 0x1
 _END_HEADERS, _PADDED, _WITH_PRIORITY = 0x4, 0x8, 0x20
 _TABLE_SIZE, _ENABLE_PUSH, _STREAMS, _INITIAL_WINDOW, _FRAME_SIZE, _HEADERS_SIZE = range(1, 7)
 NO_ERROR, PROTOCOL_ERROR, FLOW_ERROR, CANCEL, REFUSED_STREAM = 0x0, 0x1, 0x3, 0x8, 0x7
-FRAME_SIZE_ERROR, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 0x6, 0x9, 0xB
+FRAME_SIZE_ERROR, ENHANCE_YOUR_CALM = 0x6, 0xB
 
 OUR_FRAME = 1 << 20
 OUR_WINDOW = 4 << 20
 OUR_CONNECTION_WINDOW = 1 << 28
-HEADER_BYTES = 64 * 1024
 OPEN_STREAMS = 20_000
 _LARGEST_WINDOW = 2**31 - 1
 _LAST_STREAM = 2**31 - 3
-_REMEMBERED_BLOCKS = 512
-
-Headers = tuple[tuple[bytes, bytes], ...]
-
-
-class Violation(Exception):
-    """The peer broke the protocol; the connection ends with ``code``."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 class Owner(Protocol):
@@ -142,54 +127,6 @@ class Stream:
             self.connection.forget(self)
 
 
-class _Table(HeaderTable):
-    """Knows when it has changed."""
-
-    changes = 0
-
-    def add(self, name: bytes, value: bytes) -> None:
-        self.changes += 1
-        super().add(name, value)
-
-    @property
-    def maxsize(self) -> int:
-        return self._maxsize
-
-    @maxsize.setter
-    def maxsize(self, size: int) -> None:
-        self.changes += 1
-        HeaderTable.maxsize.fset(self, size)  # type: ignore[attr-defined]  # a property
-
-
-class _Blocks:
-    """Decodes header blocks; one that came before, while the table is the same, is looked up."""
-
-    def __init__(self) -> None:
-        self._decoder = Decoder(max_header_list_size=HEADER_BYTES)
-        self._table = _Table()
-        self._decoder.header_table = self._table
-        self._known: dict[bytes, Headers] = {}
-        self._known_at = 0
-
-    def decode(self, block: bytes) -> Headers:
-        """Raises Violation."""
-        if self._known_at == self._table.changes:
-            known = self._known.get(block)
-            if known is not None:
-                return known
-        before = self._table.changes
-        try:
-            found: Headers = tuple((bytes(n), bytes(v)) for n, v in self._decoder.decode(block, raw=True))
-        except HPACKError as error:
-            raise Violation(COMPRESSION_ERROR, str(error)) from error
-        if self._table.changes != before or self._known_at != before:
-            self._known = {}
-            self._known_at = self._table.changes
-        if self._table.changes == before and len(self._known) < _REMEMBERED_BLOCKS:
-            self._known[block] = found
-        return found
-
-
 class Connection(asyncio.Protocol):
     """One connection. A server's ``accept`` gives each new stream its owner; a client opens streams."""
 
@@ -202,7 +139,7 @@ class Connection(asyncio.Protocol):
         self.draining = False
         self._peer_window = 65_535
         self._last = 0
-        self._blocks = _Blocks()
+        self._blocks = Blocks()
         self._in = bytearray()
         self._out: list[bytes | memoryview] = []
         self._corked = False
@@ -496,23 +433,3 @@ def _unpadded(flags: int, payload: bytes) -> bytes:
     if not payload or payload[0] >= len(payload):
         raise Violation(PROTOCOL_ERROR, "more padding than payload")
     return payload[1 : len(payload) - payload[0]]
-
-
-def literal(headers: Headers) -> bytes:
-    """A header block that neither uses nor changes the peer's table (RFC 7541, 6.2.2)."""
-    parts = []
-    for name, value in headers:
-        parts += [b"\x00", _length(name), name, _length(value), value]
-    return b"".join(parts)
-
-
-def _length(text: bytes) -> bytes:
-    size = len(text)
-    if size < 127:
-        return bytes((size,))
-    size -= 127
-    out = [127]
-    while size >= 128:
-        out.append(size & 127 | 128)
-        size >>= 7
-    return bytes((*out, size))

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 
 import grpc
 
-from compute_guard.ray_plugin.gates.wire import Identify, Metadata, Refusal
+from compute_guard.ray_plugin.gates.front import Identify
+from compute_guard.ray_plugin.gates.wire import Metadata, Refusal
 
 
 def bearer(metadata: Metadata) -> str:

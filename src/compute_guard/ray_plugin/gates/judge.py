@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from compute_guard.gateway import Gateway, principal_of
 from compute_guard.quota import Amounts, Quotas
 from compute_guard.ray_plugin.gates.demand import WORKERS
+from compute_guard.ray_plugin.gates.namespaces import question
+from compute_guard.ray_plugin.gates.wire import Refusal
 from guard_core.errors import GuardError
 from guard_core.findings import Enforcement
 from guard_core.identity import Principal
@@ -134,6 +136,13 @@ class Judge:
         return await self._decide(
             key, ISOLATION, lambda: {"operation": operation, "target": target}, principal
         )
+
+    async def isolated(self, tenant: str, operation: str, kind: str, name: str, namespace: str) -> None:
+        """Raise Refusal unless policy lets ``tenant`` do this in ``namespace``, as its program names it."""
+        asked = question(namespace, tenant)
+        verdict = await self.isolation(gate_principal(tenant), operation, kind, tenant, name, asked)
+        if not verdict.allow:
+            raise Refusal(verdict.reason)
 
     async def pools(self, tenant: str) -> tuple[str, ...]:
         """The pools (nodes.yaml) that policy lets ``tenant`` run in."""

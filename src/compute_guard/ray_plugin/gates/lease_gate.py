@@ -18,7 +18,8 @@ from compute_guard.ray_plugin.gates.environment import brought_by
 from compute_guard.ray_plugin.gates.fence import fence_spec
 from compute_guard.ray_plugin.gates.grants import Grants
 from compute_guard.ray_plugin.gates.link import Line
-from compute_guard.ray_plugin.gates.wire import Call, Refusal, Upstream
+from compute_guard.ray_plugin.gates.upstream import Upstream
+from compute_guard.ray_plugin.gates.wire import Call, Refusal
 
 logger = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from ray.core.generated import node_manager_pb2 as pb
 from compute_guard.ray_plugin.gates.authority import domain_of
 from compute_guard.ray_plugin.gates.blocked import lent_by
 from compute_guard.ray_plugin.gates.demand import demand_of
+from compute_guard.ray_plugin.gates.front import Front, serve
 from compute_guard.ray_plugin.gates.grants import Grant, Grants
 from compute_guard.ray_plugin.gates.identity import by_token
 from compute_guard.ray_plugin.gates.lease_gate import LeaseGate
@@ -27,7 +28,7 @@ from compute_guard.ray_plugin.gates.reads import reads_environment
 from compute_guard.ray_plugin.gates.reaper import Reaper
 from compute_guard.ray_plugin.gates.settings import NodeConfig
 from compute_guard.ray_plugin.gates.tokens import secret_in
-from compute_guard.ray_plugin.gates.wire import Front, Upstream, serve
+from compute_guard.ray_plugin.gates.upstream import Upstream
 from compute_guard.ray_plugin.gates.zygote import start as start_zygote
 from guard_core.files import write_atomic
 

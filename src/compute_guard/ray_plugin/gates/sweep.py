@@ -13,7 +13,7 @@ from typing import Any
 from ray.core.generated import gcs_service_pb2 as pb
 
 from compute_guard.ray_plugin.gates.tenancy import Jobs
-from compute_guard.ray_plugin.gates.wire import Upstream
+from compute_guard.ray_plugin.gates.upstream import Upstream
 
 logger = logging.getLogger(__name__)
 _DEAD = 4  # ActorTableData.DEAD

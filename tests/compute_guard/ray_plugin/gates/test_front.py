@@ -12,7 +12,9 @@ from grpc import aio
 
 pytest.importorskip("hpack")
 
-from compute_guard.ray_plugin.gates.wire import Call, Failed, Front, Refusal, Upstream, serve
+from compute_guard.ray_plugin.gates.front import Front, serve
+from compute_guard.ray_plugin.gates.upstream import Upstream
+from compute_guard.ray_plugin.gates.wire import Call, Failed, Refusal
 
 SIZES = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 METHOD = "/ray.rpc.NodeManagerService/Ask"
@@ -215,7 +217,8 @@ def test_rays_stream_passes_in_both_directions_for_the_system_only():
 
 def raw_frames() -> list[bytes]:
     """A good client's bytes: preface, settings, and a call."""
-    from compute_guard.ray_plugin.gates.http2 import PREFACE, literal
+    from compute_guard.ray_plugin.gates.header_blocks import literal
+    from compute_guard.ray_plugin.gates.http2 import PREFACE
 
     block = literal(((b":method", b"POST"), (b":path", METHOD.encode()), (b"authorization", b"Bearer acme")))
     body = b"\0\0\0\0\1x"

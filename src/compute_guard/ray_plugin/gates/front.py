@@ -1,0 +1,252 @@
+"""A gRPC server in front of another: who calls is found out, then a judge answers, or hands the call on.
+
+Whatever goes wrong while judging is a refusal: :class:`Front` turns every exception into one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import grpc
+
+from compute_guard.ray_plugin.gates import http2
+from compute_guard.ray_plugin.gates.header_blocks import Headers, Violation, literal
+from compute_guard.ray_plugin.gates.http2 import Stream
+from compute_guard.ray_plugin.gates.upstream import Upstream
+from compute_guard.ray_plugin.gates.wire import (
+    ANSWER,
+    DONE,
+    PREFIX,
+    REMEMBERED,
+    Call,
+    Failed,
+    Heard,
+    Metadata,
+    Refusal,
+    framed,
+    heard,
+    message_of,
+    refused,
+)
+
+logger = logging.getLogger(__name__)
+
+MESSAGE_BYTES: Final = 1 << 29
+UNFINISHED_BYTES: Final = 1 << 30
+"""Of one connection's requests that have not come in whole."""
+STREAM: Final = "StartSync"  # ray.rpc.syncer.RaySyncer: the only stream of Ray 2.60's control protocols
+HEALTH: Final = "grpc.health.v1.Health"
+"""Asked without any token, by the GCS; its answer tells nothing but that the process lives."""
+
+Identify = Callable[[Metadata], str | None]
+"""The tenant of a call, None for the system. Raises Refusal when neither is proved."""
+Judge = Callable[[Call, bytes], Awaitable[bytes]]
+"""Answers one unary call, or raises Refusal."""
+
+
+class Front:
+    """The serving side of a gate: who calls is found out first, then the judge answers."""
+
+    def __init__(self, identify: Identify, judge: Judge, upstream: Upstream) -> None:
+        self._identify = identify
+        self._judge = judge
+        self._upstream = upstream
+        self._known: dict[Headers, Heard] = {}
+
+    def heard(self, headers: Headers) -> Heard:
+        """What these headers say; callers repeat themselves."""
+        known = self._known.get(headers)
+        if known is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            known = self._known[headers] = heard(headers)
+        return known
+
+    def tenant(self, heard: Heard) -> str | None:
+        """Who calls. Raises Refusal."""
+        return self._identify(heard.metadata)
+
+    async def answer(self, heard: Heard, request: bytes, until: float | None) -> bytes:
+        """The reply to one unary call. Raises Refusal, Failed."""
+        try:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            if heard.service == HEALTH:
+                return await self._upstream.call(heard.method, request, (), left)
+            tenant = self._identify(heard.metadata)
+            service = heard.service.rpartition(".")[2]
+            call = Call(service, heard.name, heard.method, tenant, heard.metadata, left)
+            return await self._judge(call, request)
+        except (Refusal, Failed):
+            raise
+        except Exception as error:
+            logger.exception("a call to %s was refused because it could not be judged", heard.name)
+            raise Refusal(f"{heard.name} could not be judged: {error!r}") from error
+
+    async def pipe(self, heard: Heard, owner: http2.Owner) -> Stream:
+        """The other end of a stream of Ray's own processes. Raises Refusal, Failed."""
+        if self._identify(heard.metadata) is not None:
+            raise Refusal(f"{STREAM} is not open to tenants")
+        return await self._upstream.stream(heard.method, heard.metadata, owner)
+
+
+class _Served(http2.ServerConnection):
+    """One caller's connection."""
+
+    def __init__(self, front: Front, everybody: set[_Served]) -> None:
+        super().__init__()
+        self._front = front
+        self._everybody = everybody
+        self.unfinished = 0
+        everybody.add(self)
+
+    def accept(self, stream: Stream, headers: Headers) -> None:
+        heard = self._front.heard(headers)
+        if heard.name == STREAM:
+            stream.owner = _Piped(self._front, stream, heard)
+        else:
+            stream.owner = _Answering(self._front, self, stream, heard)
+            if stream.ended_there:
+                stream.owner.data(b"", True)
+
+    def ended(self) -> None:
+        self._everybody.discard(self)
+
+
+class _Answering:
+    """One unary call: its request as it comes in, then its answer."""
+
+    __slots__ = ("_connection", "_front", "_heard", "_parts", "_size", "_stream", "_task", "_until")
+
+    def __init__(self, front: Front, connection: _Served, stream: Stream, heard: Heard) -> None:
+        self._front = front
+        self._connection = connection
+        self._stream = stream
+        self._heard = heard
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._task: asyncio.Task[None] | None = None
+        self._until = None if heard.timeout is None else time.monotonic() + heard.timeout
+
+    def headers(self, headers: Headers, end: bool) -> None:  # noqa: ARG002 - trailers of a request say nothing
+        self.data(b"", True)
+
+    def data(self, data: bytes, end: bool) -> None:
+        self._size += len(data)
+        self._connection.unfinished += len(data)
+        self._parts.append(data)
+        if end:
+            self._connection.unfinished -= self._size
+            self._task = asyncio.get_running_loop().create_task(self._answer(b"".join(self._parts)))
+            self._parts = []
+        elif self._size > MESSAGE_BYTES or self._connection.unfinished > UNFINISHED_BYTES:
+            raise Violation(http2.ENHANCE_YOUR_CALM, "a request without end")
+
+    def lost(self, code: int | None) -> None:  # noqa: ARG002 - either way nobody waits for the answer
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._connection.unfinished -= self._size
+
+    async def _answer(self, body: bytes) -> None:
+        stream, request = self._stream, message_of(body)
+        try:
+            if request is None:
+                raise Refusal("this is no whole message", grpc.StatusCode.INTERNAL)
+            reply = await self._front.answer(self._heard, request, self._until)
+        except Refusal as no:
+            stream.send_headers(refused(no.code, PREFIX + no.text), end=True)
+        except Failed as failure:
+            stream.send_headers(refused(failure.code, failure.text, failure.details), end=True)
+        else:
+            stream.send_headers(ANSWER)
+            stream.send_data(framed(reply))
+            stream.send_headers(DONE, end=True)
+
+
+class _Piped:
+    """A stream, passed through in both directions. This is the caller's end of it."""
+
+    def __init__(self, front: Front, stream: Stream, heard: Heard) -> None:
+        self._stream = stream
+        self._far: Stream | None = None
+        self._early: list[tuple[bytes, bool]] = []
+        self._task = asyncio.get_running_loop().create_task(self._join(front, heard))
+
+    async def _join(self, front: Front, heard: Heard) -> None:
+        try:
+            far = await front.pipe(heard, _Returning(self._stream))
+        except Refusal as no:
+            self._stream.send_headers(refused(no.code, PREFIX + no.text), end=True)
+            return
+        except Failed as failure:
+            self._stream.send_headers(refused(failure.code, failure.text), end=True)
+            return
+        self._far = far
+        for data, end in self._early:
+            far.send_data(data, end=end)
+        self._early = []
+
+    def headers(self, headers: Headers, end: bool) -> None:  # noqa: ARG002 - as of a unary call
+        self.data(b"", True)
+
+    def data(self, data: bytes, end: bool) -> None:
+        if self._far is not None:
+            self._far.send_data(data, end=end)
+            return
+        self._early.append((data, end))
+        if sum(len(early) for early, _ in self._early) > http2.OUR_WINDOW:
+            raise Violation(http2.ENHANCE_YOUR_CALM, "a stream that does not wait")
+
+    def lost(self, code: int | None) -> None:
+        self._task.cancel()
+        if self._far is not None:
+            self._far.reset(http2.CANCEL if code is None else code)
+
+
+class _Returning:
+    """The far end of a passed-through stream: what comes from there goes to ``near``."""
+
+    def __init__(self, near: Stream) -> None:
+        self._near = near
+
+    def headers(self, headers: Headers, end: bool) -> None:
+        self._near.send_headers(literal(headers), end=end)
+
+    def data(self, data: bytes, end: bool) -> None:
+        self._near.send_data(data, end=end)
+
+    def lost(self, code: int | None) -> None:
+        if code is None:
+            text = "the connection to the server behind the gate ended"
+            self._near.send_headers(refused(grpc.StatusCode.UNAVAILABLE, text), end=True)
+        else:
+            self._near.reset(code)
+
+
+class Serving:
+    """A front that listens."""
+
+    def __init__(self, server: asyncio.Server, connections: set[_Served]) -> None:
+        self._server = server
+        self._connections = connections
+
+    async def stop(self) -> None:
+        """End it with all its connections."""
+        self._server.close()
+        for connection in list(self._connections):
+            connection.close()
+        await self._server.wait_closed()
+
+
+async def serve(front: Front, address: str) -> tuple[Serving, int]:
+    """A running server for ``front`` and its port. Raises OSError when the port is taken."""
+    host, _, port = address.rpartition(":")
+    connections: set[_Served] = set()
+    server: Any = await asyncio.get_running_loop().create_server(
+        lambda: _Served(front, connections), host, int(port), backlog=1024
+    )
+    return Serving(server, connections), int(server.sockets[0].getsockname()[1])

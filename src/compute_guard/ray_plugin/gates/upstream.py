@@ -1,0 +1,178 @@
+"""The server behind a gate, asked over one connection that is made anew when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from urllib.parse import unquote
+
+import grpc
+
+from compute_guard.ray_plugin.gates import http2
+from compute_guard.ray_plugin.gates.header_blocks import Headers, literal
+from compute_guard.ray_plugin.gates.http2 import Stream
+from compute_guard.ray_plugin.gates.wire import (
+    DETAILS,
+    HOP_BY_HOP,
+    REMEMBERED,
+    Failed,
+    Metadata,
+    framed,
+    message_of,
+)
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_OF_RESET = {http2.REFUSED_STREAM: grpc.StatusCode.UNAVAILABLE, http2.CANCEL: grpc.StatusCode.CANCELLED}
+CONNECT_SECONDS = 10.0
+
+
+class Upstream:
+    """The server behind a gate. Calls go out with the system's token, never with the caller's."""
+
+    def __init__(self, address: str, token: Callable[[], str]) -> None:
+        self.address = address
+        self._token = token
+        self._connection: http2.Connection | None = None
+        self._connecting: asyncio.Future[http2.Connection] | None = None
+        self._blocks: dict[tuple[str, Metadata], bytes] = {}
+        self._blocks_token = ""
+
+    def _block(self, method: str, metadata: Metadata) -> bytes:
+        token = self._token()
+        if token != self._blocks_token or len(self._blocks) >= REMEMBERED:
+            self._blocks, self._blocks_token = {}, token
+        block = self._blocks.get((method, metadata))
+        if block is None:
+            kept = tuple((n.encode(), v.encode("latin-1")) for n, v in metadata if n not in HOP_BY_HOP)
+            block = literal(
+                (
+                    (b":method", b"POST"),
+                    (b":scheme", b"http"),
+                    (b":path", method.encode("latin-1")),
+                    (b":authority", self.address.encode()),
+                    (b"te", b"trailers"),
+                    (b"content-type", b"application/grpc"),
+                    *kept,
+                    (b"authorization", f"Bearer {token}".encode()),
+                )
+            )
+            self._blocks[method, metadata] = block
+        return block
+
+    async def connected(self) -> http2.Connection:
+        """The connection, made anew when there is none that takes calls. Raises Failed."""
+        current = self._connection
+        if current is not None and not current.closed and not current.draining:
+            return current
+        if self._connecting is None:
+            self._connecting = asyncio.ensure_future(self._connect())
+            self._connecting.add_done_callback(self._made)
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> http2.Connection:
+        host, _, port = self.address.rpartition(":")
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, made = await loop.create_connection(http2.Connection, host, int(port))
+        except (OSError, TimeoutError) as error:
+            text = f"{self.address} cannot be reached: {error}"
+            raise Failed(grpc.StatusCode.UNAVAILABLE, text) from error
+        self._connection = made
+        return made
+
+    def _made(self, done: asyncio.Future[http2.Connection]) -> None:
+        self._connecting = None
+        if not done.cancelled():
+            done.exception()  # whoever waited has heard of it
+
+    async def call(
+        self, method: str, request: bytes, metadata: Metadata = (), timeout: float | None = None
+    ) -> bytes:
+        """The reply to ``request``. Raises Failed."""
+        connection = await self.connected()
+        asked = _Asked()
+        try:
+            stream = connection.open(asked)
+        except ConnectionError as error:
+            raise Failed(grpc.StatusCode.UNAVAILABLE, str(error)) from error
+        block = self._block(method, metadata)
+        if timeout is not None:
+            block += literal(((b"grpc-timeout", b"%dm" % max(1, min(99_999_999, int(timeout * 1000)))),))
+        stream.send_headers(block)
+        stream.send_data(framed(request), end=True)
+        timer = None if timeout is None else asyncio.get_running_loop().call_later(timeout, asked.late)
+        try:
+            return await asked.reply
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if not asked.over:
+                stream.reset()
+
+    async def stream(self, method: str, metadata: Metadata, owner: http2.Owner) -> Stream:
+        """A stream to the server, whose frames go to ``owner``. Raises Failed."""
+        connection = await self.connected()
+        try:
+            stream = connection.open(owner)
+        except ConnectionError as error:
+            raise Failed(grpc.StatusCode.UNAVAILABLE, str(error)) from error
+        stream.send_headers(self._block(method, metadata))
+        return stream
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        if self._connection is not None:
+            self._connection.close()
+
+
+class _Asked:
+    """One call to the server behind: its reply, as it comes in."""
+
+    __slots__ = ("_parts", "over", "reply")
+
+    def __init__(self) -> None:
+        self.reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.over = False
+        self._parts: list[bytes] = []
+
+    def headers(self, headers: Headers, end: bool) -> None:
+        if not end:
+            return
+        self.over = True
+        found = dict(headers)
+        try:
+            status = int(found[b"grpc-status"])
+        except (KeyError, ValueError):
+            text = f"no gRPC server answered (HTTP {found.get(b':status', b'?').decode('latin-1')})"
+            self._fail(grpc.StatusCode.UNAVAILABLE, text)
+            return
+        if status != 0:
+            text = unquote(found.get(b"grpc-message", b"").decode("latin-1"))
+            self._fail(_CODES.get(status, grpc.StatusCode.UNKNOWN), text, found.get(DETAILS, b""))
+            return
+        message = message_of(b"".join(self._parts))
+        if message is None:
+            self._fail(grpc.StatusCode.INTERNAL, "the reply is no whole message")
+        elif not self.reply.done():
+            self.reply.set_result(message)
+
+    def data(self, data: bytes, end: bool) -> None:
+        self._parts.append(data)
+        if end:
+            self.over = True
+            self._fail(grpc.StatusCode.INTERNAL, "the reply ended without a status")
+
+    def lost(self, code: int | None) -> None:
+        self.over = True
+        if code is None:
+            self._fail(grpc.StatusCode.UNAVAILABLE, "the connection to the server behind the gate ended")
+        else:
+            self._fail(_OF_RESET.get(code, grpc.StatusCode.UNKNOWN), f"the call was reset ({code})")
+
+    def late(self) -> None:
+        self._fail(grpc.StatusCode.DEADLINE_EXCEEDED, "the server behind the gate did not answer in time")
+
+    def _fail(self, code: grpc.StatusCode, text: str, details: bytes = b"") -> None:
+        if not self.reply.done():
+            self.reply.set_exception(Failed(code, text, details))
