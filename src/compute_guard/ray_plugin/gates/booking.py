@@ -109,8 +109,10 @@ class Booking:
             return await self._acquire(node, message)
         if op == "known":
             living = self._credit.alive()
+            known, jobs = self._jobs.since(int(message.get("jobs", 0)))
             return {
-                "jobs": {job.id: job.tenant for job in self._jobs.all()},
+                "known": known,
+                "jobs": {job.id: job.tenant for job in jobs},
                 "tokens": self._tokens.by_token(),
                 "living": None if living is None else sorted(set(living.values())),
                 "users": {} if self._users is None else self._users.all(),

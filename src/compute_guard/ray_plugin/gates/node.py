@@ -63,6 +63,7 @@ class Node:
         self._told: tuple[str, int] = ("", 0)
         self._written: set[str] = set()
         self._tokens: dict[str, str] = {}
+        self._jobs_known = 0
         self._missing: set[str] = set()
         self._limits = Limits.of_environment()
         self._met = False
@@ -153,8 +154,10 @@ class Node:
 
     async def _learn(self) -> None:
         """The tenants' tokens and jobs, from the head."""
-        known = await self.line.ask({"op": "known"})
-        self._tokens = dict(known["tokens"])
+        known = await self.line.ask({"op": "known", "jobs": self._jobs_known})
+        self._jobs_known = known["known"]
+        if self._tokens != known["tokens"]:
+            self._tokens = dict(known["tokens"])
         self.grants.learn(known["jobs"])
         if known["living"] is None:
             return

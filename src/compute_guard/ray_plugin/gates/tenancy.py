@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,13 +35,18 @@ class Jobs:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._jobs: dict[str, Job] = {}
+        self._in_order: list[Job] = []
         if file.exists():
             for line in file.read_text(encoding="utf-8").splitlines():
                 try:
                     job = Job(**json.loads(line))
                 except (ValueError, TypeError):
                     continue  # a line that a crash cut short: that AddJob was never answered
-                self._jobs[job.id] = job
+                self._know(job)
+
+    def _know(self, job: Job) -> None:
+        self._jobs[job.id] = job
+        self._in_order.append(job)
 
     def add(self, job: Job) -> None:
         """Record ``job`` durably."""
@@ -52,7 +57,7 @@ class Jobs:
             out.write(line if self._ends_clean() else "\n" + line)
             out.flush()
             os.fsync(out.fileno())
-        self._jobs[job.id] = job
+        self._know(job)
 
     def _ends_clean(self) -> bool:
         with self._file.open("rb") as existing:
@@ -79,3 +84,10 @@ class Jobs:
     def all(self) -> Iterable[Job]:
         """Every job."""
         return tuple(self._jobs.values())
+
+    def since(self, known: int) -> tuple[int, Sequence[Job]]:
+        """How many jobs were ever recorded, and those after the first ``known``.
+
+        The order outlives a restart: it is the file's.
+        """
+        return len(self._in_order), self._in_order[known:]

@@ -40,6 +40,16 @@ def test_jobs_survive_and_a_line_cut_short_is_no_job(jobs, tmp_path):
     assert Jobs(tmp_path / "jobs.jsonl").get(BETA).tenant == "beta"
 
 
+def test_a_node_is_told_of_the_jobs_it_has_not_heard_of(jobs, tmp_path):
+    assert [job.id for job in jobs.since(0)[1]] == [ACME, BETA]
+    known, _ = jobs.since(0)
+    jobs.add(Job("04000000", "acme", "ada", "w-c", "y@acme"))
+    for same in (jobs, Jobs(tmp_path / "jobs.jsonl")):
+        count, new = same.since(known)
+        assert (count, [job.id for job in new]) == (3, ["04000000"])
+        assert same.since(count) == (3, [])
+
+
 def test_ids_tell_their_job(jobs):
     assert jobs.owner(b"\x11" * 12 + bytes.fromhex(BETA)) == "beta"
     assert jobs.object_owner(b"\x11" * 20 + bytes.fromhex(ACME) + b"\1\0\0\0") == "acme"
