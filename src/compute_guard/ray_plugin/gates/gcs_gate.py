@@ -65,6 +65,7 @@ FILTER: Mapping[str, Callable[[Any, replies.View], None]] = {
     "NodeInfoGcsService.GetAllNodeAddressAndLiveness": replies.node_addresses,
     "NodeResourceInfoGcsService.GetAllAvailableResources": replies.resources,
     "NodeResourceInfoGcsService.GetAllTotalResources": replies.resources,
+    "NodeResourceInfoGcsService.GetAllResourceUsage": replies.resource_usage,
     "NodeResourceInfoGcsService.GetDrainingNodes": replies.draining,
     "TaskInfoGcsService.GetTaskEvents": replies.task_events,
     "ControlPlanePubSubGcsService.GcsSubscriberPoll": replies.published,

@@ -91,6 +91,17 @@ def resources(reply: Any, view: View) -> None:
     _keep(reply.resources_list, lambda row: row.node_id in view.nodes)
 
 
+def resource_usage(reply: Any, view: View) -> None:
+    """``GetAllResourceUsage``: of one's own nodes what they have and have free, not who waits for it."""
+    usage = reply.resource_usage_data
+    _keep(usage.batch, lambda row: row.node_id in view.nodes)
+    for row in usage.batch:
+        row.ClearField("resource_load")
+        row.ClearField("resource_load_by_shape")
+    usage.ClearField("resource_load_by_shape")
+    usage.ClearField("placement_group_load")
+
+
 def draining(reply: Any, view: View) -> None:
     """``GetDrainingNodes``."""
     _keep(reply.draining_nodes, lambda row: row.node_id in view.nodes)

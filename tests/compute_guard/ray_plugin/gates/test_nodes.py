@@ -53,3 +53,19 @@ def test_a_tenant_hears_of_the_death_of_its_own_nodes_after_they_left(nodes, tmp
     reply = pb.GcsSubscriberPollReply(pub_messages=[death_of(b"dead"), death_of(b"foreign")])
     replies.published(reply, view)
     assert [message.key_id for message in reply.pub_messages] == [b"dead"]
+
+
+def test_a_tenant_sees_what_its_own_nodes_have_and_not_who_waits_for_them(nodes, tmp_path):
+    view = replies.View("acme", Jobs(tmp_path / "jobs"), ["acme"], nodes.seen_in(["acme"]))
+    reply = pb.GetAllResourceUsageReply()
+    usage = reply.resource_usage_data
+    for name in (b"lives", b"foreign"):
+        row = usage.batch.add(node_id=name)
+        row.resources_available["CPU"] = 2
+        row.resource_load["CPU"] = 7
+    usage.resource_load_by_shape.resource_demands.add().shape["CPU"] = 7
+    usage.placement_group_load.placement_group_data.add()
+    replies.resource_usage(reply, view)
+    [row] = usage.batch
+    assert (row.node_id, dict(row.resources_available), dict(row.resource_load)) == (b"lives", {"CPU": 2}, {})
+    assert not usage.HasField("resource_load_by_shape") and not usage.HasField("placement_group_load")
