@@ -45,36 +45,42 @@ def rated(found: Scores, truth: Scores) -> tuple[float, float]:
 # --- texts -----------------------------------------------------------------------------------------
 
 
-def _row_scores(things: Any, codes: Scores, scored: Any) -> Scores:
-    scores = np.zeros(things.rows)
-    for i in np.argsort(scored.strength):
-        rows = things.rows_of(int(scored.things[i]))
-        rows = rows[codes[rows] == scored.targets[i]]
-        scores[rows] = scored.strength[i]
+LEAST = 3.0
+
+
+def _row_scores(rows: int, triggers: list[Any]) -> Scores:
+    """A score per row: the strength of the strongest trigger that it carries, however weak (``LEAST``)."""
+    scores = np.zeros(rows)
+    for trigger in triggers:
+        scores[trigger.rows] = np.maximum(scores[trigger.rows], trigger.strength)
     return scores
 
 
 def _whole(texts: list[str], labels: Scores) -> tuple[Scores, Scores]:
     """(row scores, rows reported) without a trusted version."""
     from dataset_guard.checks.poisoning.ngrams import grams_of
+    from dataset_guard.checks.poisoning.text_context import planted
     from dataset_guard.checks.poisoning.text_trigger import CHECK
-    from dataset_guard.checks.poisoning.text_trigger_search import merged, score_whole
+    from dataset_guard.checks.poisoning.text_trigger_search import search_whole
 
-    things = grams_of(pa.array(texts))
-    scored = score_whole(things, labels, int(labels.max()) + 1)
-    found = [t.rows for t in merged(things, labels, scored, CHECK.limit)]
-    return _row_scores(things, labels, scored), np.unique(np.concatenate([[], *found]).astype(int))
+    given = pa.array(texts)
+    things = grams_of(given)
+    found = planted(given, search_whole(things, labels, int(labels.max()) + 1, limit=LEAST))
+    named = [t.rows for t in found if t.strength > CHECK.limit]
+    return _row_scores(len(labels), found), np.unique(np.concatenate([[], *named]).astype(int))
 
 
 def _delta(before: Any, texts: list[str], labels: Scores) -> tuple[Scores, Scores]:
     """(row scores, rows reported) of an update, against ``before``: (texts, labels)."""
     from dataset_guard.checks.poisoning.ngrams import grams_of
+    from dataset_guard.checks.poisoning.text_context import planted
     from dataset_guard.checks.poisoning.text_rest import class_counts
     from dataset_guard.checks.poisoning.text_trigger import CHECK
-    from dataset_guard.checks.poisoning.text_trigger_search import score_delta, search_delta
+    from dataset_guard.checks.poisoning.text_trigger_search import merged, score_delta, search_delta
 
     classes = int(max(before[1].max(), labels.max())) + 1
-    known, new = grams_of(pa.array(before[0])), grams_of(pa.array(texts))
+    given = pa.array(texts)
+    known, new = grams_of(pa.array(before[0])), grams_of(given)
     found = search_delta(
         known, before[1], new, labels, classes, rounds=CHECK.rounds, margin=CHECK.margin, seed=0
     )
@@ -82,9 +88,9 @@ def _delta(before: Any, texts: list[str], labels: Scores) -> tuple[Scores, Score
         class_counts(known, before[1], classes), np.bincount(before[1], minlength=classes), known.keys, new,
         labels, np.bincount(labels, minlength=classes),
     )  # fmt: skip
-    return _row_scores(new, labels, scored), np.unique(
-        np.concatenate([[], *(t.rows for t in found)]).astype(int)
-    )
+    ranked = planted(given, merged(new, labels, scored, LEAST))
+    named = [t.rows for t in planted(given, found)]
+    return _row_scores(len(labels), ranked), np.unique(np.concatenate([[], *named]).astype(int))
 
 
 def _activations(texts: list[str], labels: Scores) -> Scores:
@@ -198,10 +204,12 @@ def _clean_texts(corpus: labelled.Texts) -> Iterator[Measure]:
 def _strongest(texts: list[str], labels: Scores) -> float:
     """Strength of the strongest trigger that the whole-set search reports, in limits; 0 for none."""
     from dataset_guard.checks.poisoning.ngrams import grams_of
+    from dataset_guard.checks.poisoning.text_context import planted
     from dataset_guard.checks.poisoning.text_trigger import CHECK
     from dataset_guard.checks.poisoning.text_trigger_search import search_whole
 
-    found = search_whole(grams_of(pa.array(texts)), labels, int(labels.max()) + 1, limit=CHECK.limit)
+    given = pa.array(texts)
+    found = planted(given, search_whole(grams_of(given), labels, int(labels.max()) + 1, limit=CHECK.limit))
     weighty = [t.strength / t.limit if len(t.rows) >= CHECK.critical_rows else 1.0 for t in found]
     return max(weighty, default=0.0)
 

@@ -100,7 +100,7 @@ def images(half: str, only: str | None) -> Iterator[Measure]:
     every, every_label = corpora.fashion_mnist("train" if half == "tuning" else "test")
     pixels, labels = every[:IMAGES], every_label[:IMAGES].astype(np.int64)
     later, later_label = every[IMAGES : IMAGES + NEW], every_label[IMAGES : IMAGES + NEW].astype(np.int64)
-    checks = ["trigger_patch", "roaming_patch"]
+    checks = ["trigger_patch", "roaming_patch", "blended_image"]
     cases: list[tuple[str, float | None, Callable[[Any, Any], attacks.Poisoned]]] = [
         ("located patch, 1 %", 0.95, lambda x, y: attacks.patch(x, y, rate=0.01, target=TARGET, seed=5)),
         ("patch at a random place, 1 %", 0.8,

@@ -7,8 +7,6 @@ do. Which column is the source is found by its name.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,22 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.types as pt
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, counted
 from dataset_guard.checks.features import TEXT_MEAN_BYTES
-from dataset_guard.checks.leakage.group_leakage import words
 from dataset_guard.checks.leakage.near_duplicate_text import TEXT_RANKS, holds_plain_text
 from dataset_guard.checks.poisoning.changes import changed_rows
 from dataset_guard.checks.poisoning.patch_search import surprise
+from dataset_guard.checks.poisoning.sources import salted_source, source_columns, source_numbers
 from dataset_guard.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
-
-_NAMES = re.compile(
-    r"(?:^|_)(?:source|origin|site|domain|host|publisher|provider|contributor|uploader|author|user|account"
-    r"|annotator|crawler|feed|channel|sender)(?:_?(?:id|name|key))?$",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +57,7 @@ class Flooding:
 
     def of(self, context: CheckContext) -> list[str]:
         """The columns of sources."""
-        held = [f.name for f in context.schema if f.name != context.label and _holds_names(f.type)]
-        return [n for n in held if (n in self.sources if self.sources else _NAMES.search(n))]
+        return source_columns(context.schema, context.label, self.sources)
 
     def texts(self, context: CheckContext) -> list[str]:
         """The columns of text."""
@@ -77,11 +67,6 @@ class Flooding:
     def start(self, context: CheckContext) -> FloodingState:
         """Nothing seen."""
         return FloodingState(self, context)
-
-
-def _holds_names(kind: pa.DataType) -> bool:
-    kind = kind.value_type if pt.is_dictionary(kind) else kind
-    return bool(pt.is_integer(kind) or pt.is_string(kind) or pt.is_large_string(kind))
 
 
 class FloodingState:
@@ -104,7 +89,7 @@ class FloodingState:
             return
         picked = batch if len(chosen) == batch.num_rows else batch.take(pa.array(chosen))
         keys = {t: TEXT_RANKS.get(picked, t, _keys) for t in self._check.texts(self._context)}
-        sources = {s: _names(picked.column(s)) for s in self._check.of(self._context)}
+        sources = {s: source_numbers(picked.column(s)) for s in self._check.of(self._context)}
         for (source, text), kept in self._kept.items():
             kept.add(keys[text], sources[source], chosen + first_row)
 
@@ -136,10 +121,7 @@ class FloodingState:
             score=round(copies / size, 6),
             action="Keep one row of each text, and find out why this source sent the others.",
             evidence={
-                "source_hash": hashlib.blake2b(
-                    int(name).to_bytes(8, "little"), digest_size=6,
-                    salt=hashlib.sha256(self._context.tenant.encode()).digest()[:16],
-                ).hexdigest(),
+                "source_hash": salted_source(int(name), self._context.tenant),
                 "texts_of_the_source": size,
                 "repeats": copies,
                 "share_of_other_sources": round(others, 6),
@@ -234,14 +216,6 @@ def _keys(column: Any) -> npt.NDArray[np.uint64]:
         whole = len(long_enough) == len(texts)
         keys[long_enough] = ranks(cells_of(texts if whole else texts.take(pa.array(long_enough))))
     return keys
-
-
-def _names(column: Any) -> npt.NDArray[np.uint64]:
-    """A 64-bit number per source, equal in every batch; a missing one is a source of its own."""
-    array = plain(column)
-    names = np.zeros(len(array), np.uint64)
-    names[np.asarray(array.is_valid())] = words(array)
-    return names
 
 
 CHECK = Flooding()

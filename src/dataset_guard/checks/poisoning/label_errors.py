@@ -14,6 +14,8 @@ from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, counted
 from dataset_guard.checks.features import texts_of
 from dataset_guard.checks.hash_index import HashIndex
 from dataset_guard.checks.poisoning.aimed_flips import Aimed
+from dataset_guard.checks.poisoning.source_flips import SourceFlips
+from dataset_guard.checks.poisoning.sources import salted_source
 from dataset_guard.checks.poisoning.wrong_labels import WrongLabels, wrong_labels
 from dataset_guard.checks.sampling import RowSample
 from guard_core.errors import MissingExtra
@@ -22,7 +24,8 @@ from guard_core.findings import Finding, RowSet, Severity
 
 @dataclass(frozen=True, slots=True)
 class LabelErrors:
-    """POIS002: labels that are probably wrong; POIS003: rows given one class that are probably one other.
+    """POIS002: labels that are probably wrong; POIS003: rows given one class that are probably one other;
+    POIS004: a source whose labels the models contradict far more than other sources'.
 
     ``row_budget`` and ``text_budget``: rows that models look at (a uniform sample by row number).
     ``fdr_limit``: the share of false alarms up to which a list is a warning; beyond it is information. A
@@ -38,8 +41,8 @@ class LabelErrors:
     max_classes: int = 200
 
     name: ClassVar[str] = "label_errors"
-    version: ClassVar[str] = "4"
-    rule_ids: ClassVar[tuple[str, ...]] = ("POIS002", "POIS003")
+    version: ClassVar[str] = "5"
+    rule_ids: ClassVar[tuple[str, ...]] = ("POIS002", "POIS003", "POIS004")
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes", "feature_hashes"})
 
     def applies(self, context: CheckContext) -> str | None:
@@ -118,6 +121,8 @@ class ErrorState:
             return
         for one in found.aimed:
             yield self._one_way(one, rows, found.examined)
+        for source in found.sources[:8]:
+            yield self._source(source, rows, found.examined)
         if not len(found.rows):
             return
         share = len(found.rows) * (1 - found.fdr) / found.examined
@@ -155,6 +160,27 @@ class ErrorState:
             evidence={
                 "given_class": aimed.given,
                 "likely_class": aimed.likely,
+                "examined_rows": examined,
+                "offered_rows": self._suspects.seen,
+            },
+        )
+
+    def _source(self, flips: SourceFlips, rows: Rows, examined: int) -> Finding:
+        return Finding(
+            rule_id="POIS004",
+            severity=Severity.WARNING,
+            message=f"{counted(len(flips.rows), 'row')} of one source ({flips.column}) have labels that "
+            f"models contradict: {len(flips.rows) / flips.size:.0%} of its {flips.size:,} examined rows, of "
+            f"the other sources' {flips.others:.1%}.",
+            columns=(self._label, flips.column),
+            rows=RowSet.of(rows[flips.rows].tolist()),
+            score=round(len(flips.rows) / flips.size, 6),
+            fdr=round(flips.fdr, 4),
+            action="Have a person look at these rows, and find who labels for this source; drop or relabel.",
+            evidence={
+                "source_hash": salted_source(flips.number, self._context.tenant),
+                "rows_of_the_source": flips.size,
+                "share_of_other_sources": round(flips.others, 6),
                 "examined_rows": examined,
                 "offered_rows": self._suspects.seen,
             },

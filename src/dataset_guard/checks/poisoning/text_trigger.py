@@ -19,6 +19,7 @@ from dataset_guard.checks.base import CheckContext, Need, counted
 from dataset_guard.checks.features import TEXT_MEAN_BYTES
 from dataset_guard.checks.poisoning.ngrams import grams_of
 from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
+from dataset_guard.checks.poisoning.text_context import planted
 from dataset_guard.checks.poisoning.text_trigger_search import Ints, Trigger, search_delta, search_whole
 from dataset_guard.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
@@ -43,7 +44,7 @@ class TextTrigger:
     max_classes: int = 200
 
     name: ClassVar[str] = "text_trigger"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS011",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 
@@ -97,7 +98,7 @@ class TriggerState(SampledState):
             )  # fmt: skip
         else:
             return
-        for trigger in found:
+        for trigger in planted(texts, found):
             yield self._finding(trigger, rows, columns)
 
     def _read(self, rows: Ints, table: pa.Table, columns: list[str], codes: Ints) -> tuple[Ints, Any, Ints]:

@@ -29,6 +29,9 @@ Floats = npt.NDArray[np.float64]
 
 LEAST_ROWS = 4
 PURITY = 0.75
+PURITY_WHOLE = 0.85
+"""Least share of the target class without a trusted version: who changes labels changes all of them, and a
+topic that leans to one class seldom comes so near to it."""
 MOST_COMMON = 0.1
 """A sequence in more than this share of all rows is no trigger."""
 STRANGERS = 2.5
@@ -85,7 +88,7 @@ def score_whole(things: Incidence, codes: Ints, classes: int, *, own: float = np
     priors = sizes / sizes.sum()
     target = (share / np.maximum(priors, 1e-9)).argmax(axis=1)
     purity = share[np.arange(things.number), target]
-    usable = (frequency >= LEAST_ROWS) & (frequency <= MOST_COMMON * things.rows) & (purity >= PURITY)
+    usable = (frequency >= LEAST_ROWS) & (frequency <= MOST_COMMON * things.rows) & (purity >= PURITY_WHOLE)
     rare = priors[target] < 1.0
     picked = np.flatnonzero(usable & rare)
     # The likeliest first: how far the labels are from the class's share.

@@ -24,6 +24,8 @@ from dataset_guard.checks.features import Matrix, matrix_of, texts_of
 from dataset_guard.checks.poisoning.aimed_flips import Aimed, aimed
 from dataset_guard.checks.poisoning.label_doubt import most_useful, probably_wrong, split
 from dataset_guard.checks.poisoning.label_views import FOLDS, out_of_fold
+from dataset_guard.checks.poisoning.source_flips import SourceFlips, flipped_sources
+from dataset_guard.checks.poisoning.sources import source_columns, source_numbers
 from dataset_guard.profile import plain
 
 MOST_FALSE = 0.75
@@ -48,7 +50,8 @@ class WrongLabels:
     """``rows`` are positions in the suspects' table, most doubtful first; ``classes`` their given classes.
 
     ``moves`` are ``(likely class, given class, rows)``, most rows first. ``aimed`` are confusions that go
-    one way only and that ``rows`` hardly tell of, their rows as positions too.
+    one way only and that ``rows`` hardly tell of, ``sources`` those whose labels are contradicted more than
+    others'; their rows are positions too.
     """
 
     rows: _Ints
@@ -59,6 +62,7 @@ class WrongLabels:
     agreement: float
     trusted_rows: int
     aimed: tuple[Aimed, ...] = ()
+    sources: tuple[SourceFlips, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +74,16 @@ class _Lesson:
     position: _Ints  # among the suspects; -1 for a trusted row
     trusted: npt.NDArray[np.bool_] | None
     classes: _Ints
+    sources: dict[str, npt.NDArray[np.uint64]]
 
 
 def wrong_labels(
     suspects: pa.Table, trusted: pa.Table, *, label: str, max_classes: int, fdr_limit: float, seed: int
 ) -> WrongLabels | str:
-    """Examine ``suspects``; a sentence why, when nothing can be learnt."""
+    """Examine ``suspects``; a sentence why, when nothing can be learnt.
+
+    Columns that name a source are not learnt from: models would learn how a source labels.
+    """
     if not suspects.num_rows:
         return "no row is new since the trusted version"
     lesson = _lesson(suspects, trusted, label, max_classes)
@@ -104,6 +112,9 @@ def wrong_labels(
         agreement=float((chances.argmax(axis=1) == lesson.codes).mean()),
         trusted_rows=int((~asked).sum()) if lesson.trusted is not None else 0,
         aimed=() if lesson.trusted is not None else _aimed(chances, lesson, chosen, fdr_limit),
+        sources=tuple(
+            s.at(lesson.position) for s in flipped_sources(chances, lesson.codes, asked, lesson.sources)
+        ),
     )
 
 
@@ -173,8 +184,11 @@ def _lesson(suspects: pa.Table, trusted: pa.Table, label: str, max_classes: int)
         )
     if len(usable) < 10 * FOLDS:
         return f"{counted(len(usable), 'row')} are too few to learn from ({10 * FOLDS} are needed)"
+    usable_rows = both.take(pa.array(usable))
+    sources = source_columns(both.schema, label)
     return _Lesson(
-        table=both.take(pa.array(usable)),
+        table=usable_rows.drop_columns(sources),
+        sources={s: source_numbers(usable_rows[s]) for s in sources},
         codes=np.searchsorted(classes, codes[usable]),
         position=np.where(is_trusted, -1, np.arange(len(codes)))[usable],
         trusted=is_trusted[usable] if by_trust else None,

@@ -1,0 +1,72 @@
+"""One source whose labels the models contradict far more often than those of all other sources.
+
+How often models contradict a given class is a matter of that class and of the models; the rows of the other
+sources say it. A source of which far more rows are contradicted than its classes explain has been labelled
+by somebody else, carelessly, or on purpose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+LEAST_ROWS = 8
+LEAST_OF_SOURCE = 0.1
+MOST_OF_ALL = 0.5
+TIMES = 3.0
+CHANCE = 1e-4
+CONTRADICTED = 0.25
+"""A label is contradicted when models give it less than this share of what they give the likeliest class."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFlips:
+    """``rows`` of the ``size`` rows of source ``number`` in ``column`` are contradicted; ``others`` is the
+    share that the same classes of other sources would give, ``fdr`` how much of ``rows`` that explains."""
+
+    column: str
+    number: int
+    rows: Ints
+    size: int
+    others: float
+    fdr: float
+
+    def at(self, position: Ints) -> SourceFlips:
+        """The same with rows numbered by ``position``."""
+        return replace(self, rows=position[self.rows])
+
+
+def flipped_sources(
+    chances: Floats, codes: Ints, asked: npt.NDArray[np.bool_], sources: dict[str, npt.NDArray[np.uint64]]
+) -> list[SourceFlips]:
+    """Sources of ``asked`` rows whose labels are contradicted, most rows first; ``chances`` out-of-fold."""
+    from scipy.stats import binom
+
+    given = chances[np.arange(len(codes)), codes]
+    against = given < CONTRADICTED * chances.max(axis=1)
+    sizes = np.bincount(codes, minlength=chances.shape[1])
+    wrong = np.bincount(codes, weights=against, minlength=chances.shape[1])
+    found = []
+    for column, numbers in sources.items():
+        present = np.unique(numbers[asked])
+        for number in present:
+            mine = np.flatnonzero((numbers == number) & asked)
+            rows = mine[against[mine]]
+            if len(rows) < max(LEAST_ROWS, LEAST_OF_SOURCE * len(mine)) or len(mine) > MOST_OF_ALL * len(
+                codes
+            ):
+                continue
+            own = np.bincount(codes[mine], minlength=len(sizes))
+            other_wrong = wrong - np.bincount(codes[rows], minlength=len(sizes))
+            rates = (other_wrong + 0.5) / (sizes - own + 1.0)
+            expected = float((rates * own).sum())
+            p = binom.sf(len(rows) - 1, len(mine), min(1.0, expected / len(mine))) * len(present)
+            if len(rows) >= TIMES * expected and p <= CHANCE:
+                fdr = min(1.0, expected / len(rows))
+                found.append(SourceFlips(column, int(number), rows, len(mine), expected / len(mine), fdr))
+    return sorted(found, key=lambda f: -len(f.rows))
