@@ -42,7 +42,11 @@ class Containment:
         if name == "stop":
             stopped = cluster.stop_job(incident.job, reason=reason)
             return stopped.to_json()
-        raise UserError(f"this deployment cannot {name} a node; do it with the cluster's own tools")
+        return cluster.cordon_node(_node_of(incident))
+
+    def renew(self, result: Mapping[str, Any]) -> None:
+        """Cordon again: what has ended on the node since must not be lent out again."""
+        self._available("cordon").cordon_node(str(result["node_id"]))
 
     def undo(self, name: str, incident: Incident, result: Mapping[str, Any]) -> dict[str, Any]:
         """Take the effect back and look. Raises UserError for what cannot be undone."""
@@ -56,6 +60,8 @@ class Containment:
             queues = cluster.release_queue(incident.tenant)
             held = self._held(tuple(result.get("queues", ())))
             return {"verified": not held, "queues": list(queues)}
+        if name == "cordon":
+            return cluster.uncordon_node(str(result["node_id"]))
         raise UserError(f"{name} changes nothing that could be undone")
 
     def _available(self, name: str) -> ClusterActions:
@@ -84,3 +90,11 @@ class Containment:
         with self._home.storage.reading() as session:
             held = set(session.scalars(select(QueueHoldRow.queue)))
         return held & set(queues)
+
+
+def _node_of(incident: Incident) -> str:
+    """The one node on which it was seen."""
+    nodes = sorted({str(d).split("/", 1)[0] for d in incident.evidence["devices"] if "/" in d})
+    if len(nodes) != 1:
+        raise UserError(f"incident {incident.id} was seen on {len(nodes)} nodes; a cordon is for one")
+    return nodes[0]

@@ -13,7 +13,9 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +30,9 @@ MANIFEST: Final = "manifest.json"
 SIGNATURE: Final = "manifest.dsse.json"
 PREDICATE_TYPE: Final = "https://trainguard.dev/attestation/incident-evidence/v1"
 GENESIS: Final = "0" * 64
+LARGEST: Final = 1 << 30
 _NAME = re.compile(r"(?:[a-z0-9-]+/)?[a-z0-9][a-z0-9_.-]*")
+_MEMBER = re.compile(rf"[a-z0-9-]+/{_NAME.pattern}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,26 @@ def verify(folder: Path, verifier: Verifier) -> list[str]:
         elif hashlib.sha256(path.read_bytes()).hexdigest() != entry.get("sha256"):
             problems.append(f"{entry.get('name')} was changed after it was added")
     return problems + _signature_problems(folder, entries, prev, verifier)
+
+
+@contextmanager
+def unpacked(archive: Path) -> Iterator[Path]:
+    """The bundle of an exported ``archive`` as a folder, for as long as it is looked at.
+
+    Raises UserError for a file that is no such archive: one folder of plain files, at most 1 GiB in all.
+    """
+    with tempfile.TemporaryDirectory(prefix="evidence-") as place:
+        try:
+            with tarfile.open(archive) as tar:
+                members = tar.getmembers()
+                fine = all(m.isfile() and _MEMBER.fullmatch(m.name) for m in members)
+                folders = {m.name.split("/", 1)[0] for m in members}
+                if not fine or len(folders) != 1 or sum(m.size for m in members) > LARGEST:
+                    raise UserError(f"{archive} is no exported evidence; see: trainguard incident export")
+                tar.extractall(place, filter="data")
+        except (OSError, tarfile.TarError) as error:
+            raise UserError(f"{archive} cannot be read as a tar file ({error})") from error
+        yield Path(place) / folders.pop()
 
 
 def _signature_problems(folder: Path, entries: list[dict[str, Any]], head: str, keys: Verifier) -> list[str]:

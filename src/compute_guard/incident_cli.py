@@ -137,6 +137,27 @@ def incident_export(obj: Any, incident_id: str, output: Path | None) -> None:
     click.echo(str(target))
 
 
+@incident.command("verify")
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@click.pass_obj
+def incident_verify(obj: Any, path: Path) -> None:
+    """Check exported evidence (a tar file or its folder): every file, their order, the signature.
+
+    For whoever receives it: the sender's public key must be trusted here (trainguard keys trust).
+    """
+    from contextlib import nullcontext
+
+    from compute_guard.evidence import unpacked, verify
+    from guard_core.errors import Tampered
+
+    verifier = obj.home().signer.verifier
+    with nullcontext(path) if path.is_dir() else unpacked(path) as folder:
+        problems = verify(folder, verifier)
+    if problems:
+        raise Tampered(f"{path} is not as it was signed: {'; '.join(problems)}")
+    click.echo(f"{path}: every file is as it was signed")
+
+
 @incident.command("routes")
 @click.option("--send", is_flag=True, help="Deliver now what is due (a running monitor does so by itself).")
 @_format

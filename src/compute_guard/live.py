@@ -43,6 +43,8 @@ class Fleet:
     """Several exporters as one source: one frame per interval with what those that answered said.
 
     Raises UserError when none answers the first scrape; later, ``failures`` counts and ``problem`` says why.
+    ``overruns`` counts scrapes that, judging and responding included, took longer than the interval: readings
+    are missing then, and detectors that want several in a row may never have them. ``pace`` says so.
     """
 
     targets: Targets
@@ -52,6 +54,8 @@ class Fleet:
     name: str = "prometheus"
     failures: int = 0
     problem: str = ""
+    overruns: int = 0
+    pace: str = ""
     lines_malformed: int = 0
     _readers: dict[str, PrometheusSource] = field(default_factory=dict)
 
@@ -59,12 +63,22 @@ class Fleet:
         """One frame per interval, perhaps empty, for ever."""
         answered = False
         while True:
+            begun_ns = self.now_ns()
             frame, heard = self.scrape()
             if not heard and not answered:
                 raise UserError(self.problem or "there is no exporter to scrape; give its address")
             answered = answered or heard
             yield frame
+            self._keep_pace((self.now_ns() - begun_ns) / 1e9)
             self.pause(until_next(self.interval_s, self.now_ns()))
+
+    def _keep_pace(self, took_s: float) -> None:
+        late = took_s > self.interval_s
+        self.overruns += late
+        text = (
+            f"a scrape took {took_s:.1f} s, longer than its interval; raise --interval ({self.interval_s:g})"
+        )
+        self.pace = (self.pace or text) if late else ""
 
     def scrape(self) -> tuple[Frame, bool]:
         """One scrape of every exporter, and whether any answered."""
@@ -181,7 +195,7 @@ class Watch:
         if self.live and callable(self.attribution):
             self.attribution(to_ns(self.monitor.home.clock()))  # nodes have names before the first reading
         if self.live and self.monitor.record and (before := read_status(self.monitor.home)) is not None:
-            self.monitor.restore_spent(before.get("spent_today", {}))
+            self.monitor.gpu_time.restore(before.get("spent_today", {}))
         if self.post is not None:
             self.post.start()
         try:
@@ -211,6 +225,7 @@ class Watch:
                 raised, _ = self.monitor.judge(frame, now_ns)
                 self._mention(raised)
         self._once("routes", "" if self.post is None else self.post.problem)
+        self._once("pace", str(getattr(self.source, "pace", "")))
         parts = (("scrape", self.source), ("look", self.attribution), ("activity", self.monitor.activity))
         for topic, part in parts:
             self._once(topic, str(getattr(part, "problem", "")))
@@ -254,11 +269,12 @@ class Watch:
             "quality": dict(report.quality),
             "attribution": [dict(row) for row in report.attribution],
             "device_ms": report.device_ms,
-            "spent_today": self.monitor.spent(),
+            "spent_today": self.monitor.gpu_time.spent(),
             "calibration": self.monitor.calibration(),
             "history_failures": report.history_failures,
             "status_failures": self.status_failures,
             "scrape_failures": int(getattr(self.source, "failures", 0)),
+            "scrape_overruns": int(getattr(self.source, "overruns", 0)),
             "look_failures": int(getattr(self.attribution, "failures", 0)),
             "activity_failures": int(getattr(self.monitor.activity, "failures", 0)),
             "routes": {} if self.post is None else self.post.status(),

@@ -148,6 +148,7 @@ def _monitor(status: Mapping[str, Any], tenants: set[str]) -> list[Family]:
             ("scrapes", "scrapes", "Scrapes since the monitor started."),
             ("samples", "samples", "Samples taken since the monitor started."),
             ("scrape_failures", "scrape_failures", "Exporters that did not answer."),
+            ("scrape_overruns", "scrape_overruns", "Scrapes that took longer than their interval."),
             ("look_failures", "look_failures", "Looks at the cluster that failed."),
             ("history_failures", "history_failures", "Telemetry files that could not be written."),
             ("activity_failures", "activity_failures", "Looks at submissions and records that failed."),

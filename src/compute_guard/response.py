@@ -10,6 +10,7 @@ levels 3 and up.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -177,6 +178,13 @@ class Responder:
             if due and incident.state is not State.RESOLVED:
                 done.append(self.act(incident, action.level, principal=principal))
         return done
+
+    def renew(self) -> None:
+        """Assert again what would not last by itself: a cordon. A cluster that is away is asked next time."""
+        for action in self._actions.of(states=["done"]):
+            if action.name == "cordon" and "node_id" in action.result:
+                with suppress(GuardError):
+                    self._containment.renew(action.result)
 
     def recover(self) -> list[Action]:
         """Finish steps whose process died in the middle. Run at every start of a monitor."""

@@ -8,12 +8,14 @@ import tarfile
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 from compute_guard.casefile import CaseFile
-from compute_guard.evidence import MANIFEST, SIGNATURE, Bundle, verify
+from compute_guard.evidence import MANIFEST, SIGNATURE, Bundle, unpacked, verify
 from compute_guard.incidents import Incidents
 from compute_guard.usage.samples import to_table
 from compute_guard.usage.sources.synthetic import Load, SyntheticSource
+from guard_core.cli import root
 from guard_core.errors import Tampered, UserError
 
 
@@ -121,3 +123,47 @@ def test_a_job_the_ledger_never_saw_is_said_to_be_so(still_home, seen):
     case.collect(found, "before")
     job = json.loads(still_home.path("incidents", found.id, "before", "job.json").read_text())
     assert job == {"submission_id": "ghost", "tenant": "acme", "in_ledger": False}
+
+
+def repacked(archive, target, change):
+    """``archive`` again, with each member's bytes as ``change`` gives them (None: left out)."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as before, tarfile.open(target, "w") as after:
+        for member in before.getmembers():
+            content = change(member.name, before.extractfile(member).read())
+            if content is not None:
+                member.size = len(content)
+                after.addfile(member, io.BytesIO(content))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda name, body: body, None),
+        (lambda name, body: body + b" " if "incident" in name else body, "was changed after it was added"),
+        (lambda name, body: None if "telemetry" in name else body, "telemetry.parquet is missing"),
+        (lambda name, body: None if name.endswith(SIGNATURE) else body, "is not signed"),
+    ],
+    ids=["as sent", "changed", "left out", "unsigned"],
+)
+def test_a_receiver_checks_what_was_exported(still_home, home_dir, bundle, tmp_path, change, words):
+    sent = repacked(bundle.archive(), tmp_path / "sent.tar", change)
+    result = CliRunner().invoke(root, ["--home", str(home_dir), "incident", "verify", str(sent)])
+    assert result.exit_code == (0 if words is None else 1)
+    assert (words or "every file is as it was signed") in f"{result.output} {result.exception}"
+
+
+@pytest.mark.parametrize("name", ["../escape", "inc-1/../../escape", "/etc/escape", "one/file", "inc-1"])
+def test_what_is_no_exported_evidence_is_refused_and_nothing_of_it_written(tmp_path, name):
+    sent = tmp_path / "sent.tar"
+    with tarfile.open(sent, "w") as tar:
+        for member in ("inc-1/manifest.json", name):
+            tar.addfile(tarfile.TarInfo(member), io.BytesIO(b""))
+    with pytest.raises(UserError, match="no exported evidence"), unpacked(sent):
+        pass
+
+
+def test_a_file_that_is_no_archive_is_one_sentence(tmp_path):
+    (tmp_path / "sent.tar").write_bytes(b"not a tar file")
+    with pytest.raises(UserError, match="cannot be read as a tar file"), unpacked(tmp_path / "sent.tar"):
+        pass

@@ -16,6 +16,7 @@ from compute_guard.monitor import Monitor
 from compute_guard.usage.attribution import Lease, LeaseBook
 from compute_guard.usage.rolling import Rolling
 from compute_guard.usage.samples import Device, Frame, to_table
+from compute_guard.usage.sources.prometheus import PrometheusSource
 from compute_guard.usage.sources.synthetic import SECOND, Load, SyntheticSource
 from compute_guard.workload import WorkloadState
 from guard_core.cli import root
@@ -199,3 +200,17 @@ def test_a_gpu_that_two_exporters_report_ran_once(still_home):
     rows = {row["tenant"]: row["gpu_ms"] for row in monitor.report().attribution if row["bucket"] == "tenant"}
     assert rows == {"acme": 15_000}
     assert monitor.report().device_ms == 30_000
+
+
+def test_a_monitor_that_cannot_keep_its_interval_says_so_once_until_it_can_again():
+    times = [0.0, 2.0, 2.0, 15.0, 18.0, 18.0, 30.0, 30.5, 30.5, 31.5]  # begun, judged, asked for the next
+    clock = iter([int(seconds * SECOND) for seconds in times])
+    exporter = "http://n1/metrics"
+    fleet = Fleet(lambda: [(exporter, "")], 1.0, lambda _: None, now_ns=lambda: next(clock))
+    fleet._readers[exporter] = PrometheusSource(exporter, fetch=lambda _: b"", now_ns=lambda: 0)
+    frames, paces = fleet.frames(), []
+    for _ in range(4):
+        next(frames)
+        paces.append((fleet.overruns, fleet.pace))
+    said = "a scrape took 2.0 s, longer than its interval; raise --interval (1)"
+    assert paces == [(0, ""), (1, said), (2, said), (2, "")]

@@ -68,6 +68,7 @@ class Gcs:
         self._actors = gcs_service_pb2_grpc.ActorInfoGcsServiceStub(self._channel)
         self._groups = gcs_service_pb2_grpc.PlacementGroupInfoGcsServiceStub(self._channel)
         self._nodes = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(self._channel)
+        self._resources = gcs_service_pb2_grpc.NodeResourceInfoGcsServiceStub(self._channel)
 
     def close(self) -> None:
         """Give the connection back."""
@@ -117,6 +118,19 @@ class Gcs:
             for row in sorted(table, key=lambda row: row.node_id)
             if row.state == _NODE_ALIVE
         ]
+
+    def totals(self) -> dict[str, dict[str, float]]:
+        """What each node lends out in all, by node id, as the scheduler knows it now."""
+        answer = self._call(
+            self._resources.GetAllTotalResources, self._messages.GetAllTotalResourcesRequest()
+        )
+        return {row.node_id.hex(): dict(row.resources_total) for row in answer.resources_list}
+
+    def available(self) -> dict[str, dict[str, float]]:
+        """What of it is free, by node id; a resource that is used up is left out."""
+        request = self._messages.GetAllAvailableResourcesRequest()
+        answer = self._call(self._resources.GetAllAvailableResources, request)
+        return {row.node_id.hex(): dict(row.resources_available) for row in answer.resources_list}
 
     def submission_ids(self) -> list[str]:
         """Ids of every record of the Job API, ended ones included."""

@@ -60,6 +60,12 @@ class ClusterActions(Protocol):
     def set_priority(self, submission_id: str, priority: int) -> int:
         """Change a waiting job's place in its line. The priority it had."""
 
+    def cordon_node(self, node: str) -> dict[str, Any]:
+        """Let nothing more that asks for CPU begin on the node; what runs there goes on."""
+
+    def uncordon_node(self, node: str) -> dict[str, Any]:
+        """Undo `cordon_node`."""
+
 
 class RayCluster:
     """:class:`ClusterActions` on the Ray cluster of a home. Holds no connection between calls."""
@@ -135,6 +141,24 @@ class RayCluster:
             raise UserError(f"job {submission_id} is not in the ledger; see: trainguard compute status")
         self._gateway.ledger.note(entry.id, priority=priority)
         return entry.workload.priority
+
+    def cordon_node(self, node: str) -> dict[str, Any]:
+        """Set what the node's raylet lends out to what is in use, and see that nothing is free."""
+        from compute_guard.ray_plugin.cordon import cordon
+
+        return cordon(self._running(), node, pause=self._pause).to_json()
+
+    def uncordon_node(self, node: str) -> dict[str, Any]:
+        """Lend again all that the node registered with."""
+        from compute_guard.ray_plugin.cordon import uncordon
+
+        return uncordon(self._running(), node, pause=self._pause).to_json()
+
+    def _running(self) -> Cluster:
+        cluster = load_cluster(self._home.path("ray"))
+        if cluster is None:
+            raise Undecidable("there is no cluster of this home; start one: trainguard compute up")
+        return cluster
 
     def _queues(self, tenant: str) -> tuple[str, ...]:
         quotas = self._gateway.quotas()

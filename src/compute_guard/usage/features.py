@@ -16,8 +16,8 @@ from typing import Final
 
 import numpy as np
 
-from compute_guard.usage.rolling import Window
 from compute_guard.usage.samples import Floats
+from compute_guard.usage.window import Window
 
 CELLS: Final = 48
 _GIB: Final = np.float32(2.0**-30)

@@ -10,9 +10,9 @@ import numpy as np
 from compute_guard.usage.calibration import Calibration
 from compute_guard.usage.detectors.base import Typical
 from compute_guard.usage.features import features
-from compute_guard.usage.rolling import NEVER, Window
 from compute_guard.usage.roster import Classes, Roster
 from compute_guard.usage.samples import Bools, Floats
+from compute_guard.usage.window import NEVER, Window
 
 
 @dataclass(slots=True)

@@ -8,10 +8,11 @@ from compute_guard.usage.calibration import FLEET, OWN_CELLS, Calibration
 from compute_guard.usage.detectors import View
 from compute_guard.usage.detectors.atypical_load import AtypicalLoad
 from compute_guard.usage.features import CELLS, FEATURES, features
-from compute_guard.usage.rolling import Rolling, Window
+from compute_guard.usage.rolling import Rolling
 from compute_guard.usage.roster import Classes, roster
 from compute_guard.usage.samples import Device, Frame
 from compute_guard.usage.typicality import Typicality
+from compute_guard.usage.window import Window
 from guard_core.errors import UserError
 
 STEP = 15_000_000_000

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from compute_guard.usage.activity import NOTHING, Activity, Flows
 from compute_guard.usage.attribution import Lease, LeaseBook, Use
-from compute_guard.usage.rolling import Window
 from compute_guard.usage.roster import NOT_GIVEN, Classes, Roster, roster
 from compute_guard.usage.samples import Floats, Ints
+from compute_guard.usage.window import Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

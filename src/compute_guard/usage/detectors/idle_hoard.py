@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from compute_guard.usage.detectors.base import Signal, View
-from compute_guard.usage.rolling import NEVER
+from compute_guard.usage.window import NEVER
 
 _HOUR_NS: Final = 3_600 * 1_000_000_000
 

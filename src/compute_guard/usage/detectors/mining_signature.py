@@ -24,8 +24,8 @@ import numpy as np
 
 from compute_guard.usage.detectors.base import Signal, View, rounded
 from compute_guard.usage.detectors.mining_indicator import MiningIndicator
-from compute_guard.usage.rolling import Window
 from compute_guard.usage.samples import Bools
+from compute_guard.usage.window import Window
 
 _SHAPES_ZH: Final = {"flat": "负载平直", "sustained": "长时间持续"}
 _AS_TIGHT_FROM: Final = np.float32(40.0)  # percent: below, what counts as flat shrinks with the level

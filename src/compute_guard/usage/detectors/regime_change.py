@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from compute_guard.usage.detectors.base import Signal, View, rounded
 from compute_guard.usage.kernel import FLOORS
-from compute_guard.usage.rolling import Window
 from compute_guard.usage.samples import Bools
+from compute_guard.usage.window import Window
 from compute_guard.words import METRICS as METRIC_WORDS
 
 _Matrix = npt.NDArray[np.float64]

@@ -16,7 +16,7 @@ import numpy as np
 
 from compute_guard.usage.detectors.base import Signal, View, rounded
 from compute_guard.usage.detectors.unattributed_process import NOBODY
-from compute_guard.usage.rolling import NEVER
+from compute_guard.usage.window import NEVER
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compute_guard.usage.detectors.base import Signal, View, rounded
-from compute_guard.usage.rolling import median
+from compute_guard.usage.window import median
 
 _Matrix = npt.NDArray[np.float64]
 

@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compute_guard.usage.detectors.base import Signal, View, rounded
-from compute_guard.usage.rolling import Window
 from compute_guard.usage.samples import Bools
+from compute_guard.usage.window import Window
 from compute_guard.words import CHANNELS
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compute_guard.monitor import Monitor, gpu_limits
+from compute_guard.gpu_time import gpu_limits
+from compute_guard.monitor import Monitor
 from compute_guard.usage.attribution import Lease, LeaseBook
 from compute_guard.usage.detectors import View
 from compute_guard.usage.detectors.base import Entitlement
@@ -92,11 +93,11 @@ def test_what_was_spent_today_is_carried_over_a_restart_and_ends_with_the_day(st
     def run(spent=None, start=0):
         monitor = Monitor(still_home, book, None, record=False)
         if spent is not None:
-            monitor.restore_spent(spent)
+            monitor.gpu_time.restore(spent)
         source = SyntheticSource((load,), 10, seed=3, start_ns=(1_800_000_000 + start) * SECOND)
         for frame in source.frames():
             monitor.judge(frame, int(np.median(frame.ts_ns)))
-        return monitor.spent()
+        return monitor.gpu_time.spent()
 
     once = run()
     assert once["gpu_ms"]["acme"] == pytest.approx(9 * 15_000, abs=400)
