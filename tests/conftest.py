@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -26,25 +27,30 @@ from guard_core.testing import migrated_database as migrated_database_bytes
 
 OPA_VERSION = "v1.20.2"
 
+# A busy machine makes no property false: how long an example takes is not what a property test asks.
+settings.register_profile("trainguard", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("trainguard")
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Run in parallel, a file's tests share a process, and so do all files that need a run's cluster."""
+    """Run in parallel, a file's tests share a process, and so do all files that need the same cluster."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFileAndCluster(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::", 1)[0]
-            return "cluster" if _needs_a_cluster(config.rootpath / file) else file
+            return _cluster_of(config.rootpath / file) or file
 
     return ByFileAndCluster(config, log)
 
 
 @cache
-def _needs_a_cluster(file: Path) -> bool:
-    return file.parent.name == "bypass" or any(
-        name in file.read_text() for name in ("ray_cluster", "gated_cluster", "mark.ray")
-    )
+def _cluster_of(file: Path) -> str:
+    text = file.read_text()
+    if file.parent.name == "bypass" or "gated_cluster" in text:
+        return "gated cluster"
+    return "cluster" if "ray_cluster" in text or "mark.ray" in text else ""
 
 
 @pytest.fixture(autouse=True)
