@@ -56,11 +56,7 @@ class ThreadEngine:
 
     def eval_rule_as_json(self, path: str) -> str:
         """Value of a rule (``data.guard.t.decision``) as JSON text; ``"<undefined>"`` when it has none."""
-        package = path.removeprefix("data.").rpartition(".")[0]
-        engine = self._engines.get(package)
-        if engine is None:
-            names = reachable(self._modules, package)
-            engine = self._engine(package, names) if names else self._whole()
+        engine = self._holding(path.removeprefix("data.").rpartition(".")[0])
         engine.set_input_json(self._input)
         found: str = engine.eval_rule_as_json(path)
         return found
@@ -75,6 +71,13 @@ class ThreadEngine:
     def start_afresh(self) -> None:
         """Give up every engine that has evaluated anything; the data, which none of them changed, stays."""
         self._engines.clear()
+
+    def _holding(self, package: str) -> Any:
+        engine = self._engines.get(package)
+        if engine is None:
+            names = reachable(self._modules, package)
+            engine = self._engine(package, names) if names else self._whole()
+        return engine
 
     def _whole(self) -> Any:
         return self._engines.get(_WHOLE) or self._engine(_WHOLE, self._modules.keys())

@@ -48,26 +48,30 @@ class InputUse:
         """A function from an input to what counts of it: equal results mean equal answers."""
         if self.everything:
             return lambda value: value
-        root = _Part()
+        return self.parts().plan()
+
+    def parts(self) -> Part:
+        """What counts as a tree of keys, unless everything does."""
+        root = Part()
         for path in self.whole:
             _part(root, path).whole = True
         for path in self.typed:
             _part(root, path).typed = True
-        return root.plan()
+        return root
 
 
-class _Part:
-    """One key of the input in use."""
+class Part:
+    """One key of the input in use: ``whole``, or only the type of what stands there, or its ``children``."""
 
     __slots__ = ("children", "typed", "whole")
 
     def __init__(self) -> None:
         self.whole = False
         self.typed = False
-        self.children: dict[str, _Part] = {}
+        self.children: dict[str, Part] = {}
 
     def plan(self) -> Callable[[Any], Any]:
-        """The function that takes this part of an input; the hot loop of replay."""
+        """The function that takes this part of an input."""
         if self.whole:
             return lambda value: value
         if not self.children:
@@ -94,9 +98,9 @@ def _kind(value: Any) -> str:
     return {str: "string", list: "array", type(None): "null"}.get(type(value), "?")
 
 
-def _part(root: _Part, path: Path) -> _Part:
+def _part(root: Part, path: Path) -> Part:
     for key in path:
-        root = root.children.setdefault(key, _Part())
+        root = root.children.setdefault(key, Part())
     return root
 
 

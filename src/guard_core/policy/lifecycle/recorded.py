@@ -6,9 +6,7 @@ questions, not of decisions: per question and old outcome a count, GPU-hours and
 
 from __future__ import annotations
 
-import hashlib
 import json
-import marshal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,18 +14,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from guard_core.audit import record
 from guard_core.audit.segments import segments
 from guard_core.policy.lifecycle.input_use import InputUse
 from guard_core.policy.lifecycle.outcome import Outcome
+from guard_core.policy.lifecycle.question_key import Question, QuestionKey
 
 PIECE_BYTES = 8 << 20
 EXAMPLES = 3
 
-_PARSE = json.JSONDecoder().raw_decode
-
-Question = bytes
-"""Digest of a rule path and of what counts of an input: equal digests get equal answers."""
 Place = tuple[str, int]
 """Where a record stands: segment file and byte offset."""
 Old = tuple[str, str | None, tuple[str, ...], str]
@@ -41,8 +38,43 @@ class Reading(NamedTuple):
     """
 
     use: InputUse
-    counted: Callable[[Any], Any]
-    timeless: Callable[[Any], Any] | None
+    counted: QuestionKey
+    timeless: QuestionKey | None
+
+
+class _Named(msgspec.Struct, gc=False):
+    revision: str
+
+
+class _Bundles(msgspec.Struct, gc=False):
+    guard: _Named
+
+
+class _Event(msgspec.Struct, gc=False):
+    """What replay reads of a decision record. The input and the result stay bytes until they are needed."""
+
+    kind: str
+    timestamp: str
+    path: str
+    decision_id: str
+    bundles: _Bundles
+    input: msgspec.Raw
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: Any = None
+    erased: list[str] = msgspec.field(default_factory=list)
+    masked: list[str] = msgspec.field(default_factory=list)
+
+
+class _Principal(msgspec.Struct, gc=False):
+    tenant: Any = ""
+
+
+class _Who(msgspec.Struct, gc=False):
+    principal: _Principal | None = None
+
+
+_event_of = msgspec.json.Decoder(_Event).decode
+_who_asked = msgspec.json.Decoder(_Who).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,30 +187,40 @@ def gather(
         if b'"kind":"decision"' not in line:
             continue
         try:
-            event, _ = _PARSE(line.decode())
-            if event["kind"] != "decision" or event["timestamp"] < since:
+            event = _read(line)
+            if event.kind != "decision" or event.timestamp < since:
                 continue
-            _count(found, event, (piece.path, offset), reading_of(event["path"]), gpu_hours, timed)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            _count(found, event, (piece.path, offset), reading_of(event.path), gpu_hours, timed)
+        except (ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError):
             found.unreadable += 1
     return found
 
 
+def _read(line: bytes) -> _Event:
+    try:
+        return _event_of(line)
+    except (msgspec.MsgspecError, UnicodeError):  # half a surrogate pair, which JSON can write
+        value = record.decode(line)
+        raws = {
+            key: msgspec.Raw(json.dumps(value[key]).encode()) for key in ("input", "result") if key in value
+        }
+        return msgspec.convert({key: v for key, v in value.items() if key not in raws} | raws, _Event)
+
+
 def _count(
     found: Gathered,
-    event: dict[str, Any],
+    event: _Event,
     place: Place,
     reading: Reading,
     gpu_hours: Mapping[str, float],
     timed: frozenset[Question] | None,
 ) -> None:
-    path, question, decision_id = event["path"], event["input"], event["decision_id"]
+    path, decision_id = event.path, event.decision_id
     outcome = _recorded(event)
-    tenant = str((question.get("principal") or {}).get("tenant", ""))
-    old: Old = (outcome.kind, outcome.verdict, outcome.rules, tenant)
+    old: Old = (outcome.kind, outcome.verdict, outcome.rules, _tenant(event.input))
     allowed = outcome.kind == "allow"
-    needed = _masked_and_needed(event, reading.use)
-    tally: Tally
+    needed = _masked_and_needed(event, reading.use) if event.erased or event.masked else ""
+    tally: Tally | None
     if needed:
         if timed is not None:
             return  # counted in the first pass
@@ -187,30 +229,40 @@ def _count(
         # A question that could not be asked (half a surrogate pair, ...) may fail for any of its parts.
         unaskable = outcome.kind == "error" and "cannot be asked" in outcome.message
         timeless = None if unaskable else reading.timeless
-        key = _digest(path, question if unaskable else (timeless or reading.counted)(question))
+        key = reading.counted.whole(event.input) if unaskable else (timeless or reading.counted)(event.input)
         if timed is not None:
             if timeless is None or key not in timed:
                 return
-            key = _digest(path, reading.counted(question))
-        found.places.setdefault(key, (path, place))
-        if timed is None and timeless is not None:
-            found.timeless.add(key)
-        tally = found.tallies.setdefault((key, old), Tally())
+            key = reading.counted(event.input)
+        tally = found.tallies.get((key, old))
+        if tally is None:
+            tally = found.tallies[key, old] = Tally()
+            found.places.setdefault(key, (path, place))
+            if timed is None and timeless is not None:
+                found.timeless.add(key)
     found.decisions += 1
     found.allows += allowed
-    found.revisions[event["bundles"]["guard"]["revision"]] += 1
+    found.revisions[event.bundles.guard.revision] += 1
     tally.count += 1
     tally.gpu_hours += gpu_hours.get(decision_id, 0.0) if allowed and gpu_hours else 0.0
     if len(tally.examples) < EXAMPLES:
         tally.examples.append(decision_id)
 
 
-def _masked_and_needed(event: Mapping[str, Any], use: InputUse) -> str:
+def _tenant(question: msgspec.Raw) -> str:
+    try:
+        who = _who_asked(question)
+    except (msgspec.MsgspecError, UnicodeError):
+        return str((json.loads(bytes(question)).get("principal") or {}).get("tenant", ""))
+    return str(who.principal.tenant) if who.principal else ""
+
+
+def _masked_and_needed(event: _Event, use: InputUse) -> str:
     """The first field that was taken out although the candidate reads it, or the old outcome was in it.
 
     Empty when there is none. A reason's words may go; its rule, and what was decided, are the old outcome.
     """
-    for pointer in (*event.get("erased", ()), *event.get("masked", ())):
+    for pointer in (*event.erased, *event.masked):
         part = tuple(key.replace("~1", "/").replace("~0", "~") for key in pointer.split("/")[1:])
         if part[:1] == ("input",) and use.touches(part[1:]):
             return str(pointer)
@@ -225,22 +277,17 @@ def _beside_the_outcome(part: tuple[str, ...]) -> bool:
     return part[:1] not in ((), ("allow",), ("verdict",))
 
 
-def _digest(path: str, counted: Any) -> Question:
-    # Version 0 of marshal has neither references nor interning: equal values give equal bytes, and it is
-    # five times as fast as JSON. Records have sorted keys, and what counts of them keeps an order of its own.
-    return hashlib.blake2b(marshal.dumps((path, counted), 0), digest_size=16).digest()
-
-
 @lru_cache(maxsize=4096)
 def _outcome(result: bytes) -> Outcome:
-    return Outcome.of(marshal.loads(result))  # noqa: S302 - bytes made two lines before
+    return Outcome.of(json.loads(result))
 
 
-def _recorded(event: dict[str, Any]) -> Outcome:
+def _recorded(event: _Event) -> Outcome:
     """`Outcome.recorded`, working each distinct result out once."""
-    if "error" in event or "result" not in event:
-        return Outcome.recorded(event)
-    return _outcome(marshal.dumps(event["result"], 0))
+    if event.error is None and event.result is not msgspec.UNSET:
+        return _outcome(bytes(event.result))
+    said = {} if event.result is msgspec.UNSET else {"result": json.loads(bytes(event.result))}
+    return Outcome.recorded({"error": event.error, **said})
 
 
 def separated(found: Gathered, timed: frozenset[Question]) -> None:

@@ -29,13 +29,13 @@ from guard_core.policy.bundle import Bundle
 from guard_core.policy.embedded import EmbeddedEngine
 from guard_core.policy.lifecycle.input_use import CLOCK, input_use
 from guard_core.policy.lifecycle.outcome import UNCHANGED, UNDECIDABLE, Outcome, change
+from guard_core.policy.lifecycle.question_key import Question, QuestionKey
 from guard_core.policy.lifecycle.recorded import (
     EXAMPLES,
     Gathered,
     Old,
     Piece,
     Place,
-    Question,
     Reading,
     Tally,
     gather,
@@ -312,8 +312,8 @@ class _Worker:
             use = input_use(self._parsed, path, config=self._config)
             timeless = None
             if CLOCK in use.whole and not use.everything:
-                timeless = use.without_clock().projector()
-            found = self._readings[path] = Reading(use, use.projector(), timeless)
+                timeless = QuestionKey(path, use.without_clock())
+            found = self._readings[path] = Reading(use, QuestionKey(path, use), timeless)
         return found
 
 

@@ -4,11 +4,37 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from guard_core.policy.bundle import Bundle
 from guard_core.policy.embedded import EmbeddedEngine
+from guard_core.policy.thread_engine import ThreadEngine
+
+
+class _Tracing(ThreadEngine):
+    """Counts the lines that the last question executed."""
+
+    __slots__ = ("last",)
+
+    def __init__(self, modules: Mapping[str, str]) -> None:
+        super().__init__(modules)
+        self.last: Any = None
+
+    def _engine(self, package: str, names: Collection[str]) -> Any:
+        engine = super()._engine(package, names)
+        engine.eval_query_as_json("1 == 1")  # the first query analyses all rules: not counted
+        engine.set_enable_coverage(True)
+        return engine
+
+    def _holding(self, package: str) -> Any:
+        self.last = super()._holding(package)
+        self.last.clear_coverage_data()
+        return self.last
+
+    def start_afresh(self) -> None:
+        super().start_afresh()
+        self.last = None
 
 
 class TracedEngine(EmbeddedEngine):
@@ -18,32 +44,20 @@ class TracedEngine(EmbeddedEngine):
         self.name = "embedded/traced"
         self._bundle = bundle
         self._local = threading.local()
-        self._traced: Any = None
-        self._engine(bundle).eval_query_as_json("1 == 1")  # the first query analyses all rules: not counted
+        self._tracing = _Tracing(bundle.modules)
+        self._tracing.add_data_json(bundle.data_json)
 
-    def _engine(self, bundle: Bundle) -> Any:
-        if self._traced is None:
-            import regorus
-
-            made = regorus.Engine()
-            for name, text in bundle.modules.items():
-                made.add_policy(name, text)
-            made.add_data_json(bundle.data_json)
-            made.set_enable_coverage(True)
-            self._traced = made
-        self._traced.clear_coverage_data()
-        return self._traced
-
-    def _forget(self, engine: Any) -> None:  # noqa: ARG002 - it has but this one
-        self._traced = None
+    def _engine(self, bundle: Bundle) -> Any:  # noqa: ARG002 - it has but this one
+        return self._tracing
 
     def came_by(self, places: Collection[tuple[str, int]]) -> bool:
         """Whether the last evaluation may have executed any of these (file, line).
 
-        Only a line that the engine reports as *not* executed counts as passed by.
+        Only a line that the engine reports as *not* executed counts as passed by, and a file of which it
+        reports nothing: none of its lines was.
         """
-        if self._traced is None:
+        if self._tracing.last is None:
             return True
-        report = json.loads(self._traced.get_coverage_report_as_json())
-        idle = {(file["path"], line) for file in report["files"] for line in file["not_covered"]}
-        return not idle.issuperset(places)
+        report = json.loads(self._tracing.last.get_coverage_report_as_json())
+        idle = {file["path"]: set(file["not_covered"]) for file in report["files"]}
+        return any(line not in idle[name] for name, line in places if name in idle)
