@@ -14,6 +14,8 @@ from dataset_guard.checks.quality.gx_suite import Expected
 
 INTS, FLOATS, TEXTS, TIMES = ("i", "j", "small"), ("x", "y"), ("t", "u", "wild"), ("when",)
 NUMBERS = (*INTS, *FLOATS)
+ROW_KINDS = 19
+"""Of the kinds of expectations below, the first so many judge single rows (two of them whole columns)."""
 _WORDS = ["a", "ab", "abc", "b", "b1", "item-7", "ITEM-9", "2024-01-31", "", " ", "x y"]
 _WILD = [*_WORDS, "é", "数据", "line\n", "tab\tbed", "ſ", "٣", "naïve\n", "\x0b", "emoji 🙂"]
 _PATTERNS = [
@@ -122,6 +124,53 @@ class Draw:
     def every(self) -> list[Expected]:
         """One expectation of every kind."""
         return [Expected(f"expect_{kind}", kwargs) for kind, kwargs in self._all()]
+
+    def conditioned(self) -> list[Expected]:
+        """Those on single rows, each for the rows that a random condition picks."""
+        return [Expected(e.type, {**e.kwargs, **self._condition()}) for e in self.every()[:ROW_KINDS]]
+
+    def _condition(self) -> dict[str, Any]:
+        if self._random.random() < 0.5:
+            return {"row_condition": self._object(2), "condition_parser": "pandas"}
+        return {"row_condition": self._text(2), "condition_parser": "pandas"}
+
+    def _comparison(self) -> tuple[str, str, Any]:
+        column = self._one([*INTS, "x", "y", *TEXTS, "flag"])
+        if column == "flag":
+            return column, self._one(["==", "!="]), self._one([True, False])
+        if self._random.random() < 0.3:
+            return column, self._one(["in", "not in"]), self._set(column)
+        ordered = ["<", "<=", ">", ">="] if column in NUMBERS else []
+        return column, self._one(["==", "!=", *ordered]), self._constant(column)
+
+    def _text(self, depth: int) -> str:
+        kind = self._random.random()
+        if depth and kind < 0.5:
+            word = self._one([" and ", " or ", " & ", " | "])
+            return f"({self._text(depth - 1)}){word}({self._text(depth - 1)})"
+        if depth and kind < 0.6:
+            return f"{self._one(['not ', '~'])}({self._text(depth - 1)})"
+        if kind < 0.7:
+            return f"{self._one([*NUMBERS, *TEXTS, 'flag'])}.{self._one(['isnull', 'notnull', 'isna', 'notna'])}()"
+        if kind < 0.8:
+            return f"{self._constant('x')!r} {self._one(['<', '<='])} {self._one(['x', 'i'])} {self._one(['<', '>', '!='])} 1"
+        column, sign, value = self._comparison()
+        return f"{column} {sign} {value!r}"
+
+    def _object(self, depth: int) -> dict[str, Any]:
+        kind = self._random.random()
+        if depth and kind < 0.5:  # Great Expectations takes no or within and
+            word, inner = ("or", 1) if depth == 2 and self._random.random() < 0.5 else ("and", 0)
+            return {"type": word, "conditions": [self._object(inner) for _ in range(2)]}
+        if kind < 0.7:
+            return {
+                "type": "nullity",
+                "column": {"name": self._one([*NUMBERS, *TEXTS])},
+                "is_null": bool(kind < 0.6),
+            }
+        column, sign, value = self._comparison()
+        operator = {"in": "IN", "not in": "NOT_IN"}.get(sign, sign)
+        return {"type": "comparison", "column": {"name": column}, "operator": operator, "parameter": value}
 
     def _all(self) -> list[tuple[str, dict[str, Any]]]:
         one, number, text = self._one, self._one(NUMBERS), self._one(TEXTS)

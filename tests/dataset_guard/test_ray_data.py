@@ -141,78 +141,21 @@ def shared(ray_cluster, tmp_path_factory):
 
 
 JOB = """
+import sys
+
+import pyarrow.parquet as pq
+import ray
+import dataset_guard
 from dataset_guard import ray_data
 from guard_core.errors import Denied
 
+path = sys.argv[1]
 data = ray_data.read("good@1", columns=["x", "label"], override_num_blocks=3)
 print("SUM", data.sum("label"))
 try:
     ray_data.read("secret@1")
 except Denied as error:
     print("DENIED", error)
-print(ray_data.read("bad@1", override_num_blocks=3).sum("label"))
-"""
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_job_reads_what_it_declared_and_a_changed_block_fails_it(ray_cluster, shared):
-    program = shared / "job.py"
-    program.write_text(JOB)
-    client = ray_cluster.client("acme")
-    job = client.submit_job(
-        entrypoint=f"python {program}", metadata={"datasets": "good@1,bad@1"}, entrypoint_num_cpus=1
-    )
-    details = ray_cluster.wait(client, job)
-    logs = client.get_job_logs(job)
-
-    assert f"SUM {sum(table()['label'].to_pylist())}" in logs
-    assert "DENIED acme/secret@1 may not be used" in logs
-    assert details.status == "FAILED"
-    assert "bad.parquet, block 1 (rows 65,536 to 131,071) differs in column 'label'" in logs
-
-    good, bad = (e for e in reads(ray_cluster.home) if e["data"]["workload"] == job)
-    assert (good["subject"], good["data"]["rows"], good["data"]["complete"]) == ("acme/good@1", ROWS, True)
-    assert sorted(t["first_block"] for t in good["data"]["tasks"]) == [0, 1, 2]
-    assert good["data"]["columns"] == ["x", "label"]
-    assert (bad["subject"], bad["data"]["complete"]) == ("acme/bad@1", False)
-    assert "differs in column 'label'" in bad["data"]["problem"]
-
-
-FINGERPRINT_JOB = """
-import sys
-import ray.data
-import pyarrow.parquet as pq
-import dataset_guard
-from dataset_guard import ray_data
-
-path = sys.argv[1]
-print("PATH", ray_data.fingerprint(path, parallelism=3).to_json())
-rows = ray.data.from_arrow([pq.read_table(path).slice(at, 50_000) for at in range(0, 150_000, 50_000)])
-print("DATASET", ray_data.fingerprint(rows.filter(lambda row: True), parallelism=2).to_json())
-print("SERIAL", dataset_guard.fingerprint(rows).to_json())
-"""
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_ray_tasks_give_the_roots_of_one_process_for_files_and_for_ray_datasets(ray_cluster, shared):
-    program = shared / "fingerprint_job.py"
-    program.write_text(FINGERPRINT_JOB)
-    client = ray_cluster.client("acme")
-    job = client.submit_job(entrypoint=f"python {program} {shared / 'good.parquet'}", entrypoint_num_cpus=1)
-    details = ray_cluster.wait(client, job)
-    logs = client.get_job_logs(job)
-    assert details.status == "SUCCEEDED", logs
-    expected = str(fingerprint(table()).to_json())
-    for kind in ("PATH", "DATASET", "SERIAL"):
-        assert f"{kind} {expected}" in logs
-
-
-SHARDS = """
-import ray
-
-from dataset_guard import ray_data
 
 split = ray_data.read("good@1", columns=["label"], override_num_blocks=3).streaming_split(2)
 
@@ -223,21 +166,63 @@ def consume(shard):
 
 
 print("SPLIT", sum(ray.get([consume.remote(shard) for shard in split])))
+
+print("PATH", ray_data.fingerprint(path, parallelism=3).to_json())
+rows = ray.data.from_arrow([pq.read_table(path).slice(at, 50_000) for at in range(0, 150_000, 50_000)])
+same = rows.map_batches(lambda batch: batch, batch_format="pyarrow", batch_size=None)
+print("DATASET", ray_data.fingerprint(same, parallelism=2).to_json())
+print("SERIAL", dataset_guard.fingerprint(rows).to_json())
+
+print(ray_data.read("bad@1", override_num_blocks=3).sum("label"))
 """
+
+
+@pytest.fixture(scope="module")
+def ran(ray_cluster, shared):
+    """What one job printed, how it ended, and the records of its reads."""
+    program = shared / "job.py"
+    program.write_text(JOB)
+    client = ray_cluster.client("acme")
+    job = client.submit_job(
+        entrypoint=f"python {program} {shared / 'good.parquet'}",
+        metadata={"datasets": "good@1,bad@1"},
+        entrypoint_num_cpus=1,
+    )
+    details = ray_cluster.wait(client, job, seconds=240)
+    events = [e for e in reads(ray_cluster.home) if e["data"]["workload"] == job]
+    return client.get_job_logs(job), details, events
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_two_workers_share_a_read_as_ray_train_splits_it_and_it_is_one_record(ray_cluster, shared):
-    program = shared / "shards.py"
-    program.write_text(SHARDS)
-    client = ray_cluster.client("acme")
-    job = client.submit_job(
-        entrypoint=f"python {program}", metadata={"datasets": "good@1"}, entrypoint_num_cpus=1
-    )
-    details = ray_cluster.wait(client, job, seconds=180)
-    assert details.status == "SUCCEEDED"
-    assert f"SPLIT {ROWS}" in client.get_job_logs(job)
-    [event] = [e for e in reads(ray_cluster.home) if e["data"]["workload"] == job]
+def test_a_job_reads_what_it_declared_and_a_changed_block_fails_it(ran):
+    logs, details, events = ran
+    assert f"SUM {sum(table()['label'].to_pylist())}" in logs
+    assert "DENIED acme/secret@1 may not be used" in logs
+    assert details.status == "FAILED"
+    assert "bad.parquet, block 1 (rows 65,536 to 131,071) differs in column 'label'" in logs
+
+    good, _, bad = events
+    assert (good["subject"], good["data"]["rows"], good["data"]["complete"]) == ("acme/good@1", ROWS, True)
+    assert sorted(t["first_block"] for t in good["data"]["tasks"]) == [0, 1, 2]
+    assert good["data"]["columns"] == ["x", "label"]
+    assert (bad["subject"], bad["data"]["complete"]) == ("acme/bad@1", False)
+    assert "differs in column 'label'" in bad["data"]["problem"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_tasks_give_the_roots_of_one_process_for_files_and_for_ray_datasets(ran):
+    expected = str(fingerprint(table()).to_json())
+    for kind in ("PATH", "DATASET", "SERIAL"):
+        assert f"{kind} {expected}" in ran[0]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_two_workers_share_a_read_as_ray_train_splits_it_and_it_is_one_record(ran):
+    logs, _, events = ran
+    assert f"SPLIT {ROWS}" in logs
+    event = events[1]
     assert (event["subject"], event["data"]["rows"], event["data"]["complete"]) == ("acme/good@1", ROWS, True)
     assert event["data"]["columns"] == ["label"]

@@ -6,6 +6,7 @@ from gx_cases import Draw, table
 
 from dataset_guard.checks.quality.compiled import COMPILED, compiled
 from dataset_guard.checks.quality.compiled_pass import CompiledPass
+from dataset_guard.checks.quality.gx_suite import Expected
 from dataset_guard.checks.quality.gx_tally import Tally
 
 pytest.importorskip("great_expectations")
@@ -31,11 +32,12 @@ def ours(data, expected, *, block):
     return {i: mine[i] for i in rules}
 
 
-def differences(seed):
+def differences(seed, *, conditioned=False):
     """(compared, compiled although it raises, list of differences) for one random table."""
     random = np.random.default_rng(seed)
     data = table(random)
-    expected = Draw(random, data).every()
+    draw = Draw(random, data)
+    expected = draw.conditioned() if conditioned else draw.every()
     found = ours(data, expected, block=int(random.choice([7, 64, 1000])))
     theirs = gx_engine.evaluate(data.to_pandas(), expected, rows=True)
     compared, raised, wrong = 0, 0, []
@@ -64,3 +66,23 @@ def test_random_tables_get_the_verdicts_counts_and_rows_of_great_expectations(se
     compared, _, wrong = differences(seed)
     assert compared >= 30
     assert wrong == []
+
+
+@pytest.mark.filterwarnings("ignore:This pattern is interpreted:UserWarning")
+@pytest.mark.filterwarnings("ignore:The condition_parser parameter:DeprecationWarning")
+@pytest.mark.parametrize("seed", range(4))
+def test_of_the_rows_that_a_condition_picks_too(seed):
+    compared, _, wrong = differences(seed, conditioned=True)
+    assert wrong == []
+    assert compared >= 8
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["x > 3 & y < 2", "x + 1 > 3", "x > y", "x == [1, 2]", "`x` > 1", "x > @limit", "when > '2024-01-01'",
+     "flag", "x > 1)", "nope > 1", "t > 'a'", "t.str.len() > 1", "x > '1'", "flag in [True]", ""],
+)  # fmt: skip
+def test_a_condition_that_pandas_may_read_otherwise_is_left_to_great_expectations(condition):
+    data = table(np.random.default_rng(0))
+    kwargs = {"column": "i", "row_condition": condition, "condition_parser": "pandas"}
+    assert compiled(Expected("expect_column_values_to_not_be_null", kwargs), data.schema) is None

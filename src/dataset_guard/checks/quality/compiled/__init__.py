@@ -12,7 +12,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from dataset_guard.checks.quality.compiled import order, records, rows, statistics, table, uniqueness, values
+from dataset_guard.checks.quality.compiled import (
+    conditions,
+    order,
+    records,
+    rows,
+    statistics,
+    table,
+    uniqueness,
+    values,
+)
 from dataset_guard.checks.quality.compiled.arguments import Arguments, NotCompiled
 from dataset_guard.checks.quality.compiled.block import Block
 from dataset_guard.checks.quality.compiled.columns import ColumnRule
@@ -41,8 +50,13 @@ def compiled(expected: Expected, schema: pa.Schema) -> Compiled | None:
     """The rule for ``expected`` on data of ``schema``; None when Great Expectations must evaluate it."""
     try:
         arguments = Arguments(expected.kwargs, schema)
+        condition = conditions.condition_of(arguments)
         found = _built(expected.type, arguments)
         arguments.done()
+        if condition is not None:
+            if found.rows is None:
+                raise NotCompiled  # a state over a column has no place for the numbers of picked rows
+            found = Compiled(rows=conditions.limited(found.rows, condition))
     except NotCompiled:
         return None
     return found

@@ -92,20 +92,21 @@ class Arguments:
 
     def column(self, name: str = "column") -> tuple[str, Family]:
         """The name of a column and what family it is of."""
-        return self._known(self.need(name, str))
+        return self.known(self.need(name, str))
 
     def columns(self) -> list[tuple[str, Family]]:
         """``column_list``: at least two columns."""
         names = self.need("column_list", (list, tuple))
         if len(names) < 2 or len(set(map(str, names))) < len(names):
             raise NotCompiled
-        return [self._known(name) for name in names]
+        return [self.known(name) for name in names]
 
     def kind(self, column: str) -> pa.DataType:
         """The Arrow type of ``column``."""
         return self._schema.field(column).type
 
-    def _known(self, name: Any) -> tuple[str, Family]:
+    def known(self, name: Any) -> tuple[str, Family]:
+        """A column by its name, and what family it is of. Raises NotCompiled when no one column has it."""
         if not isinstance(name, str) or self._schema.names.count(name) != 1:
             raise NotCompiled
         return name, family(self._schema.field(name).type)

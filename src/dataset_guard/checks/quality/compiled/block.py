@@ -6,7 +6,7 @@ pandas frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -134,6 +134,8 @@ class Block:
         self.first_row = first_row
         self._batch = batch
         self._columns: dict[str, Column] = {}
+        self._numbers: npt.NDArray[np.int64] | None = None
+        self._parts: dict[Any, Block] = {}
 
     def column(self, name: str) -> Column:
         """The column ``name``, the same object whoever asks."""
@@ -141,9 +143,22 @@ class Block:
             self._columns[name] = Column(self._batch.column(name))
         return self._columns[name]
 
+    def where(self, condition: Callable[[Block], Mask]) -> Block:
+        """The rows that ``condition`` picks, with their own numbers; picked once for equal conditions."""
+        if condition not in self._parts:
+            mask = condition(self)
+            packed = pa.py_buffer(np.packbits(mask, bitorder="little"))
+            picked = pa.Array.from_buffers(pa.bool_(), self.rows, [None, packed])
+            part = Block(self._batch.filter(picked), self.first_row)
+            part._numbers = np.flatnonzero(mask) + self.first_row
+            self._parts[condition] = part
+        return self._parts[condition]
+
     def judged(self, bad: Mask | None, missing: int) -> Outcome:
         """The counts of one expectation; ``bad`` are its unexpected rows, None when there are none."""
-        rows = () if bad is None else np.flatnonzero(bad) + self.first_row
+        rows: Any = () if bad is None else np.flatnonzero(bad)
+        if len(rows):
+            rows = rows + self.first_row if self._numbers is None else self._numbers[rows]
         return Outcome(
             success=not len(rows),
             raised=False,
