@@ -138,6 +138,8 @@ def run_version(folder: Path, home: Path) -> dict[str, Any]:
     import pyarrow as pa
 
     import dataset_guard
+    from dataset_guard.manifest import manifest_of
+    from dataset_guard.reading import open_source
 
     with spent() as first:
         dataset_guard.register(folder, name="bench", checks=["schema"])
@@ -165,6 +167,9 @@ def run_version(folder: Path, home: Path) -> dict[str, Any]:
             if {**helped, "bytes": None} != {**alone, "bytes": None}:
                 raise RuntimeError("an append has another fingerprint with the help of its base")
             costs |= {name: cost.cpu_seconds, f"full {name}": full.cpu_seconds}
+        with spent() as recognised:
+            manifest_of(open_source(folder))
+        costs["recognise"] = recognised.cpu_seconds
         with spent() as grown:
             dataset_guard.register(folder, name="bench", checks=["schema"])
         costs |= {"register": grown.cpu_seconds, "full register": first.cpu_seconds}
@@ -172,6 +177,34 @@ def run_version(folder: Path, home: Path) -> dict[str, Any]:
         (folder / "z-append.parquet").unlink()
     answer["append"] = costs
     return answer
+
+
+def run_appended(folder: Path, home: Path) -> dict[str, float]:
+    """Register a folder and again after it grew by 1 %, as is and without what was kept of the first time."""
+    os.environ["TRAINGUARD_HOME"] = str(home)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    import dataset_guard
+    from dataset_guard.learnt import FILE
+
+    rows = pq.ParquetFile(next(folder.glob("*.parquet"))).metadata.num_rows
+    warm = pa.Table.from_batches(batches(70_000))  # imports and compiled code are not charged
+    dataset_guard.register(warm, name="warm", label="label")
+    costs: dict[str, float] = {}
+    for version, name in (("grown", "grown"), ("read", "other")):
+        with spent() as full:
+            dataset_guard.register(folder, name=name, label="label")
+        costs["full"] = full.cpu_seconds
+        tail = folder / "z-append.parquet"
+        pq.write_table(pa.Table.from_batches(batches(rows // 100, seed=8)), tail, compression="zstd")
+        if version == "read":
+            next(home.rglob(f"{name}/1/{FILE}")).unlink()
+        with spent() as cost:
+            dataset_guard.register(folder, name=name, label="label")
+        costs[version] = cost.cpu_seconds
+        tail.unlink()
+    return costs
 
 
 def run_proofs(path: Path, home: Path, algorithm: str, rounds: int = 2_000) -> dict[str, Any]:
@@ -365,6 +398,19 @@ def verification(arguments: argparse.Namespace, path: Path) -> list[Measure]:
     return measures
 
 
+def appended(arguments: argparse.Namespace, path: Path) -> list[Measure]:
+    """The registration of a set that grew by 1 %, all default checks."""
+    rows = min(arguments.peer_rows, arguments.rows)
+    with tempfile.TemporaryDirectory(dir=path.parents[1]) as place:
+        small = parquet(Path(place) / "set" / "generated.parquet", rows)
+        costs = in_child(lambda: run_appended(small.parent, Path(place) / "home")).answer
+    return [
+        Measure(f"1 % append to {rows:,} rows: registration, default checks", costs["grown"], "CPU-s",
+                what, costs[name], costs["grown"] / costs[name])
+        for what, name in (("of everything", "full"), ("row hashes known, all rows read", "read"))
+    ]  # fmt: skip
+
+
 def versions(arguments: argparse.Namespace, path: Path) -> list[Measure]:
     """A registered version: ``verify()`` whole, an append, row proofs."""
     full = is_full(arguments)
@@ -396,6 +442,14 @@ def versions(arguments: argparse.Namespace, path: Path) -> list[Measure]:
                 ("registration, schema check only", "register", ""),
             )
         ),
+        Measure("1 % append: recognising the unchanged bytes alone", costs["recognise"], "CPU-s",
+                "fingerprint with set root", costs["full roots"], costs["recognise"] / costs["full roots"]),
+        *(
+            Measure(f"1 % append less that: fingerprint {what} set root", costs[name] - costs["recognise"],
+                    "CPU-s", "of everything", costs[f"full {name}"],
+                    (costs[name] - costs["recognise"]) / costs[f"full {name}"])
+            for what, name in (("without", "leaves"), ("with", "roots"))
+        ),
         Measure("row proof, larger of the two kinds", float(largest), "bytes", target="<= 2048",
                 met=largest <= 2048),
         check("'s path under a known root", max(proofs[k]["path_us"] for k in kinds)),
@@ -407,7 +461,7 @@ def versions(arguments: argparse.Namespace, path: Path) -> list[Measure]:
     ]  # fmt: skip
 
 
-PARTS = {"fingerprint": fingerprints, "verify": verification, "version": versions}
+PARTS = {"fingerprint": fingerprints, "verify": verification, "version": versions, "append": appended}
 
 
 if __name__ == "__main__":
