@@ -17,6 +17,7 @@ from guard_core.errors import Denied, UserError
 if TYPE_CHECKING:
     from compute_guard.actions import Action
     from compute_guard.incidents import Incident
+    from compute_guard.notices.deadlines import Due
     from compute_guard.ray_plugin.jobs import ClusterActions
     from guard_core.home import Home
     from guard_core.identity import Principal
@@ -47,8 +48,10 @@ def incident_list(obj: Any, open_only: bool, output_format: str) -> None:
         return
     for item in found:
         made_up = "  (exercise)" if item.synthetic else ""
+        late = ", ".join(notice.audience for notice in _due(home, item) if notice.overdue(home.clock()))
         click.echo(
             f"{item.id}  {item.severity:8}  {item.state.value:12}  {item.kind}  {_place(item)}{made_up}"
+            + (f"  notice overdue: {late}" if late else "")
         )
     if not found:
         click.echo("no incidents", err=True)
@@ -67,13 +70,43 @@ def incident_show(obj: Any, incident_id: str, output_format: str, lang: str) -> 
     found = _visible(home, incident_id, home.principal())
     actions = Actions(home.storage, home.clock).of(found.id)
     if output_format == "json":
-        _json({**found.to_json(), "actions": [action.to_json() for action in actions]})
+        notices = [notice.to_json(home.clock()) for notice in _due(home, found)]
+        _json({**found.to_json(), "actions": [a.to_json() for a in actions], "notices": notices})
     elif output_format == "html":
         from compute_guard.incident_page import render
 
         click.echo(render(found, actions, _telemetry(home, found), lang=lang))
     else:
         _text(found, actions)
+        for notice in _due(home, found):
+            late = " (overdue)" if notice.overdue(home.clock()) else ""
+            stands = (
+                f"sent {notice.sent['at']}" if notice.sent else f"due by {notice.deadline:%F %H:%M} UTC{late}"
+            )
+            click.echo(f"  notice to the {notice.audience}: {stands}")
+
+
+def _due(home: Home, found: Incident) -> tuple[Due, ...]:
+    from compute_guard.notices.deadlines import due
+
+    return due(found, home.policy_data().get("usage", {}).get("notice_hours", {}))
+
+
+@incident.command("sent")
+@click.argument("incident_id")
+@click.option("--to", "audience", type=click.Choice(["customer", "regulator"]), required=True)
+@click.option("--note", default="", help="How, or to whom, for the record.")
+@click.pass_obj
+def incident_sent(obj: Any, incident_id: str, audience: str, note: str) -> None:
+    """Say that the notice to the customer or the regulator has left: its deadline is met."""
+    from compute_guard.incidents import Incidents
+
+    home = obj.home()
+    who = home.principal()
+    found = _visible(home, incident_id, who)
+    _needs(who, "release a notice")
+    changed = Incidents(home).notice_sent(found.id, audience, who, note=note)
+    click.echo(f"{changed.id} {audience} {changed.evidence['notices_sent'][audience]['at']}")
 
 
 @incident.command("ack")

@@ -362,6 +362,25 @@ class Incidents:
 
         return self._change(found.id, change)
 
+    def notice_sent(self, incident_id: str, audience: str, by: Principal, *, note: str = "") -> Incident:
+        """A person has released the notice to ``audience``. The first time counts."""
+        found = self.get(incident_id)
+        if audience in found.evidence.get("notices_sent", {}):
+            return found
+        entry = self._entry("sent", by, f"{audience}: {note}" if note else audience)
+        about = {"audience": audience, "by": by.user, "note": note, "tenant": found.tenant}
+        self._home.audit.event(
+            "notice.sent", subject=found.id, data=about, enforcement=Enforcement.COOPERATIVE
+        )
+
+        def change(now: Incident) -> dict[str, Any]:
+            before = now.evidence.get("notices_sent", {})
+            told = {audience: {"at": entry["at"], "by": by.user}, **before}
+            history = [*now.evidence["history"], entry]
+            return {"evidence": {**now.evidence, "history": history, "notices_sent": told}}
+
+        return self._change(found.id, change)
+
     def annotate(self, incident_id: str, **evidence: Any) -> Incident:
         """Add members to the evidence (paths of notices, of the bundle)."""
         return self._change(incident_id, lambda now: {"evidence": {**now.evidence, **evidence}})

@@ -57,6 +57,7 @@ def families(home: Home) -> list[Family]:
     usage = home.policy_data().get("usage", {})
     return [
         *_incidents(home, tenants, int(usage.get("alert_budget_per_tenant_day", 20))),
+        _notices(home, usage.get("notice_hours", {})),
         *_queues(home),
         *_detectors(usage.get("detectors")),
         *_monitor(read_status(home) or {}, tenants),
@@ -93,6 +94,19 @@ def _incidents(home: Home, tenants: set[str], budget: int) -> list[Family]:
         if incident.opened_at.date() == today:
             spent.set(1, tenant=tenant)
     return [opened, now, limit, spent]
+
+
+def _notices(home: Home, hours: Mapping[str, int]) -> Family:
+    from compute_guard.incidents import Incidents
+    from compute_guard.notices.deadlines import due
+
+    found = Family("compute_guard_notices_due", "gauge", "Notices of incidents that have not left yet.")
+    for incident in Incidents(home).list():
+        for notice in due(incident, hours):
+            if notice.sent is None:
+                overdue = "true" if notice.overdue(home.clock()) else "false"
+                found.set(1, audience=notice.audience, overdue=overdue)
+    return found
 
 
 def _queues(home: Home) -> list[Family]:

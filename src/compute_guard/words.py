@@ -28,6 +28,7 @@ CHANGES: Final[Words] = {
     "opened": ("opened", "新建"),
     "grew": ("more evidence", "证据增加"),
     "confirmed": ("confirmed", "人工确认"),
+    "sent": ("notice sent", "通知已发出"),
     **STATES,
 }
 """What may happen to an incident, as its history and its letters name it."""

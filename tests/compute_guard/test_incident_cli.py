@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from datetime import timedelta
 
 import pytest
 
 from compute_guard.incidents import Incidents
 from guard_core.cli import main
+from guard_core.storage.tables import IncidentRow
 
 
 @pytest.fixture
@@ -126,3 +128,35 @@ def test_the_kill_switch_is_turned_by_admins_only(trainguard, home):
 def test_an_incident_or_action_nobody_knows_is_the_users_mistake(trainguard, home_dir):
     assert trainguard("incident", "show", "inc-0")[0] == 2
     assert trainguard("response", "undo", "act-0")[0] == 2
+
+
+def test_a_notice_has_a_deadline_until_somebody_says_that_it_left(trainguard, home, seen, home_dir):
+    found = Incidents(home).observe(seen("telemetry", "indicator"))
+    at = home.clock() - timedelta(hours=30)
+    with home.storage.session() as session:
+        session.get(IncidentRow, found.id).opened_at = at
+    _, listed, _ = trainguard("incident", "list")
+    assert "notice overdue: customer, regulator" in listed
+    status, out, _ = trainguard("incident", "sent", found.id, "--to", "regulator", "--note", "by courier")
+    assert (status, found.id in out) == (0, True)
+    _, shown, _ = trainguard("incident", "show", found.id)
+    assert "notice to the customer: due by" in shown
+    assert "(overdue)" in shown
+    assert "notice to the regulator: sent 20" in shown
+    _, again, _ = trainguard("incident", "sent", found.id, "--to", "regulator")
+    assert again == out  # the first time counts
+    _, raw, _ = trainguard("incident", "show", found.id, "--format", "json")
+    assert [(n["audience"], n["overdue"]) for n in json.loads(raw)["notices"]] == [
+        ("customer", True),
+        ("regulator", False),
+    ]
+    (told,) = home.audit.records(kind="notice.sent")
+    assert (told["subject"], told["data"]["audience"]) == (found.id, "regulator")
+
+
+def test_only_a_responder_releases_a_notice(trainguard, home, seen):
+    found = Incidents(home).observe(seen("telemetry", "indicator"))
+    token = home.credentials.issue(tenant="acme", user="ada")
+    status, _, words = trainguard("incident", "sent", found.id, "--to", "customer", token=token)
+    assert status == 1
+    assert "release a notice" in words

@@ -22,7 +22,7 @@ from guard_core.cli import main
 EXAMPLES = Path(__file__).parents[2] / "examples" / "observability"
 LABELS = {
     *("tenant", "queue", "kind", "severity", "detector"),
-    *("resource", "bucket", "problem", "exercise", "outcome", "drill"),
+    *("resource", "bucket", "problem", "exercise", "outcome", "drill", "audience", "overdue"),
 }
 
 
@@ -55,6 +55,24 @@ def test_incidents_and_the_alert_budget_are_counted_by_tenant(still_home, seen):
     book.resolve(found.id, by=still_home.principal(), note="known")
     assert not [s for s in samples(still_home) if s.name == name and s.labels["kind"] == "mining"]
     assert value(still_home, "compute_guard_incidents_opened_total", kind="mining") == 1
+
+
+def test_notices_that_have_not_left_are_counted_and_told_when_they_should_have(still_home, seen, clock):
+    found = Incidents(still_home).observe(seen("telemetry", "indicator"))
+    Incidents(still_home).observe(seen("telemetry", "indicator", job="drill", synthetic=True))
+    Incidents(still_home).observe(seen("telemetry", job="a mere warning"))
+
+    def due():
+        return {
+            (sample.labels["audience"], sample.labels["overdue"]): sample.value
+            for sample in samples(still_home)
+            if sample.name == "compute_guard_notices_due"
+        }
+
+    assert due() == {("customer", "false"): 1, ("regulator", "false"): 1}
+    clock.advance(seconds=25 * 3600)
+    Incidents(still_home).notice_sent(found.id, "customer", still_home.principal())
+    assert due() == {("regulator", "true"): 1}
 
 
 def test_nothing_that_a_job_chooses_becomes_a_label(still_home, seen):
