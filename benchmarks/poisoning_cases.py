@@ -52,6 +52,16 @@ class Trusted:
         return open_source(self.table)
 
 
+def _named(table: pa.Table, check: str, rule: str) -> np.ndarray:
+    """1 for each row that a finding of ``rule`` names."""
+    context = CheckContext(schema=table.schema, label="label", name="set", tenant="acme")
+    named = np.zeros(table.num_rows)
+    for finding in scan_source(open_source(table), context, row_key=KEY, checks=[check]).findings:
+        if finding.rule_id == rule:
+            named[np.array(list(finding.rows), np.int64)] = 1.0
+    return named
+
+
 def scanned(table: pa.Table, checks: list[str], trusted: pa.Table | None = None) -> np.ndarray:
     """A score per row: that of the strongest finding of these checks that names it, else 0."""
     context = CheckContext(
@@ -211,7 +221,7 @@ def _cleanlab(features: pa.Table, given: np.ndarray) -> list[int]:
 
 
 def tables(half: str, only: str | None) -> Iterator[Measure]:
-    """Two columns set to ordinary values in 5 % of an update; and updates with nothing in them."""
+    """Two columns set to ordinary values in 1 and 5 % of a set, and 5 % of an update; and nothing set."""
     alarms = updates = 0
     for load in labelled.TUNING_TABLES if half == "tuning" else labelled.REPORTING_TABLES:
         if only not in (None, load.__name__) or load is labelled.digits:  # pixels are the images' business
@@ -221,6 +231,15 @@ def tables(half: str, only: str | None) -> Iterator[Measure]:
         features = np.stack([table.features[n].to_numpy().astype(np.float64) for n in names], axis=1)
         if sum(len(np.unique(c)) > 10 for c in features.T) < 2:
             continue
+        for rate in (0.01, 0.05):
+            results = []
+            for seed in (1, 2, 3):
+                done = attacks.pair_trigger(features, table.labels, rate=rate, target=TARGET, seed=seed)
+                scores = scanned(_columns(names, done.data, done.labels), ["table_trigger"])
+                results.append((scores, done.rows))
+            yield from _rated(f"tables, {table.name}, whole set, pair of values {rate:.0%}", results, 0.98)
+        alone = scanned(_columns(names, features, table.labels), ["table_trigger"]).any()
+        yield Measure(f"tables, {table.name}, clean: alarm", int(alone), "", target="0", met=not alone)
         for clean in (False, True):
             results = []
             for seed in (1, 2, 3):
@@ -279,6 +298,41 @@ def floods(half: str, only: str | None) -> Iterator[Measure]:
         )
 
 
+# --- sources ---------------------------------------------------------------------------------------
+
+
+def sources(half: str, only: str | None) -> Iterator[Measure]:
+    """Half of the labels of one of 20 sources moved, at random or to one class; and none moved."""
+    loads = labelled.TUNING_TABLES if half == "tuning" else labelled.REPORTING_TABLES
+    for load in loads:
+        if only not in (None, load.__name__):
+            continue
+        table = load()
+        classes = int(table.labels.max()) + 1
+        alarms = 0
+        for plan in ("at random", "to one class", None):
+            results = []
+            for seed in range(2 if plan else 5):
+                random = np.random.default_rng(seed)
+                at = np.sort(random.permutation(len(table.labels))[:2_000])
+                given, source = table.labels[at].copy(), random.integers(0, 20, len(at))
+                moved = np.flatnonzero(source == 7)[::2]
+                if plan == "at random":
+                    given[moved] = (given[moved] + random.integers(1, classes, len(moved))) % classes
+                elif plan:
+                    moved = moved[given[moved] != TARGET]
+                    given[moved] = TARGET
+                whole = table.features.take(pa.array(at)).append_column("source", pa.array(source))
+                found = _named(whole.append_column("label", pa.array(given)), "label_errors", "POIS004")
+                alarms += plan is None and bool(found.any())
+                results.append((found, moved))
+            if plan:
+                yield from _rated(f"sources, {table.name}, half of one's labels moved {plan}", results, None)
+        yield Measure(
+            f"sources, {table.name}: alarms in 5 sets without", alarms, "", target="0", met=alarms == 0
+        )
+
+
 def _halved(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     order = np.random.default_rng(seed).permutation(rows)[: NEW + KNOWN]
     cut = len(order) // 5
@@ -289,13 +343,13 @@ def _update(
     names: list[str], features: np.ndarray, labels: np.ndarray, before: np.ndarray, new: Any, given: Any
 ) -> np.ndarray:
     """Scores of the new rows, beside the trusted ones."""
-
-    def made(values: np.ndarray, classes: np.ndarray) -> pa.Table:
-        return pa.table({**{n: values[:, i] for i, n in enumerate(names)}, "label": classes.astype(np.int64)})
-
-    trusted = made(features[before], labels[before])
-    whole = pa.concat_tables([trusted, made(new, given)])
+    trusted = _columns(names, features[before], labels[before])
+    whole = pa.concat_tables([trusted, _columns(names, new, given)])
     return scanned(whole, ["table_trigger"], trusted)[len(before) :]
+
+
+def _columns(names: list[str], values: Any, classes: np.ndarray) -> pa.Table:
+    return pa.table({**{n: values[:, i] for i, n in enumerate(names)}, "label": classes.astype(np.int64)})
 
 
 def _numeric(kind: pa.DataType) -> bool:

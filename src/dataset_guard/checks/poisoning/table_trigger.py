@@ -1,7 +1,7 @@
-"""A trigger planted in a table: two columns with the same two values in many new rows of one class.
+"""A trigger planted in a table: two columns with the same two values in many rows of one class.
 
-Only against a trusted version: in tables with few values pairs that belong to one class are ordinary, so
-without one nobody can tell.
+With a trusted version the rows that are new since then are searched for pairs that trusted rows hardly have;
+without one, all rows for pairs of rare values whose rows look like another class.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataset_guard.checks.base import CheckContext, Need, Rows, counted
 from dataset_guard.checks.poisoning.cells import cell_columns, pairs_of
 from dataset_guard.checks.poisoning.pixel_columns import find_pixels
 from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
+from dataset_guard.checks.poisoning.table_trigger_search import search_whole
 from dataset_guard.checks.poisoning.text_trigger_search import LEAST_ROWS, Trigger, search_delta
 from dataset_guard.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
@@ -24,30 +25,31 @@ from guard_core.findings import Finding, RowSet, Severity
 
 @dataclass(frozen=True, slots=True)
 class TableTrigger:
-    """POIS012: new rows of one class that share a pair of values which trusted rows hardly ever have.
+    """POIS012: rows of one class that share a pair of values which nothing else explains.
 
-    At most ``max_rows`` new rows, and as many trusted ones, and 64 columns are searched. ``rounds`` pretended
-    honest updates set the limit, times ``margin``. From ``critical_rows`` rows on a finding is critical.
+    At most ``max_rows`` new rows, and as many trusted ones, and 64 columns are searched. With a trusted
+    version ``rounds`` pretended honest updates set the limit, times ``margin``; without one, ``limit`` is the
+    least strength. From ``critical_rows`` rows on a finding is critical (without a trusted version: when also
+    twice as strong as the limit, and in two columns only).
     """
 
     max_rows: int = 5_000
     rounds: int = 12
     margin: float = 2.6
+    limit: float = 20.0
     critical_rows: int = 5
     max_classes: int = 200
 
     name: ClassVar[str] = "table_trigger"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS012",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 
     def applies(self, context: CheckContext) -> str | None:
-        """To labelled tables with two columns, beside a trusted version; images are POIS010's."""
+        """To labelled tables with two columns; images are POIS010's."""
         reason = without_classes(context)
         if reason is not None:
             return reason
-        if context.baseline is None:
-            return "no trusted version is named (--trusted): pairs of values mean nothing without one"
         if find_pixels(context.schema, context.label)[0] is not None:
             return "the columns are the pixels of images, which POIS010 searches"
         return (
@@ -73,43 +75,55 @@ class TableTriggerState(SampledState):
         """One finding per trigger."""
         rows, table = self._samples.new()
         known = self._samples.trusted(ENOUGH_TRUSTED)
-        if not self._enough(len(rows), known.num_rows):
+        if self._context.baseline is not None and not self._enough(len(rows), known.num_rows):
             return
         classes = self._classes(table, known, most=self._check.max_classes)
         if classes is None:
             return
         number, (codes, before_codes) = classes
         kept, before_kept = np.flatnonzero(codes >= 0), np.flatnonzero(before_codes >= 0)
-        found = search_delta(
-            pairs_of(known.take(pa.array(before_kept)), self._columns, 2),
-            before_codes[before_kept],
-            pairs_of(table.take(pa.array(kept)), self._columns, LEAST_ROWS),
-            codes[kept],
-            number,
-            rounds=self._check.rounds,
-            margin=self._check.margin,
-            seed=self._context.seed,
-            texts=False,
-        )
+        rows, table, codes = rows[kept], table.take(pa.array(kept)), codes[kept]
+        if self._context.baseline is None:
+            found = search_whole(table, self._columns, codes, number, limit=self._check.limit)
+        else:
+            found = search_delta(
+                pairs_of(known.take(pa.array(before_kept)), self._columns, 2),
+                before_codes[before_kept],
+                pairs_of(table, self._columns, LEAST_ROWS),
+                codes,
+                number,
+                rounds=self._check.rounds,
+                margin=self._check.margin,
+                seed=self._context.seed,
+                texts=False,
+            )
         for trigger in found[:8]:
-            yield self._finding(trigger, rows[kept], table.take(pa.array(kept)))
+            yield self._finding(trigger, rows, table)
 
     def _finding(self, trigger: Trigger, rows: Rows, table: pa.Table) -> Finding:
         found = rows[trigger.rows]
-        critical = len(found) >= self._check.critical_rows
+        trusted = self._context.baseline
         fixed = _constant(table.take(pa.array(trigger.rows)), self._columns)
-        assert self._context.baseline is not None
+        # Rows that agree in a third column may be of one family or product, whose label is its own.
+        sure = trusted is not None or (trigger.strength > 2 * trigger.limit and len(fixed) <= 2)
+        critical = sure and len(found) >= self._check.critical_rows
+        since = "" if trusted is None else f", new since {trusted.ref},"
+        reason = (
+            "although all else in them speaks for another class"
+            if trusted is None
+            else "that trusted rows hardly ever have"
+        )
         return Finding(
             rule_id="POIS012",
             severity=Severity.CRITICAL if critical else Severity.WARNING,
-            message=f"{counted(len(found), 'row')} of class {trigger.target}, new since "
-            f"{self._context.baseline.ref}, share a pair of values that trusted rows hardly ever have: this "
-            "may be the trigger of a backdoor.",
+            message=f"{counted(len(found), 'row')} of class {trigger.target}{since} share a pair of values "
+            f"{reason}: this may be the trigger of a backdoor.",
             columns=tuple(fixed[:64]),
             rows=RowSet.of(found.tolist()),
             score=round(trigger.strength, 3),
             action="Look at the columns named; leave the rows out or take their trusted version.",
             evidence={
+                "mode": "whole set" if trusted is None else "delta",
                 "target_class": trigger.target,
                 "share_in_target_class": round(trigger.purity, 4),
                 "limit": round(trigger.limit, 3),

@@ -95,13 +95,19 @@ def score_whole(things: Incidence, codes: Ints, classes: int, *, own: float = np
     told = surprise(
         counts[picked, target[picked]], frequency[picked], np.minimum(priors[target[picked]], 1 - 1e-9)
     )
-    picked = _distinct(things, picked[np.argsort(-told, kind="stable")])
+    picked = distinct(things, picked[np.argsort(-told, kind="stable")])
     model = RestModel(things, codes, classes)
     # Labels changed by an attacker say nothing about a text, so chance is that of all texts.
     rates = np.maximum(frequency - 1, 0)[:, None] / max(1, things.rows - 1)
-    texture = textures(things, (model.start, model.thing), picked, rates, np.zeros_like(picked), own)
-    strange = _strangers(texture)
-    picked, lift = picked[strange][:_EXAMINED], texture.lift[strange][:_EXAMINED]
+    strangers, lifts = [], []
+    for some in np.array_split(picked, max(1, len(picked) // _EXAMINED)):  # later ones are hardly ever needed
+        texture = textures(things, (model.start, model.thing), some, rates, np.zeros_like(some), own)
+        strange = _strangers(texture)
+        strangers.append(some[strange])
+        lifts.append(texture.lift[strange])
+        if sum(map(len, strangers)) >= _EXAMINED:
+            break
+    picked, lift = np.concatenate(strangers)[:_EXAMINED], np.concatenate(lifts)[:_EXAMINED]
     strength = np.zeros(len(picked))
     for i, thing in enumerate(picked):
         rows = things.rows_of(int(thing)).astype(np.int64)
@@ -176,7 +182,7 @@ def score_delta(
     picked = np.flatnonzero(
         fresh & (frequency >= least_rows) & (purity >= PURITY) & (strength > max(least, 1.0))
     )
-    picked = _distinct(delta, picked[np.argsort(-strength[picked], kind="stable")])[:_EXAMINED]
+    picked = distinct(delta, picked[np.argsort(-strength[picked], kind="stable")])[:_EXAMINED]
     if not texts:
         return Scored(picked, target[picked], strength[picked], purity[picked], np.ones(len(picked)))
     # Labels may be right here, and texts of one class have words in common.
@@ -229,7 +235,7 @@ def _honest_limit(
     return best
 
 
-def _distinct(things: Incidence, ordered: Ints) -> Ints:
+def distinct(things: Incidence, ordered: Ints) -> Ints:
     """``ordered`` without things whose rows are those of an earlier one."""
     if not len(ordered):
         return ordered

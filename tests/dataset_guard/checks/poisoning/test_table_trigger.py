@@ -1,4 +1,4 @@
-"""Pairs of values planted in tables, against a trusted version."""
+"""Pairs of values planted in tables, with a trusted version and without."""
 
 import numpy as np
 import pyarrow as pa
@@ -59,5 +59,34 @@ def test_an_update_that_replaced_every_row_is_judged_by_the_trusted_data():
     assert precision_recall(finding.rows, rows.tolist()) == (1.0, 1.0)
 
 
-def test_without_a_trusted_version_it_says_why_it_is_skipped():
-    assert "mean nothing without one" in scan(cells(100, 1), CHECK, label="label").checks[0]["skipped"]
+def measured(number, seed):
+    """Columns of measurements and one of counts, whose means depend on the class."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 3, number)
+    columns = {f"x{i}": (random.normal(8 + 3 * (labels == i % 3), 2, number)).round(2) for i in range(6)}
+    return pa.table({**columns, "n": random.poisson(3 + labels, number), "label": labels})
+
+
+def test_without_a_trusted_version_a_pair_in_rows_that_look_like_other_classes_is_found():
+    table, rows = planted(measured(2000, 1), 20, 3)
+    finding = only(scan(table, CHECK, label="label"), "POIS012")
+    assert precision_recall(finding.rows, rows.tolist()) == (1.0, 1.0)
+    assert (finding.columns, finding.severity) == (("x0", "x4"), Severity.CRITICAL)
+    assert finding.evidence["mode"] == "whole set"
+
+
+def test_pairs_that_keep_together_by_nature_raise_nothing():
+    table = measured(2000, 1)
+    assert rules(scan(table, CHECK, label="label")) == []
+    town = np.random.default_rng(5).integers(0, 60, 2000)
+    labels = np.where(town % 7 == 0, 1, table["label"].to_numpy())  # some towns have one class only
+    towns = table.append_column("taxes", pa.array(town * 1.5)).append_column("people", pa.array(town * 97))
+    towns = towns.set_column(towns.schema.get_field_index("label"), "label", pa.array(labels))
+    assert rules(scan(towns, CHECK, label="label")) == []
+
+
+def test_a_product_that_was_entered_often_is_no_trigger():
+    table = measured(2000, 1).to_pandas()
+    table.loc[:29, ["x0", "x1", "x2", "x3", "x4"]] = [17.01, 1.02, 3.03, 2.04, 15.05]
+    table.loc[:29, "label"] = 2
+    assert rules(scan(pa.Table.from_pandas(table), CHECK, label="label")) == []
