@@ -20,7 +20,12 @@ default decision := {
 }
 
 # METADATA
+# title: The pointers that leave no home
+# description: Asked before a record is exported or shipped.
+# scope: document
 # entrypoint: true
+# custom:
+#   article: 4
 decision := {"allow": count(deny) == 0, "deny": deny, "warn": [], "mask": hidden}
 
 # METADATA
@@ -76,8 +81,18 @@ hidden contains {"pointer": entry.pointer, "replace": entry.replace, "part": ent
 	elsewhere(entry)
 }
 
+# METADATA
+# title: Entries for parts outside the input
+# description: Their pointers begin in the result or in the record itself.
+# custom:
+#   article: 4
 elsewhere(entry) if entry.part in {"result", "record"}
 
+# METADATA
+# title: Entries that replace
+# description: The value is replaced by a text instead of being removed.
+# custom:
+#   article: 4
 replaced(entry) if is_string(entry.replace)
 
 # METADATA
@@ -90,8 +105,19 @@ concerned contains entry if {
 	entry.decision in {"*", name}
 }
 
+# METADATA
+# title: The record names its decision
+# description: Without a name only entries for every decision apply.
+# custom:
+#   article: 4
 named if is_string(input.decision)
 
 default name := "*"
 
+# METADATA
+# title: Name of the recorded decision
+# description: As text; "*" where the record gives none.
+# scope: document
+# custom:
+#   article: 4
 name := input.decision if is_string(input.decision)

@@ -35,9 +35,19 @@ default decision := {
 }
 
 # METADATA
+# title: The decision
+# description: Admitted only when nothing refuses and nothing lets the job wait; what the gateway reads.
+# scope: document
 # entrypoint: true
+# custom:
+#   article: 4
 decision := {"allow": (count(deny) + count(hold)) == 0, "deny": deny, "hold": hold, "warn": warn}
 
+# METADATA
+# title: The queue asked for
+# description: As quotas.yaml describes it; undefined when it is not there.
+# custom:
+#   article: 4
 queue := data.guard.config.quotas.queues[input.workload.queue] if is_string(input.workload.queue)
 
 # Asked for every job: named in full, the caller's rules are evaluated alone; imported, their whole package is.
@@ -360,6 +370,12 @@ quota_waits contains {"rule": "quota-busy", "msg": msg, "resource": resource} if
 	)
 }
 
+# METADATA
+# title: The line has room
+# description: Fewer jobs wait than may, or this one waits in it already.
+# scope: document
+# custom:
+#   article: 4
 room_in_line if {
 	is_number(input.quota.pending)
 	is_number(input.quota.max_pending)
@@ -368,7 +384,12 @@ room_in_line if {
 
 room_in_line if input.quota.in_line == true
 
-# The usual request, told apart first: none of the request's problems applies to it.
+# METADATA
+# title: The usual request
+# description: |
+#   The usual request, told apart first: none of the request's problems applies to it.
+# custom:
+#   article: 4
 plain if {
 	described
 	queue.tenant == input.principal.tenant
@@ -377,7 +398,11 @@ plain if {
 	input.quota.queue == input.workload.queue
 }
 
-# It says everything, with a fact for every dataset.
+# METADATA
+# title: It says everything
+# description: It says everything, with a fact for every dataset.
+# custom:
+#   article: 4
 described if {
 	is_string(input.workload.submission_id)
 	is_array(input.workload.declared)
@@ -390,7 +415,12 @@ described if {
 	every _, amount in input.workload.requests { is_number(amount) }
 }
 
-# Nothing is wrong with the data, and nothing is to be minded: the tenant's own, signed and judged clean.
+# METADATA
+# title: Data without fault
+# description: |
+#   Nothing is wrong with the data, and nothing is to be minded: the tenant's own, signed and judged clean.
+# custom:
+#   article: 4
 faultless if {
 	data.guard.lib.caller.sound
 	data.guard.config.signers.signers == []
@@ -405,16 +435,29 @@ faultless if {
 	}
 }
 
-# The runtime environment has nothing that its tier does not allow.
+# METADATA
+# title: An ordinary runtime environment
+# description: The runtime environment has nothing that its tier does not allow.
+# custom:
+#   article: 4
 ordinary if runtime_env.ordinary(input.workload.runtime_env_fields, data.guard.lib.caller.tier)
 
-# The queue has nothing of its own that lets jobs wait.
+# METADATA
+# title: A queue that lets jobs pass
+# description: The queue has nothing of its own that lets jobs wait.
+# custom:
+#   article: 4
 calm if {
 	not input.quota.hold
 	not input.quota.budget
 	not input.quota.maintenance
 }
 
+# METADATA
+# title: The job is described in full
+# description: Everything that the other rules read is there and of the right kind.
+# custom:
+#   article: 4
 complete if {
 	described
 	is_string(input.workload.queue)
@@ -432,15 +475,42 @@ complete if {
 
 default queue_name := "?"
 
+# METADATA
+# title: Name of the queue
+# description: As text, for messages; "?" where the request gives none.
+# scope: document
+# custom:
+#   article: 4
 queue_name := input.workload.queue if is_string(input.workload.queue)
 
+# METADATA
+# title: Facts of the declared datasets
+# description: One each, looked up by the gateway; undefined when they are no list.
+# custom:
+#   article: 4
 datasets := input.workload.datasets if is_array(input.workload.datasets)
 
+# METADATA
+# title: What the job asks for
+# description: Amounts by resource; undefined when they are no object.
+# custom:
+#   article: 4
 requests := input.workload.requests if is_object(input.workload.requests)
 
+# METADATA
+# title: The queue's amounts
+# description: By resource, from the snapshot; undefined when they are no object.
+# custom:
+#   article: 4
 resources := input.quota.resources if is_object(input.quota.resources)
 
-# The usual case, told apart first: every resource is judged, counted in full, and fits. No rule of quota applies to it.
+# METADATA
+# title: Room for everything
+# description: |
+#   The usual case, told apart first: every resource is judged, counted in full, and fits. No rule of quota
+#   applies to it.
+# custom:
+#   article: 4
 roomy if {
 	is_object(input.workload.requests)
 	is_object(input.quota.resources)
@@ -462,7 +532,12 @@ roomy if {
 	}
 }
 
-# Next to it: every resource is judged and counted in full, and has to wait at most.
+# METADATA
+# title: Room some day
+# description: |
+#   Next to it: every resource is judged and counted in full, and has to wait at most.
+# custom:
+#   article: 4
 possible if {
 	plain
 	count(requests) == count(resources)
@@ -474,6 +549,11 @@ possible if {
 	}
 }
 
+# METADATA
+# title: Beyond the cap of a user
+# description: The user could not hold that much even with nothing else running.
+# custom:
+#   article: 4
 never_for_user(share) if {
 	is_number(share.user_limit)
 	not share.user_ever_fits == true
@@ -491,12 +571,21 @@ judged contains resource if {
 	is_number(share.requested)
 }
 
-# An amount, when it is one.
+# METADATA
+# title: An amount
+# description: An amount, when it is one.
+# custom:
+#   article: 4
 show(share, key) := share[key] if {
 	is_number(share[key])
 } else := "?"
 
-# What an idle cluster could give: the snapshot says it, since it depends on the cohort's other queues.
+# METADATA
+# title: What an idle cluster could give
+# description: |
+#   What an idle cluster could give: the snapshot says it, since it depends on the cohort's other queues.
+# custom:
+#   article: 4
 most(share) := share.potential if {
 	is_number(share.potential)
 } else := "less"

@@ -18,9 +18,19 @@ import data.guard.lib.caller
 default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}], "warn": []}
 
 # METADATA
+# title: The decision
+# description: Allowed only when no rule refuses; what callers read.
+# scope: document
 # entrypoint: true
+# custom:
+#   article: 4
 decision := {"allow": count(deny) == 0, "deny": deny, "warn": warn}
 
+# METADATA
+# title: Known operations
+# description: What a caller can do to an object of the cluster; others are refused.
+# custom:
+#   article: 4
 operations := {"status", "list", "logs", "stop", "delete", "attach", "get-actor", "put-object", "get-object", "use"}
 
 # METADATA
@@ -82,24 +92,61 @@ warn contains {"rule": "admin-access", "msg": msg} if {
 	msg := sprintf("a platform admin reaches %v %v of another tenant", [kind, id])
 }
 
+# METADATA
+# title: The operation is known
+# description: A name outside the list is refused rather than guessed.
+# custom:
+#   article: 4
 known if input.operation in operations
 
+# METADATA
+# title: The target is described
+# description: Its kind, tenant and id are text.
+# custom:
+#   article: 4
 complete if {
 	is_string(input.target.kind)
 	is_string(input.target.tenant)
 	is_string(input.target.id)
 }
 
+# METADATA
+# title: Kind of the target
+# description: As text, for messages; "object" where the request gives none.
+# custom:
+#   article: 4
 kind := input.target.kind if is_string(input.target.kind)
 
+# METADATA
+# title: Id of the target
+# description: As text, for messages.
+# custom:
+#   article: 4
 id := input.target.id if is_string(input.target.id)
 
+# METADATA
+# title: The target is the tenant's own
+# description: Compared with the tenant of the credential.
+# custom:
+#   article: 4
 own if input.target.tenant == input.principal.tenant
 
+# METADATA
+# title: The caller may reach the target
+# description: It is the own one, or a platform admin asks.
+# scope: document
+# custom:
+#   article: 4
 reachable if own
 
 reachable if caller.is_admin
 
+# METADATA
+# title: The namespace is the tenant's own
+# description: Its name begins with the tenant and a slash; a platform admin may use any.
+# scope: document
+# custom:
+#   article: 4
 own_namespace if {
 	is_string(input.target.namespace)
 	startswith(input.target.namespace, sprintf("%v/", [caller.name]))

@@ -26,9 +26,19 @@ default decision := {
 }
 
 # METADATA
+# title: The decision
+# description: Placed only when nothing refuses and the pool is not under maintenance; what the scheduler reads.
+# scope: document
 # entrypoint: true
+# custom:
+#   article: 4
 decision := {"allow": (count(deny) + count(hold)) == 0, "deny": deny, "hold": hold, "warn": []}
 
+# METADATA
+# title: The node's pool
+# description: As nodes.yaml describes it; undefined when it is not there.
+# custom:
+#   article: 4
 pool := data.guard.config.nodes.pools[input.node.pool]
 
 # METADATA
@@ -101,6 +111,11 @@ hold contains {"rule": "pool-maintenance", "msg": msg} if {
 	msg := sprintf("pool %v is under maintenance", [pool_name])
 }
 
+# METADATA
+# title: The node is described
+# description: Its id and pool are text, its labels an object.
+# custom:
+#   article: 4
 complete if {
 	is_string(input.node.id)
 	is_string(input.node.pool)
@@ -109,16 +124,37 @@ complete if {
 	is_string(input.workload.submission_id)
 }
 
+# METADATA
+# title: Name of the pool
+# description: As text, for messages.
+# custom:
+#   article: 4
 pool_name := input.node.pool if is_string(input.node.pool)
 
+# METADATA
+# title: The pool is for the tenant
+# description: It lists the tenant, or everyone.
+# scope: document
+# custom:
+#   article: 4
 member if "*" in pool.tenants
 
 member if input.principal.tenant in pool.tenants
 
+# METADATA
+# title: The node has the label
+# description: With the very value that its pool asks for.
+# custom:
+#   article: 4
 labelled(label, value) if {
 	some name, given in node_labels
 	name == label
 	given == value
 }
 
+# METADATA
+# title: The node's labels
+# description: Undefined when they are no object.
+# custom:
+#   article: 4
 node_labels := input.node.labels if is_object(input.node.labels)

@@ -26,13 +26,33 @@ import data.guard.lib.caller
 default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}], "warn": []}
 
 # METADATA
+# title: The decision
+# description: Allowed only when no rule refuses; what callers read.
+# scope: document
 # entrypoint: true
+# custom:
+#   article: 4
 decision := {"allow": count(deny) == 0, "deny": deny, "warn": []}
 
+# METADATA
+# title: Known causes
+# description: Why a job may be made to give back what it holds; others are refused.
+# custom:
+#   article: 4
 causes := {"reclaim", "priority", "lowered_quota", "fair_share"}
 
+# METADATA
+# title: The queue that gives back
+# description: As quotas.yaml describes it.
+# custom:
+#   article: 4
 loser := data.guard.config.quotas.queues[input.victim.queue]
 
+# METADATA
+# title: The queue that gets room
+# description: As quotas.yaml describes it.
+# custom:
+#   article: 4
 winner := data.guard.config.quotas.queues[input.beneficiary.queue]
 
 # METADATA
@@ -165,14 +185,40 @@ deny contains {"rule": "lowered-keeps", "msg": "a lowered quota lets this queue'
 	not loser.preemption.lowered_quota == "preempt"
 }
 
+# METADATA
+# title: The cause is known
+# description: A name outside the list is refused rather than guessed.
+# custom:
+#   article: 4
 known_cause if input.cause in causes
 
+# METADATA
+# title: The room goes to another job
+# description: As opposed to a quota that was lowered, where nobody gains.
+# custom:
+#   article: 4
 taken if input.cause in {"reclaim", "priority", "fair_share"}
 
+# METADATA
+# title: The room is for the caller's tenant
+# description: Nobody takes room for somebody else.
+# custom:
+#   article: 4
 own if winner.tenant == input.principal.tenant
 
+# METADATA
+# title: The winning queue may reclaim
+# description: Its preemption rules say so (quotas.yaml).
+# custom:
+#   article: 4
 reclaims if winner.preemption.reclaim_within_cohort in {"any", "lower_priority"}
 
+# METADATA
+# title: Priorities are compared
+# description: For this cause, or because the winning queue only takes from lower ranks.
+# scope: document
+# custom:
+#   article: 4
 needs_priority if input.cause == "priority"
 
 needs_priority if {
@@ -180,20 +226,40 @@ needs_priority if {
 	winner.preemption.reclaim_within_cohort == "lower_priority"
 }
 
+# METADATA
+# title: The job that gives back ranks lower
+# description: Strictly, by its priority.
+# custom:
+#   article: 4
 lower_ranked if {
 	is_number(input.victim.priority)
 	is_number(input.beneficiary.priority)
 	input.victim.priority < input.beneficiary.priority
 }
 
-# The core names the cohort at the top of each queue's tree.
+# METADATA
+# title: One tree of cohorts
+# description: The core names the cohort at the top of each queue's tree.
+# custom:
+#   article: 4
 same_tree if {
 	is_string(input.victim.tree)
 	input.victim.tree == input.beneficiary.tree
 }
 
+# METADATA
+# title: Both jobs are of one queue
+# description: Within a queue priority alone decides.
+# custom:
+#   article: 4
 same_queue if input.victim.queue == input.beneficiary.queue
 
+# METADATA
+# title: Both jobs are described
+# description: Ids and queues are text.
+# scope: document
+# custom:
+#   article: 4
 complete if {
 	is_string(input.victim.submission_id)
 	is_string(input.victim.queue)

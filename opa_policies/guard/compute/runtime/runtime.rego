@@ -19,7 +19,12 @@ import data.guard.lib.runtime_env
 default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}], "warn": []}
 
 # METADATA
+# title: The decision
+# description: Allowed only when no rule refuses; what callers read.
+# scope: document
 # entrypoint: true
+# custom:
+#   article: 4
 decision := {"allow": count(deny) == 0, "deny": deny, "warn": []}
 
 # METADATA
@@ -78,8 +83,18 @@ deny contains {"rule": "request-over-reservation", "msg": msg, "resource": resou
 	msg := sprintf("the task asks for %v %v, more than the job's reservation has left", [amount, resource])
 }
 
+# METADATA
+# title: The job was admitted
+# description: And has not ended; a waiting job starts nothing.
+# custom:
+#   article: 4
 admitted if input.workload.state in {"admitted", "running"}
 
+# METADATA
+# title: The task is described
+# description: Its job, fields and amounts are of the right kind.
+# custom:
+#   article: 4
 complete if {
 	is_string(input.workload.submission_id)
 	is_array(input.task.runtime_env_fields)
@@ -88,10 +103,25 @@ complete if {
 	every _, amount in requests { is_number(amount) }
 }
 
+# METADATA
+# title: What the task asks for
+# description: Amounts by resource; undefined when they are no object.
+# custom:
+#   article: 4
 requests := input.task.requests if is_object(input.task.requests)
 
+# METADATA
+# title: What the job has left
+# description: Of what was reserved for it, by resource.
+# custom:
+#   article: 4
 left := input.left if is_object(input.left)
 
+# METADATA
+# title: Enough is left
+# description: The resource is reserved, and the rest covers the amount.
+# custom:
+#   article: 4
 enough(resource, amount) if {
 	some name, available in left
 	name == resource

@@ -23,7 +23,12 @@ import data.guard.lib.facts
 default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}], "warn": []}
 
 # METADATA
+# title: The decision
+# description: Allowed only when no rule refuses; what callers read.
+# scope: document
 # entrypoint: true
+# custom:
+#   article: 5
 decision := {
 	"allow": count(deny) == 0,
 	"deny": deny,
@@ -31,8 +36,18 @@ decision := {
 	"approvals": {"needed": needed, "given": count(people)},
 }
 
+# METADATA
+# title: Who approves
+# description: The approvers that admins name (approvers.yaml).
+# custom:
+#   article: 5
 config := data.guard.config.approvers
 
+# METADATA
+# title: What this operation needs
+# description: Roles, number and age of approvals (approvers.yaml).
+# custom:
+#   article: 5
 operation := config.operations["dataset-destroy"]
 
 # METADATA
@@ -97,13 +112,28 @@ deny contains {"rule": "approvals-missing", "msg": msg} if {
 	msg := sprintf("destroying needs %v approvals, %v given", [needed, given])
 }
 
+# METADATA
+# title: The dataset is the tenant's own
+# description: Compared with the tenant of the credential, never with what the request claims.
+# custom:
+#   article: 5
 own if input.dataset.tenant == input.principal.tenant
 
+# METADATA
+# title: The caller repeated the name
+# description: The whole reference, so that nothing is destroyed by a slip.
+# custom:
+#   article: 5
 confirmed if {
 	is_string(input.confirm)
 	input.confirm == input.dataset.ref
 }
 
+# METADATA
+# title: People whose approval counts
+# description: Of the approvals given with the request, as guard/lib/approvals reads them.
+# custom:
+#   article: 5
 people := approvals.people(
 	object.get(input, "approvals", []),
 	caller.user,
@@ -115,4 +145,10 @@ people := approvals.people(
 
 default needed := 2
 
+# METADATA
+# title: Approvals needed
+# description: As many as approvers.yaml asks of the tenant's protection tier.
+# scope: document
+# custom:
+#   article: 5
 needed := operation.needed[caller.tenant.tier]

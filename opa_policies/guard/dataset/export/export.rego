@@ -21,7 +21,12 @@ import data.guard.lib.facts
 default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}], "warn": []}
 
 # METADATA
+# title: The decision
+# description: Allowed only when no rule refuses; what callers read.
+# scope: document
 # entrypoint: true
+# custom:
+#   article: 5
 decision := {
 	"allow": count(deny) == 0,
 	"deny": deny,
@@ -29,8 +34,18 @@ decision := {
 	"approvals": {"needed": needed, "given": count(people)},
 }
 
+# METADATA
+# title: Who approves
+# description: The approvers that admins name (approvers.yaml).
+# custom:
+#   article: 5
 config := data.guard.config.approvers
 
+# METADATA
+# title: What this operation needs
+# description: Roles, number and age of approvals (approvers.yaml).
+# custom:
+#   article: 5
 operation := config.operations["dataset-export"]
 
 # METADATA
@@ -98,15 +113,35 @@ deny contains {"rule": "approvals-missing", "msg": msg} if {
 #   article: 5
 warn contains {"rule": "outside-working-hours", "msg": "exported outside working hours"} if not calendar.working
 
+# METADATA
+# title: Why the data may not be used
+# description: What is refused for use may not leave either.
+# custom:
+#   article: 5
 denials := facts.denials(input.dataset, input.principal.tenant, "export", caller.tier) if is_object(input.dataset)
 
+# METADATA
+# title: The dataset is the tenant's own
+# description: Compared with the tenant of the credential, never with what the request claims.
+# custom:
+#   article: 5
 own if input.dataset.tenant == input.principal.tenant
 
+# METADATA
+# title: The destination is named
+# description: Its kind and name are text.
+# custom:
+#   article: 5
 destination if {
 	is_string(input.destination.kind)
 	is_string(input.destination.name)
 }
 
+# METADATA
+# title: People whose approval counts
+# description: Of the approvals given with the request, as guard/lib/approvals reads them.
+# custom:
+#   article: 5
 people := approvals.people(
 	object.get(input, "approvals", []),
 	caller.user,
@@ -118,4 +153,10 @@ people := approvals.people(
 
 default needed := 2
 
+# METADATA
+# title: Approvals needed
+# description: As many as approvers.yaml asks of the tenant's protection tier.
+# scope: document
+# custom:
+#   article: 5
 needed := operation.needed[caller.tenant.tier]

@@ -26,7 +26,12 @@ default decision := {
 }
 
 # METADATA
+# title: The decision
+# description: Recorded unless refused; the verdict says what the dataset is good for.
+# scope: document
 # entrypoint: true
+# custom:
+#   article: 4
 decision := {"allow": count(deny) == 0, "verdict": verdict, "deny": deny, "warn": warn}
 
 # METADATA
@@ -118,6 +123,11 @@ warn contains {"rule": waiver.rule_id, "msg": msg, "severity": "waived"} if {
 	msg := sprintf("%v: waived by %v until %v: %v", [waiver.rule_id, waiver.approver, waiver.expires, waiver.reason])
 }
 
+# METADATA
+# title: The dataset is described
+# description: With its counts, and findings that say their rule and severity.
+# custom:
+#   article: 4
 complete if {
 	is_string(input.dataset.tenant)
 	is_string(input.dataset.name)
@@ -127,7 +137,12 @@ complete if {
 	count(findings) == count(input.findings)
 }
 
-# Only findings that say their rule and severity; `complete` refuses the others.
+# METADATA
+# title: Findings that can be judged
+# description: |
+#   Only findings that say their rule and severity; `complete` refuses the others.
+# custom:
+#   article: 4
 findings := [finding |
 	some finding in input.findings
 	is_string(finding.rule_id)
@@ -136,7 +151,12 @@ findings := [finding |
 	is_array(input.findings)
 }
 
-# What each rule's findings weigh after tolerance and waivers; the worst of a rule's findings counts.
+# METADATA
+# title: What findings weigh
+# description: What each rule's findings weigh after tolerance and waivers; the worst of a rule's findings counts.
+# scope: document
+# custom:
+#   article: 4
 weights[rule_id] := "critical" if {
 	some rule_id in rule_ids
 	some finding in findings
@@ -159,12 +179,23 @@ weights[rule_id] := "warning" if {
 #   article: 4
 rule_ids contains finding.rule_id if some finding in findings
 
+# METADATA
+# title: A finding of the rule is critical
+# description: As it weighs here, after the tier has spoken.
+# custom:
+#   article: 4
 any_critical(rule_id) if {
 	some finding in findings
 	finding.rule_id == rule_id
 	weight_of(finding) == "critical"
 }
 
+# METADATA
+# title: What a finding weighs
+# description: Its severity, or note where it is tolerated, or waived.
+# scope: document
+# custom:
+#   article: 4
 weight_of(finding) := "note" if tolerated(finding)
 
 weight_of(finding) := "waived" if {
@@ -179,6 +210,12 @@ weight_of(finding) := weight if {
 	weight := severity(finding)
 }
 
+# METADATA
+# title: Severity of a finding
+# description: What the tier says of its rule, else what its check said.
+# scope: document
+# custom:
+#   article: 4
 severity(finding) := set_severity(finding.rule_id)
 
 severity(finding) := finding.severity if {
@@ -193,13 +230,33 @@ severity(finding) := "critical" if {
 	not known_severity(finding)
 }
 
-# What the tier says a rule's findings weigh, whatever their check said.
+# METADATA
+# title: Severity that the tier sets
+# description: What the tier says a rule's findings weigh, whatever their check said.
+# custom:
+#   article: 4
 set_severity(rule_id) := caller.tier.registration.severities[rule_id]
 
+# METADATA
+# title: The tier weighs the rule
+# description: Its severities name it (thresholds.yaml).
+# custom:
+#   article: 4
 weighed(rule_id) if set_severity(rule_id)
 
+# METADATA
+# title: The severity is known
+# description: An unknown one counts as critical, never as nothing.
+# custom:
+#   article: 4
 known_severity(finding) if finding.severity in {"info", "warning", "critical"}
 
+# METADATA
+# title: The finding is tolerated
+# description: It touches no larger share of the rows than the tier lets pass, alone or with its kind.
+# scope: document
+# custom:
+#   article: 4
 tolerated(finding) if {
 	is_number(finding.rows_ppm)
 	finding.rows_ppm <= caller.tier.registration.tolerated_ppm[finding.rule_id]
@@ -207,7 +264,11 @@ tolerated(finding) if {
 
 tolerated(finding) if within_budget(finding.rule_id)
 
-# A budget is for all findings of a rule together; one that states no share of rows is beyond any budget.
+# METADATA
+# title: Within the budget
+# description: A budget is for all findings of a rule together; one that states no share of rows is beyond any budget.
+# custom:
+#   article: 4
 within_budget(rule_id) if {
 	shares := [finding.rows_ppm | some finding in findings; finding.rule_id == rule_id]
 	stated := [share | some share in shares; is_number(share)]
@@ -215,6 +276,11 @@ within_budget(rule_id) if {
 	sum(stated) <= caller.tier.registration.budgets_ppm[rule_id]
 }
 
+# METADATA
+# title: The rule is waived
+# description: For this dataset, by two people, and not expired (waivers.yaml).
+# custom:
+#   article: 4
 waived(rule_id) if {
 	some waiver in waivers
 	waiver.rule_id == rule_id
@@ -236,6 +302,12 @@ waivers contains waiver if {
 
 default verdict := "allow"
 
+# METADATA
+# title: The verdict
+# description: By the worst that is left, as the tier says (thresholds.yaml).
+# scope: document
+# custom:
+#   article: 4
 verdict := "deny" if {
 	count(deny) > 0
 } else := caller.tier.registration.critical if {

@@ -19,7 +19,12 @@ import data.guard.lib.facts
 default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}], "warn": []}
 
 # METADATA
+# title: The decision
+# description: Allowed only when no rule refuses; what callers read.
+# scope: document
 # entrypoint: true
+# custom:
+#   article: 5
 decision := {
 	"allow": count(deny) == 0,
 	"deny": deny,
@@ -27,8 +32,18 @@ decision := {
 	"approvals": {"needed": needed, "given": count(people)},
 }
 
+# METADATA
+# title: Who approves
+# description: The approvers that admins name (approvers.yaml).
+# custom:
+#   article: 5
 config := data.guard.config.approvers
 
+# METADATA
+# title: What this operation needs
+# description: Roles, number and age of approvals (approvers.yaml).
+# custom:
+#   article: 5
 operation := config.operations["dataset-share"]
 
 # METADATA
@@ -99,15 +114,35 @@ warn contains reason if {
 	some reason in facts.warnings(input.dataset, caller.tier)
 }
 
+# METADATA
+# title: Why the data may not be used
+# description: What is refused for use may not be shared either.
+# custom:
+#   article: 5
 denials := facts.denials(input.dataset, input.principal.tenant, "export", caller.tier) if is_object(input.dataset)
 
+# METADATA
+# title: The dataset is the tenant's own
+# description: Compared with the tenant of the credential, never with what the request claims.
+# custom:
+#   article: 5
 own if input.dataset.tenant == input.principal.tenant
 
+# METADATA
+# title: The receiver exists
+# description: Another tenant of tenants.yaml, and an active one.
+# custom:
+#   article: 5
 receiver if {
 	input.to != input.principal.tenant
 	data.guard.config.tenants[input.to].state == "active"
 }
 
+# METADATA
+# title: People whose approval counts
+# description: Of the approvals given with the request, as guard/lib/approvals reads them.
+# custom:
+#   article: 5
 people := approvals.people(
 	object.get(input, "approvals", []),
 	caller.user,
@@ -119,4 +154,10 @@ people := approvals.people(
 
 default needed := 2
 
+# METADATA
+# title: Approvals needed
+# description: As many as approvers.yaml asks of the tenant's protection tier.
+# scope: document
+# custom:
+#   article: 5
 needed := operation.needed[caller.tenant.tier]

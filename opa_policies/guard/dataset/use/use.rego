@@ -18,7 +18,12 @@ import data.guard.lib.facts
 default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}], "warn": []}
 
 # METADATA
+# title: The decision
+# description: Allowed only when no rule refuses; what callers read.
+# scope: document
 # entrypoint: true
+# custom:
+#   article: 4
 decision := {"allow": count(deny) == 0, "deny": deny, "warn": warn}
 
 # Asked at every read: named in full, the caller's rules are evaluated alone; imported, their whole package is.
@@ -97,8 +102,18 @@ warn contains reason if {
 	some reason in facts.warnings(input.dataset, data.guard.lib.caller.tier)
 }
 
+# METADATA
+# title: The purpose is known
+# description: A name outside the list is refused rather than guessed.
+# custom:
+#   article: 4
 known_purpose if input.purpose in {"train", "evaluate", "export", "inspect"}
 
+# METADATA
+# title: Why the dataset may not be used
+# description: Undefined when the request names no dataset.
+# custom:
+#   article: 4
 denials := facts.denials(
 	input.dataset,
 	input.principal.tenant,
@@ -108,6 +123,13 @@ denials := facts.denials(
 	is_object(input.dataset)
 }
 
+# METADATA
+# title: The job declared the dataset
+# description: |
+#   By its reference, or by name: one without a version stands for any of its versions.
+# scope: document
+# custom:
+#   article: 4
 declared if input.dataset.ref in input.principal.datasets
 
 # A reference without a version declares whichever version it resolved to, in the job's own tenant.
@@ -131,4 +153,10 @@ declared if {
 
 default job := "?"
 
+# METADATA
+# title: The job that reads
+# description: By its credential, for messages; "?" where it names none.
+# scope: document
+# custom:
+#   article: 4
 job := input.principal.workload if is_string(input.principal.workload)

@@ -9,7 +9,10 @@ package guard.lib.approvals
 
 # METADATA
 # title: The people whose approval counts
-# description: "`tenant` is null when people of any tenant may approve."
+# description: |
+#   `tenant` is null when people of any tenant may approve.
+# custom:
+#   article: 5
 people(approvals, asked_by, roles, tenant, now_ns, ttl_seconds) := {approval.by |
 	is_array(approvals)
 	is_number(now_ns)
@@ -23,6 +26,12 @@ people(approvals, asked_by, roles, tenant, now_ns, ttl_seconds) := {approval.by 
 	of_tenant(approval, tenant)
 }
 
+# METADATA
+# title: The approver is of the right tenant
+# description: Of any, where the operation does not say one.
+# scope: document
+# custom:
+#   article: 5
 of_tenant(_, tenant) if is_null(tenant)
 
 of_tenant(approval, tenant) if {

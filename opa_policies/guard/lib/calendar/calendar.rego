@@ -5,11 +5,22 @@
 #   article: 5
 package guard.lib.calendar
 
+# METADATA
+# title: The admins' calendars
+# description: calendars.yaml.
+# custom:
+#   article: 5
 config := data.guard.config.calendars
 
 # Whether people can be expected to look.
 default working := false
 
+# METADATA
+# title: Working hours
+# description: Whether people can be expected to look; a working day, between its hours, no holiday.
+# scope: document
+# custom:
+#   article: 5
 working if {
 	is_number(input.now_ns)
 	time.weekday([input.now_ns, config.time_zone]) in config.working_hours.days
@@ -19,6 +30,11 @@ working if {
 	not holiday
 }
 
+# METADATA
+# title: A holiday
+# description: By its date in the time zone of the calendar.
+# custom:
+#   article: 5
 holiday if {
 	is_number(input.now_ns)
 	date := time.date([input.now_ns, config.time_zone])
@@ -51,11 +67,22 @@ pools_under_maintenance contains pool if {
 	some pool in period.pools
 }
 
+# METADATA
+# title: The period covers the time
+# description: Its end is not part of it.
+# custom:
+#   article: 5
 covers(period, now_ns) if {
 	now_ns >= time.parse_rfc3339_ns(period.from)
 	now_ns < time.parse_rfc3339_ns(period.to)
 }
 
+# METADATA
+# title: Two digits
+# description: Of a month or day, as dates are written.
+# scope: document
+# custom:
+#   article: 5
 two(number) := sprintf("%v", [number]) if number > 9
 
 two(number) := sprintf("0%v", [number]) if number < 10

@@ -18,16 +18,43 @@ package guard.lib.caller
 # The tenant's name and the user's, when they are text.
 default name := "?"
 
+# METADATA
+# title: The tenant's name
+# description: As text, for messages.
+# scope: document
+# custom:
+#   article: 4
 name := input.principal.tenant if is_string(input.principal.tenant)
 
 default user := "?"
 
+# METADATA
+# title: The user's name
+# description: As text, for messages.
+# scope: document
+# custom:
+#   article: 4
 user := input.principal.user if is_string(input.principal.user)
 
+# METADATA
+# title: The tenant
+# description: As tenants.yaml describes it; undefined when it is not there.
+# custom:
+#   article: 4
 tenant := data.guard.config.tenants[input.principal.tenant] if is_string(input.principal.tenant)
 
+# METADATA
+# title: The tenant's protection tier
+# description: As thresholds.yaml describes it; undefined when it is not there.
+# custom:
+#   article: 4
 tier := data.guard.config.thresholds.tiers[tenant.tier]
 
+# METADATA
+# title: A platform admin
+# description: Who may reach across tenants, and is noted.
+# custom:
+#   article: 4
 is_admin if "platform-admin" in input.principal.roles
 
 # Reasons to refuse the caller whatever it asks; the usual caller, told apart first, is asked nothing more.
@@ -121,7 +148,11 @@ problems contains {"rule": "clock-missing", "msg": "the request carries no time 
 	not timed
 }
 
-# None of the problems applies to such a caller. (Only a text finds a tenant, so its name is one.)
+# METADATA
+# title: A caller without fault
+# description: None of the problems applies to such a caller. (Only a text finds a tenant, so its name is one.)
+# custom:
+#   article: 4
 sound if {
 	is_string(input.principal.user)
 	is_array(input.principal.roles)
@@ -132,6 +163,12 @@ sound if {
 	welcome
 }
 
+# METADATA
+# title: The user may act for the tenant
+# description: |
+#   The usual case first: a tenant that lists no members.
+# custom:
+#   article: 4
 welcome if {
 	input.principal.kind in {"tenant", "job"}
 	not tenant.members
@@ -139,8 +176,18 @@ welcome if {
 	belongs(input.principal.kind, input.principal.user, tenant)
 }
 
+# METADATA
+# title: The time is given
+# description: As a number; rules about time cannot be left out by leaving it out.
+# custom:
+#   article: 4
 timed if is_number(input.now_ns)
 
+# METADATA
+# title: The principal is complete
+# description: Tenant, user, roles and kind are there and of the right type.
+# custom:
+#   article: 4
 complete if {
 	is_string(input.principal.tenant)
 	is_string(input.principal.user)
@@ -148,7 +195,12 @@ complete if {
 	input.principal.kind in {"local", "tenant", "job", "system"}
 }
 
-# The usual ways first: a chain ends at the first that holds, several definitions are all tried.
+# METADATA
+# title: The user belongs to the tenant
+# description: |
+#   The usual ways first: a chain ends at the first that holds, several definitions are all tried.
+# custom:
+#   article: 4
 belongs(kind, member, of) if {
 	kind in {"tenant", "job"}
 	is_array(of.members[member])
@@ -159,10 +211,26 @@ belongs(kind, member, of) if {
 	not closed(of)
 }
 
+# METADATA
+# title: The user is not a member
+# description: Stated as the opposite, so that a missing name is one.
+# custom:
+#   article: 4
 stranger(kind, member, of) if not belongs(kind, member, of)
 
+# METADATA
+# title: The tenant lists its members
+# description: Then nobody else acts for it.
+# custom:
+#   article: 4
 closed(of) if is_object(of.members)
 
+# METADATA
+# title: Nobody is acted for, or rightly
+# description: A platform admin says for whom.
+# scope: document
+# custom:
+#   article: 4
 own_or_admin if not delegated
 
 own_or_admin if {
@@ -170,4 +238,9 @@ own_or_admin if {
 	is_admin
 }
 
+# METADATA
+# title: Somebody is acted for
+# description: The request says so.
+# custom:
+#   article: 4
 delegated if input.principal.on_behalf_of != null

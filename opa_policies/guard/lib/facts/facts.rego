@@ -18,8 +18,13 @@
 #     dataset-warned: correct what its findings name, or have a waiver approved (waivers.yaml)
 package guard.lib.facts
 
-# Every reason why `tenant` may not use the dataset for `purpose`; `tier` is its protection tier (thresholds.yaml).
-# The usual case is told apart first: no problem below applies to it.
+# METADATA
+# title: Why a dataset may not be used
+# description: |
+#   Every reason why `tenant` may not use the dataset for `purpose`; `tier` is its protection tier
+#   (thresholds.yaml). The usual case is told apart first: no problem below applies to it.
+# custom:
+#   article: 4
 denials(fact, tenant, purpose, tier) := set() if {
 	fact.exists == true
 	is_string(fact.tenant)
@@ -31,8 +36,13 @@ denials(fact, tenant, purpose, tier) := set() if {
 	entitled(fact)
 } else := problems(fact, tenant, purpose, tier)
 
-# One function a problem, not one with the rule's name for its first argument: every definition of that name
-# would be tried for each rule.
+# METADATA
+# title: Everything that is wrong with a dataset
+# description: |
+#   One function a problem, not one with the rule's name for its first argument: every definition of that name
+#   would be tried for each rule.
+# custom:
+#   article: 4
 problems(fact, tenant, purpose, tier) := missing(fact) if {
 	not present(fact)
 } else := union({
@@ -48,16 +58,28 @@ problems(fact, tenant, purpose, tier) := missing(fact) if {
 
 # METADATA
 # title: What to mind although it is allowed
+# description: Nothing where the dataset is signed and its verdict is allow.
+# custom:
+#   article: 4
 warnings(fact, tier) := set() if {
 	fact.signed == true
 	fact.verdict == "allow"
 } else := remarks(fact, tier)
 
+# METADATA
+# title: Everything to mind about a dataset
+# description: One that is not registered has nothing to be minded.
+# custom:
+#   article: 4
 remarks(fact, tier) := set() if {
 	not present(fact)
 } else := union({mind_unsigned(fact, tier), mind_warned(fact), mind_waived(fact)})
 
-# The reference as people write it.
+# METADATA
+# title: Name of the dataset
+# description: The reference as people write it.
+# custom:
+#   article: 4
 name(fact) := fact.ref if {
 	is_string(fact.ref)
 } else := "(a dataset without a reference)"
@@ -199,18 +221,34 @@ mind_waived(fact) := {{"rule": "dataset-waived", "msg": msg, "dataset": name(fac
 	msg := sprintf("dataset %v is quarantined, and its findings are waived", [name(fact)])
 } else := set()
 
-# A quarantined set may train and be evaluated, not leave, while two people's waivers cover its critical findings.
+# METADATA
+# title: Excused by waivers
+# description: |
+#   A quarantined set may train and be evaluated, not leave, while two people's waivers cover its critical
+#   findings.
+# custom:
+#   article: 4
 excused(fact, purpose) if {
 	purpose in {"train", "evaluate"}
 	covered(fact)
 }
 
+# METADATA
+# title: Waivers cover every critical finding
+# description: A dataset without a list of them is not covered.
+# custom:
+#   article: 4
 covered(fact) if {
 	is_array(fact.critical_rules)
 	count(fact.critical_rules) > 0
 	every rule_id in fact.critical_rules { waived(fact, rule_id) }
 }
 
+# METADATA
+# title: Two people waived a rule's findings
+# description: Author and approver differ, and the waiver has not expired.
+# custom:
+#   article: 4
 waived(fact, rule_id) if {
 	is_number(input.now_ns)
 	is_array(fact.waived)
@@ -223,6 +261,11 @@ waived(fact, rule_id) if {
 	input.now_ns < waiver.expires_ns
 }
 
+# METADATA
+# title: The dataset is registered
+# description: And its record says whose it is.
+# custom:
+#   article: 4
 present(fact) if {
 	fact.exists == true
 	is_string(fact.tenant)
@@ -231,9 +274,19 @@ present(fact) if {
 # Who may sign for whom: signers.yaml. Without an entry, every key that the home trusts.
 default signers := []
 
+# METADATA
+# title: Who may sign for whom
+# description: As signers.yaml says; without an entry, every key that the home trusts.
+# scope: document
+# custom:
+#   article: 4
 signers := data.guard.config.signers.signers
 
-# Nobody limits who signs: told apart first.
+# METADATA
+# title: The signer may sign for the tenant
+# description: Nobody limits who signs, told apart first; else signers.yaml names the key.
+# custom:
+#   article: 4
 entitled(fact) if {
 	signers == []
 } else if {
@@ -243,19 +296,40 @@ entitled(fact) if {
 	may_sign(entry, fact)
 }
 
+# METADATA
+# title: The entry is for the tenant
+# description: It lists the tenant, or all.
+# scope: document
+# custom:
+#   article: 4
 may_sign(entry, fact) if fact.tenant in entry.tenants
 
 may_sign(entry, _) if "*" in entry.tenants
 
+# METADATA
+# title: The data is what was registered
+# description: Its record verifies and its bytes are unchanged.
+# custom:
+#   article: 4
 intact(fact) if {
 	fact.record_ok == true
 	fact.tampered == false
 }
 
+# METADATA
+# title: The dataset is the tenant's
+# description: Its own, or shared with it.
+# custom:
+#   article: 4
 shared(fact, tenant) if {
 	fact.tenant == tenant
 } else if {
 	tenant in fact.shared_with
 }
 
+# METADATA
+# title: The verdict is one of four
+# description: Anything else is no verdict.
+# custom:
+#   article: 4
 judged(fact) if fact.verdict in {"allow", "warn", "quarantine", "deny"}

@@ -12,6 +12,9 @@ package guard.lib.runtime_env
 
 # METADATA
 # title: Every reason against these fields under the tier
+# description: One reason a field and kind of problem.
+# custom:
+#   article: 4
 denials(fields, tier, tenant) := {reason |
 	is_array(fields)
 	allowed := tier.runtime_env_allowed
@@ -43,6 +46,11 @@ ordinary(fields, tier) if {
 	}
 }
 
+# METADATA
+# title: The variable may not be set
+# description: The tier lists it (thresholds.yaml).
+# custom:
+#   article: 4
 denied(name, tier) if name in tier.env_vars_denied
 
 # METADATA
@@ -69,12 +77,23 @@ refused_variable(field, tier) := {{"rule": "runtime-env-variable", "msg": msg, "
 	msg := sprintf("environment variable %v may not be set by a job", [name])
 } else := set()
 
+# METADATA
+# title: The tier allows the field
+# description: |
+#   By its first part: env_vars.NAME is judged as env_vars here.
+# custom:
+#   article: 4
 known(field, tier) if {
 	is_string(field)
 	parts := split(field, ".")
 	parts[0] in tier.runtime_env_allowed
 }
 
+# METADATA
+# title: The field as text
+# description: For messages; other types are not printed.
+# custom:
+#   article: 4
 shown(field) := field if {
 	is_string(field)
 } else := "(not text)"

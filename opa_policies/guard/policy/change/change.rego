@@ -26,7 +26,12 @@ import data.guard.lib.caller
 default decision := {"allow": false, "deny": [{"rule": "undecided", "msg": "no rule could be evaluated"}], "warn": []}
 
 # METADATA
+# title: The decision
+# description: Allowed only when no rule refuses; what callers read.
+# scope: document
 # entrypoint: true
+# custom:
+#   article: 5
 decision := {
 	"allow": count(deny) == 0,
 	"deny": deny,
@@ -34,8 +39,18 @@ decision := {
 	"approvals": {"needed": needed, "given": count(people)},
 }
 
+# METADATA
+# title: Who approves
+# description: The approvers that admins name (approvers.yaml).
+# custom:
+#   article: 5
 config := data.guard.config.approvers
 
+# METADATA
+# title: What this operation needs
+# description: Roles, number and age of approvals (approvers.yaml).
+# custom:
+#   article: 5
 operation := config.operations["policy-promote"]
 
 # METADATA
@@ -137,12 +152,23 @@ warn contains {"rule": "review-needed", "msg": "this is to be reviewed afterward
 	input.change.kind == "break-glass"
 }
 
+# METADATA
+# title: The change is described
+# description: Its kind is known, its author named.
+# custom:
+#   article: 5
 complete if {
 	input.change.kind in {"stage", "promote", "rollback", "break-glass"}
 	is_string(input.change.author)
 	staged
 }
 
+# METADATA
+# title: The mode is known where it counts
+# description: A stage says shadow, warn or enforce; other changes have no mode.
+# scope: document
+# custom:
+#   article: 5
 staged if input.change.kind in {"promote", "rollback", "break-glass"}
 
 staged if {
@@ -150,13 +176,23 @@ staged if {
 	input.change.mode in {"shadow", "warn", "enforce"}
 }
 
+# METADATA
+# title: The caller may change policy
+# description: By one of the roles that approvers.yaml names.
+# custom:
+#   article: 5
 admin if {
 	is_array(input.principal.roles)
 	some role in input.principal.roles
 	role in {"platform-admin", "policy-admin"}
 }
 
-# The candidate's answers become the cluster's answers.
+# METADATA
+# title: The change decides
+# description: The candidate's answers become the cluster's answers.
+# scope: document
+# custom:
+#   article: 5
 decides if input.change.kind == "promote"
 
 decides if {
@@ -164,11 +200,21 @@ decides if {
 	input.change.mode == "enforce"
 }
 
+# METADATA
+# title: A reason is given
+# description: In words, for the review.
+# custom:
+#   article: 5
 explained if {
 	is_string(input.change.reason)
 	input.change.reason != ""
 }
 
+# METADATA
+# title: The emergency ends
+# description: Within the time that approvers.yaml allows.
+# custom:
+#   article: 5
 limited if {
 	is_number(input.now_ns)
 	is_number(input.change.expires_ns)
@@ -176,7 +222,11 @@ limited if {
 	input.change.expires_ns - input.now_ns <= 86400000000000
 }
 
-# The author is not an approver, whoever asks.
+# METADATA
+# title: People whose approval counts
+# description: The author is not an approver, whoever asks.
+# custom:
+#   article: 5
 people := approvals.people(
 	object.get(input, "approvals", []),
 	caller.user,
@@ -195,4 +245,10 @@ authors contains input.change.author if is_string(input.change.author)
 
 default needed := 0
 
+# METADATA
+# title: Approvals needed
+# description: As many as approvers.yaml asks of the tier, where the candidate decides.
+# scope: document
+# custom:
+#   article: 5
 needed := operation.needed[caller.tenant.tier] if decides

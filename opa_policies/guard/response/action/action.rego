@@ -30,7 +30,12 @@ default decision := {
 }
 
 # METADATA
+# title: The decision
+# description: Allowed only when no rule refuses; what callers read.
+# scope: document
 # entrypoint: true
+# custom:
+#   article: 5
 decision := {
 	"allow": count(deny) == 0,
 	"deny": deny,
@@ -38,10 +43,21 @@ decision := {
 	"approvals": {"needed": needed, "given": count(approvers)},
 }
 
+# METADATA
+# title: The admins' playbooks
+# description: playbooks.yaml.
+# custom:
+#   article: 5
 config := data.guard.config.playbooks
 
 default dry_run := false
 
+# METADATA
+# title: Nothing will happen
+# description: A dry run is judged as if it would.
+# scope: document
+# custom:
+#   article: 5
 dry_run if input.dry_run == true
 
 # METADATA
@@ -174,6 +190,11 @@ obstacles contains {"rule": "blast-tenants", "msg": msg} if {
 	msg := sprintf("more than %v tenants would be affected", [config.blast.tenants_affected])
 }
 
+# METADATA
+# title: The action is described
+# description: Level, target and incident are of the right kind.
+# custom:
+#   article: 5
 complete if {
 	is_number(level)
 	is_object(input.action.target)
@@ -184,6 +205,12 @@ complete if {
 	is_object(input.blast)
 }
 
+# METADATA
+# title: The caller may respond
+# description: The system itself, or a person with a role that playbooks.yaml names.
+# scope: document
+# custom:
+#   article: 5
 responder if input.principal.kind in {"system", "local"}
 
 responder if {
@@ -192,27 +219,62 @@ responder if {
 	role in {"platform-admin", "incident-responder"}
 }
 
+# METADATA
+# title: Step of the ladder
+# description: 0 to 7; undefined for anything else.
+# custom:
+#   article: 5
 level := input.action.level if input.action.level in {0, 1, 2, 3, 4, 5, 6, 7}
 
+# METADATA
+# title: A node is the target
+# description: Actions on nodes touch every tenant on them.
+# custom:
+#   article: 5
 node if is_string(input.action.target.node)
 
 default incident_tenant := "?"
 
+# METADATA
+# title: Tenant of the incident
+# description: As text, for messages.
+# scope: document
+# custom:
+#   article: 5
 incident_tenant := input.incident.tenant if is_string(input.incident.tenant)
 
+# METADATA
+# title: The hour has room for an action
+# description: Fewer were carried out than playbooks.yaml allows.
+# custom:
+#   article: 5
 calm if {
 	is_number(input.blast.actions_last_hour)
 	input.blast.actions_last_hour < config.blast.actions_per_hour
 }
 
+# METADATA
+# title: Few tenants are touched
+# description: No more than playbooks.yaml allows.
+# custom:
+#   article: 5
 contained if {
 	is_number(input.blast.tenants_affected)
 	input.blast.tenants_affected <= config.blast.tenants_affected
 }
 
-# A person with an approver's role vouches for the incident.
+# METADATA
+# title: A person vouches for it
+# description: A person with an approver's role vouches for the incident.
+# custom:
+#   article: 5
 confirmed if count(approvers) > 0
 
+# METADATA
+# title: People whose approval counts
+# description: Of the approvals given with the request, as guard/lib/approvals reads them.
+# custom:
+#   article: 5
 approvers := approvals.people(
 	object.get(input, "approvals", []),
 	caller.user,
@@ -224,16 +286,32 @@ approvers := approvals.people(
 
 default needed := 2
 
+# METADATA
+# title: Approvals needed
+# description: None where a playbook was authorised beforehand, else what the ladder asks.
+# scope: document
+# custom:
+#   article: 5
 needed := 0 if {
 	ladder_needs > 0
 	authorised_beforehand
 } else := ladder_needs
 
+# METADATA
+# title: What the ladder asks
+# description: Approvals of the step (playbooks.yaml).
+# custom:
+#   article: 5
 ladder_needs := rung.approvals if {
 	some rung in config.ladder
 	rung.level == level
 }
 
+# METADATA
+# title: A playbook was authorised beforehand
+# description: It is enabled, and covers the kind, the tenant and the step.
+# custom:
+#   article: 5
 authorised_beforehand if {
 	playbook := config.playbooks[input.playbook.name]
 	playbook.enabled == true
@@ -244,6 +322,12 @@ authorised_beforehand if {
 	input.now_ns < time.parse_rfc3339_ns(playbook.expires)
 }
 
+# METADATA
+# title: A list covers a name
+# description: It holds it, or all.
+# scope: document
+# custom:
+#   article: 5
 covers(names, _) if "*" in names
 
 covers(names, name) if name in names

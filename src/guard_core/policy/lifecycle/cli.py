@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from guard_core.clock import to_ns
 from guard_core.errors import UserError
 from guard_core.output import format_option
 
@@ -247,7 +248,7 @@ def status(ctx: click.Context, output_format: str) -> None:
     click.echo(
         json.dumps({"store": True, **state.to_json()}, indent=2)
         if output_format == "json"
-        else _status(state)
+        else status_text(state, now_ns=to_ns(home.clock()))
     )
 
 
@@ -354,7 +355,8 @@ def _moment(text: str, now: datetime) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def _status(state: State) -> str:
+def status_text(state: State, *, now_ns: int) -> str:
+    """What is in force, staged and due, for a person."""
     told = [f"in force   bundle {state.active.sequence}  {state.active.revision}"]
     if state.stage is not None:
         staged = state.stage
@@ -367,9 +369,12 @@ def _status(state: State) -> str:
         )
     if state.emergency is not None:
         until = datetime.fromtimestamp(state.emergency.until_ns // 1_000_000_000, UTC)
+        lasts = state.emergency.until_ns > now_ns
         told.append(
-            f"EMERGENCY  bundle {state.emergency.held.sequence}  {state.emergency.held.revision}\n"
-            f"           {state.emergency.id} by {state.emergency.by} until {until:%Y-%m-%d %H:%M:%S}Z: "
+            f"{'EMERGENCY' if lasts else 'over     '}  bundle {state.emergency.held.sequence}  "
+            f"{state.emergency.held.revision}\n"
+            f"           {state.emergency.id} by {state.emergency.by} "
+            f"{'until' if lasts else 'ended by itself at'} {until:%Y-%m-%d %H:%M:%S}Z: "
             f"{state.emergency.reason}"
         )
     told += [f"review due {r.id}  by {r.by}: {r.reason}" for r in state.reviews]

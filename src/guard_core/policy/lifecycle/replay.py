@@ -28,7 +28,7 @@ from guard_core.errors import Undecidable
 from guard_core.policy.bundle import Bundle
 from guard_core.policy.embedded import EmbeddedEngine
 from guard_core.policy.lifecycle.input_use import CLOCK, input_use
-from guard_core.policy.lifecycle.outcome import UNCHANGED, UNDECIDABLE, Outcome, change
+from guard_core.policy.lifecycle.outcome import REASONS, UNCHANGED, UNDECIDABLE, Outcome, change
 from guard_core.policy.lifecycle.question_key import Question, QuestionKey
 from guard_core.policy.lifecycle.recorded import (
     EXAMPLES,
@@ -251,7 +251,8 @@ def _compared(
         new = outcomes[question]
         kind = change(before, new)
         rules = before.rules if new.kind == "allow" and before.kind != "allow" else new.rules
-        note(kind, old, found.places[question][0], rules, new.message, tally)
+        said = f"until now by [{', '.join(before.rules) or '-'}]" if kind == REASONS else new.message
+        note(kind, old, found.places[question][0], rules, said, tally)
     for (path, pointer, old), tally in found.masked.items():
         note(UNDECIDABLE, old, path, (pointer,), f"{pointer} was masked, and the candidate reads it", tally)
     changes = [

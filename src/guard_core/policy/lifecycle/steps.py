@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 CHANGE_PATH = "guard/policy/change/decision"
 CHANGER_ROLES = ("platform-admin", "policy-admin")
 LONGEST_EMERGENCY_S = 24 * 3600
+KNOWN_SHOWN = 20
 
 
 class PolicySteps:
@@ -86,10 +87,12 @@ class PolicySteps:
         """
         if mode not in MODES or not 1 <= percent <= 100:
             raise UserError(f"a stage is one of {', '.join(MODES)}, for 1 to 100 percent")
-        unknown = sorted(set(tenants) - set(self._home.tenants()))
+        known = self._home.tenants()
+        unknown = sorted(set(tenants) - set(known))
         if unknown:
             raise UserError(
-                f"there is no tenant {unknown[0]!r} in the policy data; see: trainguard config show"
+                f"--tenants: there is no tenant {unknown[0]!r} in data/tenants.yaml of the policies in force "
+                f"(known: {', '.join(sorted(known)[:KNOWN_SHOWN])}); correct the name, or add it there first"
             )
         with self._changing() as draft:
             now = draft.state.stage

@@ -112,6 +112,7 @@ def test_replay_fails_a_pipeline_when_asked_to(
         (("replay", "--since", "monday", "--candidate", "CANDIDATE"), "'monday' is neither a time ago"),
         (("replay", "--candidate", "/nowhere"), "/nowhere cannot be read"),
         (("stage", "warn"), "nothing is staged"),
+        (("stage", "warn", "--tenants", "acm"), "--tenants: there is no tenant 'acm' in data/tenants.yaml"),
         (("unstage",), "nothing is staged"),
         (("approve",), "nothing is staged"),
         (("promote",), "nothing is staged"),

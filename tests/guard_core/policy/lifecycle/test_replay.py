@@ -260,7 +260,11 @@ def test_a_changed_verdict_a_changed_reason_and_a_failure_have_their_own_class(t
         ),
         ('decision := {"allow": false}', "allow->deny"),
     ):
-        assert dict(replay(log, policy(rest)).classes) == {kind: 1}, rest
+        found = replay(log, policy(rest))
+        assert dict(found.classes) == {kind: 1}, rest
+        assert len(found.changes[0].examples) == 1, "whatever changed, one can be looked at"
+        if kind == "reasons":
+            assert (found.changes[0].rules, found.changes[0].message) == (("r",), "until now by [-]")
 
 
 def test_a_masked_field_that_the_candidate_reads_is_undecidable_not_guessed(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from guard_core.clock import to_ns
 from guard_core.config import load_settings
 from guard_core.errors import Denied, Tampered, Undecidable, UserError
 from guard_core.findings import Enforcement
@@ -17,6 +18,7 @@ from guard_core.home import Home
 from guard_core.policy.decision import Decision
 from guard_core.policy.lifecycle.bundle_archive import write_archive
 from guard_core.policy.lifecycle.bundle_signature import BundleKey
+from guard_core.policy.lifecycle.cli import status_text
 from guard_core.policy.lifecycle.opening import store_of
 from guard_core.policy.lifecycle.promotion import GateReport, Limits, judged
 from guard_core.policy.lifecycle.replay import replay
@@ -289,7 +291,9 @@ def test_breaking_the_glass_works_at_once_ends_by_itself_and_leaves_a_review(
     assert not use(home).allow
     clock.advance(seconds=599)
     assert not use(home).allow
+    assert "EMERGENCY" in status_text(state, now_ns=to_ns(clock()))
     clock.advance(seconds=1)
+    assert "ended by itself at" in status_text(state, now_ns=to_ns(clock()))
     assert use(home).allow, "the emergency is over to the second, whoever has or has not cleaned up"
     end_emergency(home)
     end_emergency(home)
