@@ -190,8 +190,8 @@ def near_duplicates(number: int) -> list[Measure]:
 
 def contamination(number: int) -> list[Measure]:
     from dataset_guard.checks.leakage.contamination import Contamination
-    from dataset_guard.checks.leakage.shingles import cut
     from dataset_guard.checks.leakage.suite_index import index_of, search
+    from dataset_guard.checks.leakage.tokens import cut
 
     rng = np.random.default_rng(3)
     items = corpora.suite_items("mmlu") + corpora.suite_items("gsm8k")

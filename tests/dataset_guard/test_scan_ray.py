@@ -1,6 +1,7 @@
 """A scan cut into passes, here or on Ray, says exactly what one pass says."""
 
 import json
+import shlex
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,8 @@ from dataset_guard.scan_ray import passed_over
 
 ROWS = 2 * BLOCK_ROWS + 5_000
 WORDS = np.array([f"w{i}" for i in range(500)])
+SMALL = {"label_errors": {"row_budget": 1_500, "text_budget": 800}, "text_trigger": {"max_rows": 2_000}}
+"""Models and searches see samples; what is tested here is that passes gather the same ones."""
 
 
 def mixed(rows: int, seed: int) -> pa.Table:
@@ -47,7 +50,7 @@ def context(table) -> CheckContext:
     suite = Registered("acme/quiz@1", pa.table({"q": table["text"].slice(70_000, 20)}))
     return CheckContext(
         schema=table.schema, label="label", split="train", tenant="acme", name="set",
-        against=(test,), baseline=trusted, suites=(suite,),
+        against=(test,), baseline=trusted, suites=(suite,), parameters=SMALL,
     )  # fmt: skip
 
 
@@ -89,7 +92,7 @@ def test_passes_over_ranges_merge_into_one_also_after_pickling(table, context, a
 
 
 def test_a_budget_stops_the_costliest_check_and_says_so(table, context):
-    result = scan_source(open_source(table), context, row_key=KEY, budget=1e-9)
+    result = scan_source(open_source(table.slice(0, 2_000)), context, row_key=KEY, budget=1e-9)
     stopped = [c for c in result.checks if "budget of 1e-09 CPU-seconds" in (c["skipped"] or "")]
     assert stopped
     assert not [f for f in result.findings if f.check in {c["name"] for c in stopped}]
@@ -105,7 +108,9 @@ from dataset_guard.scan_ray import scan_on_ray
 
 ray.init()
 source = open_source(sys.argv[1])
-context = CheckContext(schema=source.schema, label="label", tenant="acme", name="set")
+context = CheckContext(
+    schema=source.schema, label="label", tenant="acme", name="set", parameters=json.loads(sys.argv[2])
+)
 for kind, scan in (("RAY", scan_on_ray), ("ALONE", scan_source)):
     more = {"parallelism": 2} if kind == "RAY" else {}
     found = scan(source, context, row_key=bytes(32), **more)
@@ -117,10 +122,11 @@ for kind, scan in (("RAY", scan_on_ray), ("ALONE", scan_source)):
 @pytest.mark.slow
 def test_two_ray_workers_find_what_one_process_finds(ray_cluster, table, tmp_path):
     path, program = tmp_path / "mixed.parquet", tmp_path / "job.py"
-    pq.write_table(table, path, row_group_size=30_000)
+    pq.write_table(table.slice(0, BLOCK_ROWS + 4_000), path, row_group_size=30_000)
     program.write_text(JOB)
     client = ray_cluster.client("acme")
-    job = client.submit_job(entrypoint=f"python {program} {path}", entrypoint_num_cpus=1)
+    words = f"python {program} {path} {shlex.quote(json.dumps(SMALL))}"
+    job = client.submit_job(entrypoint=words, entrypoint_num_cpus=1)
     details = ray_cluster.wait(client, job)
     logs = client.get_job_logs(job)
     assert details.status == "SUCCEEDED", logs

@@ -61,7 +61,7 @@ def folded(point: Any, fold: Any) -> Any:
 @cache
 def table() -> Fold:
     """The form of each code point below ``POINTS``; ``HARD`` where it is more than one, or has neighbours."""
-    from dataset_guard.checks.leakage.shingles import separates
+    from dataset_guard.checks.leakage.tokens import separates
 
     fold = np.arange(POINTS, dtype=np.uint32)
     for point in range(0x80, POINTS):

@@ -1,8 +1,8 @@
 """Pictures as small grey thumbnails, and what makes two of them the same picture. Pure functions.
 
 Descriptors: histograms of oriented gradients (Dalal and Triggs 2005) in 8 x 8 cells and 6 directions, and the
-sign of the 63 lowest frequencies of a cosine transform ("pHash"). A mirrored picture's descriptors are those
-of the picture with cells, directions and signs swapped, so mirrored copies cost no second look at the pixels.
+63 lowest frequencies of a cosine transform, above or below their median ("pHash", Zauner 2010). A mirrored
+picture's gradients are those of the picture with cells and directions swapped; its pHash is made anew.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 SIDE = 32
 CELLS, DIRECTIONS = 8, 6
+FREQUENCIES = 8
 _NOISE = 0.05  # differences of two pixels that compression and sensors make
 Pictures = npt.NDArray[np.float32]
 """Shape (pictures, 32, 32), 0 to 1."""
@@ -70,6 +71,23 @@ def mirrored_order() -> npt.NDArray[np.int64]:
     """Where each value of a HOG descriptor stands in the mirrored picture's."""
     row, column, direction = np.meshgrid(range(CELLS), range(CELLS), range(DIRECTIONS), indexing="ij")
     return np.asarray((row * CELLS + CELLS - 1 - column) * DIRECTIONS + DIRECTIONS - 1 - direction).ravel()
+
+
+@lru_cache(maxsize=1)
+def _cosines() -> Pictures:
+    """The 8 lowest frequencies of the cosine transform (DCT-II) of 32 values, shape (8, 32)."""
+    at, frequency = np.arange(SIDE), np.arange(FREQUENCIES)[:, None]
+    return np.cos(np.pi * (at + 0.5) * frequency / SIDE).astype(np.float32)
+
+
+def phashes(pictures: Pictures) -> Pictures:
+    """The perceptual hash of each picture as 63 signs (-1, 1), shape (n, 63): above or below the median.
+
+    The product of two of them is 63 less twice the bits in which they differ.
+    """
+    lowest = (_cosines() @ pictures @ _cosines().T).reshape(len(pictures), -1)[:, 1:]
+    above = lowest > np.median(lowest, axis=1, keepdims=True)
+    return np.where(above, 1.0, -1.0).astype(np.float32)
 
 
 def correlation(one: Pictures, two: Pictures, shift: int = 0) -> npt.NDArray[np.float32]:

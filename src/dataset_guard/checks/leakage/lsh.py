@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dataset_guard.checks.leakage.shingles import BANDS, BINS, ROWS_PER_BAND
+from dataset_guard.checks.leakage.minhash import BANDS, BINS, ROWS_PER_BAND
 from dataset_guard.jit import kernel
 
 _U64 = np.uint64

@@ -31,21 +31,23 @@ _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicateImage:
-    """LEAK005: pictures with the same edges and the same pixels, mirrored or not.
+    """LEAK005: pictures with the same edges or frequencies and the same pixels, mirrored or not.
 
     Pictures are pixel columns, lists of numbers, or encoded files (binary; needs Pillow). A pair needs a
-    cosine of its gradient histograms of at least ``cosine`` and a correlation of its pixels (shifted by at
-    most one) of at least ``correlation``. Of each set, ``row_budget`` pictures are compared.
+    cosine of its gradient histograms of at least ``cosine``, or perceptual hashes that differ in at most
+    ``bits`` of 63 bits, and a correlation of its pixels (shifted by at most one) of at least
+    ``correlation``. Of each set, ``row_budget`` pictures are compared.
     """
 
     cosine: float = 0.87
+    bits: int = 6
     correlation: float = 0.98
     row_budget: int = 8_000
     warning_share: float = 0.02
     chance_critical: float = 1e-3
 
     name: ClassVar[str] = "near_duplicate_image"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     rule_ids: ClassVar[tuple[str, ...]] = ("LEAK005",)
     needs: ClassVar[frozenset[Need]] = frozenset()
 
@@ -239,15 +241,24 @@ def pairs(
     mine: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32], check: NearDuplicateImage, *, within: bool
 ) -> tuple[Rows, Rows, npt.NDArray[np.bool_]]:
     """Verified pairs (one, two, mirrored); within a set ``one > two``, each pair once."""
-    from dataset_guard.checks.leakage.image_descriptors import correlation, gradients, mirrored_order
+    from dataset_guard.checks.leakage.image_descriptors import (
+        correlation,
+        gradients,
+        mirrored_order,
+        phashes,
+    )
 
     a, b = gradients(mine), gradients(theirs)
+    hashes = phashes(mine)
     found: list[tuple[Rows, Rows, npt.NDArray[np.bool_]]] = []
     for flipped in (False, True):
         right = b[:, mirrored_order()] if flipped else b
+        others = phashes(theirs[:, :, ::-1] if flipped else theirs)
         for start in range(0, len(a), _BLOCK):
-            near = a[start : start + _BLOCK] @ right[: start + _BLOCK if within else len(right)].T
-            one, two = np.nonzero(near >= check.cosine)
+            stop = start + _BLOCK if within else len(right)
+            near = a[start : start + _BLOCK] @ right[:stop].T >= check.cosine
+            near |= hashes[start : start + _BLOCK] @ others[:stop].T >= hashes.shape[1] - 2 * check.bits
+            one, two = np.nonzero(near)
             one += start
             keep = one > two if within else np.ones(len(one), bool)
             one, two = one[keep], two[keep]

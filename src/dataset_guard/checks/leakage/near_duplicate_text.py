@@ -89,7 +89,7 @@ class Collected:
     def update(self, column: Any, first_row: int, ranks: npt.NDArray[np.uint64] | None = None) -> None:
         """Take the texts of an Arrow array; ``ranks`` are theirs, where somebody knows them."""
         from dataset_guard.checks.leakage.folding import cells_of
-        from dataset_guard.checks.leakage.shingles import windows_of
+        from dataset_guard.checks.leakage.tokens import windows_of
 
         texts = plain(column)
         wanted = np.asarray(pc.binary_length(texts).fill_null(0)) >= self._least
@@ -104,7 +104,8 @@ class Collected:
             self._window(window, chosen[start:stop] + first_row)
 
     def _window(self, cells: Cells, rows: Rows) -> None:
-        from dataset_guard.checks.leakage.shingles import longest_of, shingle
+        from dataset_guard.checks.leakage.shingles import shingle
+        from dataset_guard.checks.leakage.tokens import longest_of
 
         offsets, data, fold = cells
         n, longest = len(offsets) - 1, longest_of(offsets)
@@ -155,7 +156,7 @@ class Collected:
         Returns a :class:`~dataset_guard.checks.leakage.lsh.Texts`.
         """
         from dataset_guard.checks.leakage.lsh import Texts
-        from dataset_guard.checks.leakage.shingles import BINS, sign
+        from dataset_guard.checks.leakage.minhash import BINS, sign
 
         parts = sorted(self._parts, key=lambda p: int(p[0][0]))
         if not keep:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_guard.checks.leakage.folding import cells_of
-from dataset_guard.checks.leakage.shingles import cut, longest_of, tokens_of
+from dataset_guard.checks.leakage.tokens import cut, longest_of, tokens_of
 from dataset_guard.jit import inlined, kernel
 
 WINDOW = 5

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_guard.checks.leakage.folding import HARD, cells_of, table
-from dataset_guard.checks.leakage.shingles import longest_of, shingle
+from dataset_guard.checks.leakage.shingles import shingle
+from dataset_guard.checks.leakage.tokens import longest_of
 
 _TRICKY = (
     "aZ09 .\n\u00c9e\u0301\u00bd\u2122\ufb01\uff21\u212a\u017f\u0130\u00df\u2026\u00a0\u00b4"

@@ -1,0 +1,62 @@
+"""One-permutation MinHash signatures of shingle sets, compiled.
+
+Li, Owen, Zhang 2012 (one permutation), Shrivastava 2017 (optimal densification).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_guard.checks.leakage.tokens import mixed
+from dataset_guard.jit import kernel
+
+BINS = 128
+BANDS = 32
+ROWS_PER_BAND = BINS // BANDS
+
+_U32 = np.uint32
+_U64 = np.uint64
+_EMPTY = _U32(0xFFFFFFFF)
+
+
+def _lenders() -> npt.NDArray[np.uint8]:
+    """For each empty bin the bins that it asks, in order: a fixed hash of (bin, attempt)."""
+    with np.errstate(over="ignore"):
+        asked = (np.arange(BINS, dtype=_U64)[:, None] << _U64(32)) + np.arange(1, 1 + 4 * BINS, dtype=_U64)
+        asked = mixed(asked * _U64(0x9E3779B97F4A7C15)) >> _U64(57)
+    return np.asarray(asked, np.uint8)
+
+
+_LENDERS = _lenders()
+
+
+@kernel
+def _densify(signature: Any) -> None:
+    for j in range(BINS):
+        if signature[j] == _EMPTY:
+            for attempt in range(4 * BINS):
+                source = _LENDERS[j, attempt]
+                # Only bins that were filled by a shingle may lend; they are marked by an even value.
+                if signature[source] != _EMPTY and signature[source] & _U32(1) == _U32(0):
+                    signature[j] = signature[source] | _U32(1)
+                    break
+
+
+@kernel
+def sign(ends: Any, shingles: Any, signatures: Any) -> None:
+    """The signature of each text from its shingles, which end at ``ends``."""
+    start = 0
+    for i in range(len(ends)):
+        signature = signatures[i]
+        signature[:] = _EMPTY
+        for t in range(start, ends[i]):
+            h = mixed(_U64(shingles[t]) * _U64(0x9E3779B97F4A7C15) + _U64(0x632BE59BD9B4E019))
+            bin_ = h >> _U64(57)
+            value = _U32((h >> _U64(20)) & _U64(0xFFFFFFFE))
+            signature[bin_] = min(signature[bin_], value)
+        if ends[i] > start:
+            _densify(signature)
+        start = ends[i]

@@ -1,0 +1,132 @@
+"""Texts cut into tokens, compiled: runs of letters and digits, and single characters of scripts written
+without spaces (Han, kana). Lower case and compatibility forms come from :mod:`.folding`, while hashing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_guard.checks.leakage.folding import cells_of, folded, point_at, width_of
+from dataset_guard.jit import inlined, kernel
+
+_U64 = np.uint64
+_FNV_START = _U64(0xCBF29CE484222325)
+_FNV_PRIME = _U64(0x100000001B3)
+
+ASCII = np.zeros(128, np.uint8)
+"""The lower-cased letter or digit of each ASCII byte; 0 separates."""
+for _byte in b"0123456789abcdefghijklmnopqrstuvwxyz":
+    ASCII[_byte] = ASCII[ord(chr(_byte).upper())] = _byte
+
+_FOREIGN = 1
+_BYTES_LOWERED = np.full(256, _FOREIGN, np.uint8)
+"""As ``ASCII``; ``_FOREIGN`` for a byte of a longer character."""
+_BYTES_LOWERED[:128] = ASCII
+
+
+@inlined
+def mixed(z: Any) -> Any:
+    """The finalizer of SplitMix64: every bit of ``z`` changes every bit."""
+    z = (z ^ (z >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> _U64(27))) * _U64(0x94D049BB133111EB)
+    return z ^ (z >> _U64(31))
+
+
+def _kind(point: Any) -> Any:
+    """0 separates, 1 belongs to a word, 2 is a token of its own."""
+    if point < 0x80:
+        alone = (0x30 <= point <= 0x39) or (0x61 <= point <= 0x7A) or (0x41 <= point <= 0x5A)
+        return 1 if alone else 0
+    if (0x3040 <= point <= 0x30FF) or (0x3400 <= point <= 0x9FFF) or (0x20000 <= point <= 0x3FFFF):
+        return 2
+    if point < 0xC0 or (0x2000 <= point <= 0x2BFF) or (0x3000 <= point <= 0x303F):
+        return 0
+    return 0 if 0xFF00 <= point <= 0xFF0F else 1
+
+
+kind_of = inlined(_kind)
+
+
+def separates(point: int) -> bool:
+    """Whether the character stands between words and in none."""
+    return bool(_kind(point) == 0)
+
+
+@kernel
+def tokens_of(data: Any, start: int, stop: int, fold: Any, tokens: Any) -> int:
+    """Write the token hashes of one text; returns how many. ``tokens`` has room for one more than its bytes.
+
+    The end of a word is no branch: a processor cannot foresee it, and each wrong guess costs ten bytes' time.
+    What may be a token is written at every byte, and counted where it is one.
+    """
+    n, i = 0, start
+    word = _FNV_START
+    inside = 0
+    while i < stop:
+        lower = _BYTES_LOWERED[data[i]]
+        if lower == _FOREIGN:
+            width = width_of(data[i])
+            point = folded(point_at(data, i, stop, width), fold)
+            i += width
+            kind = kind_of(point)
+            if kind == 1:
+                word = (word ^ _U64(point)) * _FNV_PRIME
+                inside = 1
+                continue
+            tokens[n] = word
+            n += inside
+            word = _FNV_START
+            inside = 0
+            if kind == 2:
+                tokens[n] = mixed(_U64(point) + _U64(0x9E3779B97F4A7C15))
+                n += 1
+            continue
+        i += 1
+        belongs = 1 if lower else 0
+        tokens[n] = word
+        n += inside & (1 - belongs)
+        longer = (word ^ _U64(lower)) * _FNV_PRIME
+        word = longer if belongs else _FNV_START
+        inside = belongs
+    if inside:
+        tokens[n] = word
+        n += 1
+    return n
+
+
+@kernel
+def _cut(offsets: Any, data: Any, fold: Any, most: int, word: Any, tokens: Any, ends: Any) -> None:
+    at = 0
+    for i in range(len(offsets) - 1):
+        n = min(tokens_of(data, offsets[i], offsets[i + 1], fold, word), most)
+        tokens[at : at + n] = word[:n]
+        at += n
+        ends[i] = at
+
+
+def cut(texts: Any, most: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    """The hashes of the first ``most`` tokens of each text of an Arrow array: ``(ends, tokens)``."""
+    offsets, data, fold = cells_of(texts)
+    ends = np.empty(len(offsets) - 1, np.int64)
+    tokens = np.empty(int(offsets[-1] - offsets[0]) + 1, np.uint64)
+    _cut(offsets, data, fold, most, np.empty(longest_of(offsets), np.uint64), tokens, ends)
+    return ends, tokens[: ends[-1] if len(ends) else 0].copy()
+
+
+def longest_of(offsets: npt.NDArray[np.int64]) -> int:
+    """Room that the longest text needs."""
+    return int(np.diff(offsets).max(initial=0)) + 1
+
+
+def windows_of(offsets: npt.NDArray[np.int64], size: int) -> list[tuple[int, int]]:
+    """Ranges of texts of about ``size`` bytes together, at least one text each."""
+    found, start, last = [], 0, len(offsets) - 1
+    while start < last:
+        stop = int(np.searchsorted(offsets, offsets[start] + size, side="right")) - 1
+        stop = min(max(stop, start + 1), last)
+        found.append((start, stop))
+        start = stop
+    return found
