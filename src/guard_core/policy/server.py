@@ -145,7 +145,8 @@ class ServerEngine:
         # The client costs half a second to import: only when a server is used, and before the deadline runs,
         # or the first question of every process would be too late.
         from opa_client.opa import OpaClient
-        from requests.adapters import HTTPAdapter
+
+        from guard_core.policy.server_session import QuestionSession
 
         secure = self._parts.scheme == "https"
         client = OpaClient(
@@ -157,13 +158,14 @@ class ServerEngine:
             retries=0,
             timeout=self._deadline,
         )
-        session = client._session  # the client has no other way to these three
-        session.trust_env = False
-        session.max_redirects = 0
-        if self._ca_file:
-            session.verify = self._ca_file
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=WORKERS, max_retries=0))
+        client._session.close()
+        client._session = QuestionSession(  # the client has no other way to say how it connects
+            self.url,
+            headers=client.headers or {},
+            connections=WORKERS,
+            client_cert=self._cert,
+            ca_file=self._ca_file,
+        )
         return client
 
     def _host(self) -> str:
@@ -266,12 +268,13 @@ def _brief(exc: Exception) -> str:
     if response is not None:
         return f"answered {response.status_code} without OPA's error object; is this an OPA server?"
     kinds = {
-        "ConnectTimeout": "no connection in time",
-        "ReadTimeout": "no answer in time",
-        "ConnectionError": "cannot be reached",
+        "NewConnectionError": "cannot be reached",
+        "NameResolutionError": "cannot be reached",
+        "ConnectTimeoutError": "no connection in time",
+        "ReadTimeoutError": "no answer in time",
         "SSLError": "its certificate is not accepted",
+        "ProtocolError": "the connection broke off",
         "JSONDecodeError": "the answer is not JSON; is this an OPA server?",
-        "ChunkedEncodingError": "the connection broke off",
     }
     for kind in type(exc).__mro__:
         if kind.__name__ in kinds:

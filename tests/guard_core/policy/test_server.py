@@ -205,7 +205,7 @@ def test_a_connection_dropped_in_mid_answer_is_refused(faulty: FaultyServer, eng
 
 def test_a_server_that_hangs_up_is_refused(faulty: FaultyServer, engine: ServerEngine) -> None:
     faulty.behave = lambda connection: None
-    assert_refused(engine.evaluate(PATH, {}), "cannot be reached")
+    assert_refused(engine.evaluate(PATH, {}), "the connection broke off")
 
 
 @pytest.mark.parametrize("fault", ["silent", "dripping"])
