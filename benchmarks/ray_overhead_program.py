@@ -13,6 +13,7 @@ import ray  # noqa: E402 - its import belongs to the job's start
 
 ray.init(log_to_driver=False)
 TASKS, LEASES = int(sys.argv[1]), int(sys.argv[2])
+DATA = sys.argv[3] if len(sys.argv) > 3 else ""
 found = {"init": time.time() - begun}
 
 
@@ -83,4 +84,23 @@ found["actor_s"] = statistics.median(actor_comes_and_goes() for _ in range(5))
 actor = Actor.remote()
 ray.get(actor.hi.remote())
 found["calls_per_s"] = 2000 / seconds(lambda: ray.get([actor.hi.remote() for _ in range(2000)]))
+if DATA:
+    import pyarrow.compute as pc
+
+    def doubled(batch):
+        return batch.set_column(0, "x", pc.multiply(batch["x"], 2))
+
+    def read_and_map() -> None:
+        rows = 0
+        for batch in (
+            ray.data.read_parquet(DATA)
+            .map_batches(doubled, batch_format="pyarrow", batch_size=None)
+            .iter_batches(batch_format="pyarrow", batch_size=None)
+        ):
+            rows += batch.num_rows
+        if rows == 0:
+            raise SystemExit("no data was read")
+
+    read_and_map()  # workers, imports, Ray Data's own actors
+    found["data_s"] = statistics.median(seconds(read_and_map) for _ in range(3))
 print("FOUND " + json.dumps(found), flush=True)

@@ -140,7 +140,7 @@ class _Head:
         raw = await clone.read()
         clone._read_bytes = raw
         body = _object(raw)
-        if body is None or body.get("submission_id") not in self.service.underway:
+        if body is None or body.get("submission_id") not in self.service.last_mile.underway:
             return self.no(
                 429, "the cluster's own token submits no jobs; use a tenant's credential (TRAINGUARD_TOKEN)"
             )
@@ -181,7 +181,7 @@ class _Head:
         if not isinstance(body, dict):
             return self.no(400, "a submission must be a JSON object")
         gateway = await self.service.gateway()
-        outcome = await self.service.submit(caller.principal, body)
+        outcome = await self.service.inbox.submit(caller.principal, body)
         if isinstance(outcome, Refused):
             return self.web.Response(
                 status=outcome.status,
@@ -190,7 +190,7 @@ class _Head:
             )
         if not isinstance(outcome, Admitted):
             return self.web.json_response({"job_id": outcome.id, "submission_id": outcome.id})
-        with self.service.on_its_way(outcome.id):
+        with self.service.last_mile.on_its_way(outcome.id):
             clone._read_bytes = json.dumps(outcome.body).encode()
             response = await handler(clone)
             if response.status != 200:

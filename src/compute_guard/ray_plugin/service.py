@@ -12,31 +12,31 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from compute_guard.connection import Cluster, load_cluster
-from compute_guard.gateway import Admitted, Gateway, Held, Refused
+from compute_guard.gateway import Gateway
 from compute_guard.held_leases import held_leases
 from compute_guard.processes import MARKER
-from compute_guard.ray_body import GATED, ONLY_TENANT, PROFILE, TENANT_KEY
+from compute_guard.ray_body import GATED, ONLY_TENANT, PROFILE
 from compute_guard.ray_plugin.gates.identity import same
 from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens
 from compute_guard.ray_plugin.gcs import Gcs
+from compute_guard.ray_plugin.inbox import Inbox
 from compute_guard.ray_plugin.job_api import JobApi
+from compute_guard.ray_plugin.last_mile import LastMile
 from compute_guard.ray_plugin.origin import Origins
-from compute_guard.reconcile import ENDED, Correction, Step, Submission, reconcile
+from compute_guard.reconcile import Correction, Step, Submission, reconcile
 from compute_guard.workload import WorkloadState
 from guard_core.clock import new_id, rfc3339, to_ns
 from guard_core.findings import Enforcement
 
 if TYPE_CHECKING:
     from compute_guard.ledger import Entry
-    from guard_core.identity import Principal
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -44,12 +44,6 @@ T = TypeVar("T")
 PERIOD_VARIABLE = "COMPUTE_GUARD_PERIOD_MS"
 LEASE = "admission"
 LEASE_SECONDS = 10.0
-SUBMIT_ATTEMPTS = 5
-WATCHED_SECONDS = 5.0
-"""Ray's watcher of a job looks every second; after this long it has seen that the job ended."""
-BATCH = 256
-"""Submissions decided in one go; more would make the first of them wait for the last."""
-HAND_OVERS = 8
 LOOK_SECONDS = 0.1
 """How often the policy folder is looked at for edits."""
 INTRUDERS_KEPT = 10_000
@@ -60,7 +54,6 @@ class Service:
 
     def __init__(self, gcs_address: str, token: Callable[[], str]) -> None:
         self.token = token
-        self.underway: set[str] = set()
         self._period = max(0.05, int(os.environ.get(PERIOD_VARIABLE, "1000")) / 1000)
         self._holder = new_id("head")
         self.only = os.environ.get(ONLY_TENANT, "")
@@ -75,13 +68,12 @@ class Service:
         self._opening = threading.Lock()
         self._gateway: Gateway | None = None
         self._ended: set[str] = set()
-        self._attempts: dict[str, int] = {}
         self._intruders: set[tuple[str, str]] = set()
         gates = _gates(os.environ)
         self._job_api = JobApi(self.own_address, token)
+        self.last_mile = LastMile(self._gcs, self._job_api, self.decide, self.read, self.only)
+        self.inbox = Inbox(self.gateway, self.decide, self.last_mile)
         self._worker_tokens = Tokens(Path(gates["guard_folder"]) / TOKENS_FOLDER) if gates else None
-        self._inbox: list[tuple[Principal, Mapping[str, Any], asyncio.Future[Admitted | Held | Refused]]] = []
-        self._deciding_inbox: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -93,15 +85,6 @@ class Service:
         """Let the next round begin now: room may have been freed."""
         self._woken.set()
 
-    @contextmanager
-    def on_its_way(self, submission_id: str) -> Iterator[None]:
-        """Marks a submission as being handed to Ray by this process."""
-        self.underway.add(submission_id)
-        try:
-            yield
-        finally:
-            self.underway.discard(submission_id)
-
     async def decide(self, work: Callable[[], T]) -> T:
         """Run ``work`` in the one deciding thread."""
         return await asyncio.get_running_loop().run_in_executor(self._deciding, work)
@@ -109,59 +92,6 @@ class Service:
     async def read(self, work: Callable[[], T]) -> T:
         """Run ``work`` in a reading thread."""
         return await asyncio.get_running_loop().run_in_executor(self._reading, work)
-
-    async def submit(self, principal: Principal, body: Mapping[str, Any]) -> Admitted | Held | Refused:
-        """Decide a submission, together with all that arrive while another decision is being made.
-
-        An admitted one is on its way (`underway`) when this returns; the caller ends that
-        (:meth:`on_its_way`).
-        """
-        answer: asyncio.Future[Admitted | Held | Refused] = asyncio.get_running_loop().create_future()
-        self._inbox.append((principal, body, answer))
-        if self._deciding_inbox is None:
-            self._deciding_inbox = asyncio.get_running_loop().create_task(self._decide_inbox())
-        return await answer
-
-    async def _decide_inbox(self) -> None:
-        try:
-            gateway = await self.gateway()
-            while self._inbox:
-                batch, self._inbox = self._inbox[:BATCH], self._inbox[BATCH:]
-                asked = [(principal, body) for principal, body, _ in batch]
-                try:
-                    outcomes, others = await self.decide(partial(gateway.submit_many, asked))
-                except Exception as error:  # noqa: BLE001 - every one of the batch has to hear of it
-                    for _, _, answer in batch:
-                        if not answer.done():
-                            answer.set_exception(error)
-                    continue
-                others = self._here(others)
-                self.underway |= {one.id for one in (*outcomes, *others) if isinstance(one, Admitted)}
-                for (_, _, answer), outcome in zip(batch, outcomes, strict=True):
-                    if not answer.done():
-                        answer.set_result(outcome)
-                    elif isinstance(outcome, Admitted):
-                        self.underway.discard(outcome.id)  # its client has gone: the reconciler hands it over
-                await self._hand_over_all(gateway, others)
-        finally:
-            self._deciding_inbox = None
-            if self._inbox:
-                self._deciding_inbox = asyncio.get_running_loop().create_task(self._decide_inbox())
-
-    def _here(self, admitted: Iterable[Admitted]) -> list[Admitted]:
-        """Those for this cluster; another tenant's cluster finds its own in the ledger."""
-        tenants = {one.id: (one.body.get("metadata") or {}).get(TENANT_KEY) for one in admitted}
-        return [one for one in admitted if not self.only or tenants[one.id] == self.only]
-
-    async def _hand_over_all(self, gateway: Gateway, admitted: Iterable[Admitted]) -> None:
-        """Hand several over at once, a few at a time: Ray's Job API starts a process for each."""
-        gate = asyncio.Semaphore(HAND_OVERS)
-
-        async def one(item: Admitted) -> None:
-            async with gate:
-                await self._hand_over(gateway, item)
-
-        await asyncio.gather(*(one(item) for item in admitted))
 
     async def gateway(self) -> Gateway:
         """The gateway, opened at first use. Raises GuardError while the home cannot be opened."""
@@ -232,9 +162,7 @@ class Service:
             await self._apply(gateway, correction)
         for incident in await self.decide(gateway.data_watch.look):
             logger.warning("TrainGuard: %s of %s: %s", incident.kind, incident.job, incident.id)
-        admitted = self._here(await self.decide(gateway.release))
-        self.underway |= {one.id for one in admitted}
-        await self._hand_over_all(gateway, admitted)
+        await self.last_mile.hand_over_all(gateway, await self.decide(gateway.release))
 
     def _leads(self, gateway: Gateway) -> bool:
         """Whether this process holds the lease; it is renewed when half of it has passed."""
@@ -267,7 +195,7 @@ class Service:
     def _corrections(self, gateway: Gateway) -> tuple[Correction, ...]:
         # Ray is read first, the ledger after it: what Ray shows was admitted before it showed, so a job that
         # is admitted in between cannot look like one that waits and runs all the same.
-        underway = frozenset(self.underway)
+        underway = frozenset(self.last_mile.underway)
         drivers = self._origins.judged([d for d in self._gcs.drivers() if not d.is_dead])
         living = set(self._gcs.submission_ids()) - self._ended
         submissions = dict(self._gcs.submissions(sorted(living)))
@@ -285,7 +213,7 @@ class Service:
             entries.values(),
             submissions,
             drivers,
-            being_submitted=underway | self.underway,
+            being_submitted=underway | self.last_mile.underway,
             now=gateway.home.clock(),
         )
         self._forget_ended(entries, submissions)
@@ -306,10 +234,16 @@ class Service:
             return  # recorded already, all of a round in one transaction
         if correction.step is Step.SUBMIT:
             entry = await self.read(lambda: gateway.ledger.get(target))
-            lost = entry is not None and entry.state is WorkloadState.ADMITTED and target not in self.underway
+            lost = (
+                entry is not None
+                and entry.state is WorkloadState.ADMITTED
+                and target not in self.last_mile.underway
+            )
             # Looked at again: it may have been handed over since the round's own look.
             if entry is not None and lost and not await self.known_to_ray(entry):
-                await self._hand_over(gateway, await self.decide(lambda: gateway.resubmission(entry)))
+                await self.last_mile.hand_over(
+                    gateway, await self.decide(lambda: gateway.resubmission(entry))
+                )
         elif correction.step is Step.STOP_EVICTED:
             await self._job_api.post(f"/api/jobs/{target}/stop", None)
         elif correction.step is Step.TAKE_OUT:
@@ -361,37 +295,6 @@ class Service:
                 enforcement=Enforcement.DETECTIVE,
             )
         )
-
-    async def _hand_over(self, gateway: Gateway, admitted: Admitted) -> None:
-        """Submit through Ray. A refusal by Ray ends the workload; trouble is tried again a few times."""
-        with self.on_its_way(admitted.id):
-            await self._clear(admitted.id)
-            try:
-                status, text = await self._job_api.post("/api/jobs/", admitted.body)
-            except OSError as error:
-                status, text = 0, str(error)
-        if status == 200:
-            self._attempts.pop(admitted.id, None)
-            return
-        self._attempts[admitted.id] = self._attempts.get(admitted.id, 0) + 1
-        if not 400 <= status < 500 and self._attempts[admitted.id] < SUBMIT_ATTEMPTS:
-            logger.warning("Ray did not take %s (%s %s); it is tried again", admitted.id, status, text)
-            return
-        self._attempts.pop(admitted.id, None)
-        reason = f"Ray refused it ({status}): {(text.strip().splitlines() or [''])[-1]}"
-        await self.decide(lambda: gateway.finish(admitted.id, WorkloadState.EVICTED, reason))
-
-    async def _clear(self, submission_id: str) -> None:
-        """Delete Ray's record of an earlier run: it keeps ids for ever, and takes each only once.
-
-        Not at once: what watched that run writes its end down again if it finds the record gone.
-        """
-        seen = (await self.read(lambda: self._gcs.submissions([submission_id]))).get(submission_id)
-        if seen is None or seen.status not in ENDED:
-            return
-        since = time.time() - (seen.ended_ms or 0) / 1000
-        await asyncio.sleep(min(WATCHED_SECONDS, max(0.0, WATCHED_SECONDS - since)))
-        await self._job_api.delete(submission_id)
 
 
 def _gates(environment: Mapping[str, str]) -> dict[str, str]:

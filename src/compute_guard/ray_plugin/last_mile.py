@@ -1,0 +1,101 @@
+"""From an admitted workload to a job of Ray's: the hand-over to its Job API, and what is on its way there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from compute_guard.gateway import Admitted, Gateway
+from compute_guard.ray_body import TENANT_KEY
+from compute_guard.ray_plugin.gcs import Gcs
+from compute_guard.ray_plugin.job_api import JobApi
+from compute_guard.reconcile import ENDED
+from compute_guard.workload import WorkloadState
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+SUBMIT_ATTEMPTS = 5
+WATCHED_SECONDS = 5.0
+"""Ray's watcher of a job looks every second; after this long it has seen that the job ended."""
+HAND_OVERS = 8
+
+
+class Run(Protocol):
+    """Runs something that blocks, in a thread."""
+
+    def __call__(self, work: Callable[[], T]) -> Awaitable[T]:
+        """Its result."""
+
+
+class LastMile:
+    """``only`` is the one tenant of this cluster, empty for all; ``decide`` and ``read`` run in threads."""
+
+    def __init__(self, gcs: Gcs, job_api: JobApi, decide: Run, read: Run, only: str) -> None:
+        self.underway: set[str] = set()
+        self._gcs = gcs
+        self._job_api = job_api
+        self._decide = decide
+        self._read = read
+        self._only = only
+        self._attempts: dict[str, int] = {}
+
+    @contextmanager
+    def on_its_way(self, submission_id: str) -> Iterator[None]:
+        """Marks a submission as being handed to Ray by this process."""
+        self.underway.add(submission_id)
+        try:
+            yield
+        finally:
+            self.underway.discard(submission_id)
+
+    def _here(self, admitted: Sequence[Admitted]) -> list[Admitted]:
+        """Those for this cluster; another tenant's cluster finds its own in the ledger."""
+        tenants = {one.id: (one.body.get("metadata") or {}).get(TENANT_KEY) for one in admitted}
+        return [one for one in admitted if not self._only or tenants[one.id] == self._only]
+
+    async def hand_over_all(self, gateway: Gateway, admitted: Sequence[Admitted]) -> None:
+        """Hand over those for this cluster, a few at a time: Ray's Job API starts a process for each."""
+        own = self._here(admitted)
+        self.underway |= {one.id for one in own}
+        gate = asyncio.Semaphore(HAND_OVERS)
+
+        async def one(item: Admitted) -> None:
+            async with gate:
+                await self.hand_over(gateway, item)
+
+        await asyncio.gather(*(one(item) for item in own))
+
+    async def hand_over(self, gateway: Gateway, admitted: Admitted) -> None:
+        """Submit through Ray. A refusal by Ray ends the workload; trouble is tried again a few times."""
+        with self.on_its_way(admitted.id):
+            await self._clear(admitted.id)
+            try:
+                status, text = await self._job_api.post("/api/jobs/", admitted.body)
+            except OSError as error:
+                status, text = 0, str(error)
+        if status == 200:
+            self._attempts.pop(admitted.id, None)
+            return
+        self._attempts[admitted.id] = self._attempts.get(admitted.id, 0) + 1
+        if not 400 <= status < 500 and self._attempts[admitted.id] < SUBMIT_ATTEMPTS:
+            logger.warning("Ray did not take %s (%s %s); it is tried again", admitted.id, status, text)
+            return
+        self._attempts.pop(admitted.id, None)
+        reason = f"Ray refused it ({status}): {(text.strip().splitlines() or [''])[-1]}"
+        await self._decide(lambda: gateway.finish(admitted.id, WorkloadState.EVICTED, reason))
+
+    async def _clear(self, submission_id: str) -> None:
+        """Delete Ray's record of an earlier run: it keeps ids for ever, and takes each only once.
+
+        Not at once: what watched that run writes its end down again if it finds the record gone.
+        """
+        seen = (await self._read(lambda: self._gcs.submissions([submission_id]))).get(submission_id)
+        if seen is None or seen.status not in ENDED:
+            return
+        since = time.time() - (seen.ended_ms or 0) / 1000
+        await asyncio.sleep(min(WATCHED_SECONDS, max(0.0, WATCHED_SECONDS - since)))
+        await self._job_api.delete(submission_id)
