@@ -24,6 +24,7 @@ from measure import Measure, report
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
+STORE_BYTES = 600_000_000  # enough that Ray Data spills nothing
 PROGRAM = Path(__file__).with_name("ray_overhead_program.py")
 
 
@@ -83,7 +84,7 @@ def plain(arguments: str) -> dict[str, float]:
         f"--port={port}",
         f"--dashboard-port={dashboard}",
         "--num-cpus=4",
-        "--object-store-memory=100000000",
+        f"--object-store-memory={STORE_BYTES}",
     ]
     try:
         with (folder / "log").open("wb") as log:
@@ -112,7 +113,7 @@ def guarded(arguments: str) -> dict[str, float]:
     folder = Path(tempfile.mkdtemp(prefix="tg-bench-"))
     try:
         with guarded_cluster(
-            folder, object_store_bytes=100_000_000, profile="hardened", pools=("shared",)
+            folder, object_store_bytes=STORE_BYTES, profile="hardened", pools=("shared",)
         ) as it:
             quotas = it.policies / "data" / "quotas.yaml"
             quotas.write_text(quotas.read_text().replace("nominal: 2000,", "nominal: 4000,"))

@@ -90,6 +90,18 @@ def test_rays_state_api_lists_ones_own_inside_and_outside_of_a_job(gated_cluster
     assert totals == {"acme": 1, "beta": 0}
 
 
+SPILLS = """
+import json
+import numpy
+objects = [ray.put(numpy.full(2_500_000, number)) for number in range(9)]  # 180 MB; the store holds 100
+print("RESULT", json.dumps([int(ray.get(one, timeout=60)[0]) for one in objects]), flush=True)
+"""
+
+
+def test_objects_that_do_not_fit_into_memory_are_spilled_and_come_back(gated_cluster, tmp_path):
+    assert result(gated_cluster, "acme", SPILLS, tmp_path / "spills") == list(range(9))
+
+
 TUNE = """
 import json, time
 from ray import tune

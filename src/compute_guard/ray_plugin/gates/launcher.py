@@ -57,6 +57,15 @@ def facts_for(arguments: list[str], environment: dict[str, str]) -> dict[str, An
     return None
 
 
+def moves_objects(arguments: list[str], environment: dict[str, str]) -> bool:
+    """Whether this is one of Ray's own processes that write objects to disk and read them back.
+
+    The raylet starts them for no job; they run no code of a tenant's, and their files are the raylet's.
+    """
+    kinds = ("--worker-type=SPILL_WORKER", "--worker-type=RESTORE_WORKER")
+    return any(a in kinds for a in arguments) and environment.get("RAY_JOB_ID", "") in ("", "ffffffff")
+
+
 def command(arguments: list[str], node: dict[str, Any]) -> list[str]:
     """The worker's arguments with the gate's port in place of the raylet's."""
     changed = []
@@ -206,9 +215,12 @@ def main() -> None:
         if any(a.endswith("runtime_env/agent/main.py") for a in arguments[:3]):
             os.umask(0o022)  # packages are read by their tenants; nobody can list them
         os.execve(node["python"], [node["python"], *arguments], environment)  # noqa: S606
-    facts = facts_for(arguments, environment)
+    moves = moves_objects(arguments, environment)
+    facts = None if moves else facts_for(arguments, environment)
     for name in _PRIVATE:
         environment.pop(name, None)
+    if moves:
+        os.execve(node["python"], [node["python"], *arguments], environment)  # noqa: S606
     arguments = command(arguments, node)
     if facts is None:
         environment["__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"] = DENY

@@ -212,5 +212,12 @@ def test_the_launcher_knows_a_worker_by_its_job_or_its_submissions_credential(tm
         assert launcher.facts_for(["setup_worker.py"], environment) is None
 
 
+def test_rays_own_workers_that_spill_objects_are_known_by_kind_and_have_no_job():
+    spills = ["setup_worker.py", "default_worker.py", "--worker-type=SPILL_WORKER"]
+    assert launcher.moves_objects(spills, {"RAY_JOB_ID": "ffffffff"})
+    assert not launcher.moves_objects(spills, {"RAY_JOB_ID": ACME})
+    assert not launcher.moves_objects(spills[:2], {"RAY_JOB_ID": "ffffffff"})
+
+
 def test_the_agents_mark_needs_the_systems_token():
     assert agent_mark("a") != agent_mark("b")
