@@ -101,6 +101,12 @@ def agent_ports(folder: Path, nodes: Any) -> list[tuple[Any, int]]:
 
 @pytest.fixture(scope="session")
 def attack(gated_cluster: GuardedCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attack]:
+    import pyarrow as pa
+
+    import dataset_guard
+
+    secret = pa.table({"x": range(10)})
+    dataset_guard.register(secret, name="secret", tenant="beta", home=gated_cluster.home, checks=[])
     beta, acme = gated_cluster.client("beta"), gated_cluster.client("acme")
     folder = tmp_path_factory.mktemp("victim")
     environment = {"working_dir": package(folder, {})}

@@ -402,3 +402,64 @@ def flood_the_gate() -> str:
     if time.monotonic() - begun > 5:
         raise Succeeded("the gate was out of order afterwards")
     return "200 refused, and it goes on"
+
+
+@attack
+def read_data_of_others_through_the_gate() -> str:
+    """Beta's `secret` exists; nothing was declared; reads are made up; a worker's token is no credential."""
+    import ssl
+    import urllib.error
+    import urllib.request
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(os.environ["TRAINGUARD_READS_CA"])
+    seen = set()
+    questions = [("open", {"ref": ref, "purpose": "train"}) for ref in ("beta/secret", "beta/secret@1")]
+    questions += [("open", {"ref": "secret", "purpose": "train", "tenant": "beta"})]
+    questions += [
+        (operation, {"read": read, "path": "../../keys/signing.pem", "task": 0, "counts": {}})
+        for operation in ("collect", "leave", "record", "file", "nonsense")
+        for read in ("read_0", "../../../etc/passwd", "")
+    ]
+    for token in (os.environ["TRAINGUARD_TOKEN"], os.environ["RAY_AUTH_TOKEN"], "guess", ""):
+        for operation, body in questions:
+            request = urllib.request.Request(
+                f"{os.environ['TRAINGUARD_READS']}/{operation}",
+                data=json.dumps(body).encode(),
+                headers={"Authorization": f"Bearer {token}"},
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=20, context=context) as answer:
+                    raise Succeeded(f"{operation} {body} was answered: {answer.read(200)!r}")
+            except urllib.error.HTTPError as error:
+                seen.add(error.code)
+    return f"refused with {sorted(seen)}"
+
+
+@attack
+def speak_broken_http2_to_the_gates() -> str:
+    import socket
+
+    hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    nonsense = (
+        b"GET / HTTP/1.0\r\n\r\n",
+        hello + b"\xff\xff\xff\0\0\0\0\0\1",  # a frame beyond all bounds
+        hello + b"\0\0\1\1\4\0\0\0\1\xff",  # headers of no table
+        hello + b"\0\0\4\x08\0\0\0\0\0\x7f\xff\xff\xff" * 3,  # a window beyond all bounds
+        hello
+        + b"\0\0\0\1\0\0\0\0\1"
+        + (b"\0\x40\0\x09\0\0\0\0\1" + b"x" * 16_384) * 8,  # headers without end
+    )
+    for address in (gate(), FACTS["own_gate"]):
+        host, port = address.split(":")
+        for words in nonsense:
+            with socket.create_connection((host, int(port)), timeout=10) as line:
+                line.settimeout(10)
+                try:
+                    line.sendall(words)
+                    while line.recv(65_536):
+                        pass  # settings and a farewell; then the gate hangs up
+                except ConnectionError:
+                    pass
+    answered("JobInfoGcsService/GetAllJobInfo", gcs.GetAllJobInfoRequest(), gcs.GetAllJobInfoReply)
+    return "hung up on, and it goes on"
