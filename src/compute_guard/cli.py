@@ -314,7 +314,7 @@ def install(
 ) -> None:
     """Write what a cluster that you start yourself needs to be guarded. Starts and changes nothing."""
     from compute_guard.install import HEAD_NAME, Kit, instructions, write_kit
-    from compute_guard.local_cluster import guarded_environment
+    from compute_guard.ray_start import guarded_environment
 
     environment = guarded_environment(ctx.obj.settings(), token_file, tenant=tenant or "")
     if profile == PROFILES[0]:
