@@ -66,10 +66,6 @@ class Front:
             known = self._known[headers] = heard(headers)
         return known
 
-    def tenant(self, heard: Heard) -> str | None:
-        """Who calls. Raises Refusal."""
-        return self._identify(heard.metadata)
-
     async def answer(self, heard: Heard, request: bytes, until: float | None) -> bytes:
         """The reply to one unary call. Raises Refusal, Failed."""
         try:
