@@ -81,8 +81,8 @@ class Stream:
         if len(self._waiting) == 1:
             self.pump()
 
-    def pump(self) -> bool:
-        """Send what the windows allow. Whether nothing waits any more."""
+    def pump(self) -> None:
+        """Send what the windows allow."""
         connection = self.connection
         while self._waiting:
             kind, payload, end = self._waiting[0]
@@ -96,12 +96,11 @@ class Stream:
                         self._write(rest[:room], False)
                         self._waiting[0] = (kind, rest[room:], end)
                     connection.blocked[self.id] = self
-                    return False
+                    return
                 self._write(payload, end)
             self._waiting.popleft()
         if self._ended_here and self.ended_there:
             connection.forget(self)
-        return True
 
     def _write(self, payload: bytes | memoryview, end: bool) -> None:
         connection = self.connection
