@@ -1,4 +1,4 @@
-"""Descriptions of a version for other tools: Croissant, OpenLineage, a model-signing bundle.
+"""Descriptions of a version for other tools: Croissant, OpenLineage, model-signing and cosign.
 
 This is no export of data. guard/dataset/export rules on data that leaves the cluster, with other people's
 approval; a description holds file and column names, types, counts and digests, which the version's own page
@@ -16,7 +16,7 @@ from guard_core.findings import Enforcement
 if TYPE_CHECKING:
     from guard_core.home import Home
 
-FORMATS = ("croissant", "openlineage", "model-signing")
+FORMATS = ("croissant", "openlineage", "model-signing", "cosign")
 
 
 def describe(ref: str, form: str, *, tenant: str | None = None, home: Home | None = None) -> dict[str, Any]:
@@ -42,6 +42,10 @@ def describe(ref: str, form: str, *, tenant: str | None = None, home: Home | Non
             from dataset_guard.integrations.openlineage import openlineage
 
             document = openlineage(access.reference)
+        elif form == "cosign":
+            from dataset_guard.integrations.cosign import cosign
+
+            document = cosign(access.reference, home.signer)
         else:
             from dataset_guard.integrations.model_signing import model_signing
 

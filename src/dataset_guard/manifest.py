@@ -7,11 +7,13 @@ prove nothing.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
@@ -19,7 +21,7 @@ from blake3 import blake3
 from dataset_guard.reading.files import listed
 from dataset_guard.reading.places import Place, RemotePath
 from dataset_guard.reading.source import Source
-from guard_core.errors import UserError
+from guard_core.errors import Tampered, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,31 @@ def _found_at(path: Place, entries: Sequence[FileEntry]) -> dict[str, Place]:
         return {file.relative_to(path).as_posix(): file for file in listed(path)}  # type: ignore[arg-type]
     except UserError:  # no data files at all
         return {}
+
+
+def place_in(root: Path, entry: FileEntry, entries: Sequence[FileEntry]) -> Path:
+    """Where one of ``entries`` lies: below ``root``, or ``root`` itself when that is the one file."""
+    return root if root.is_file() and len(entries) == 1 else root / entry.path
+
+
+def sha256_of(ref: str, entry: FileEntry, path: Path) -> str:
+    """SHA-256 (64 hex) of bytes of ``ref`` whose BLAKE3 was signed: both over the same read.
+
+    Raises Tampered for other bytes, UserError for a file that cannot be read.
+    """
+    outward, signed = hashlib.sha256(), blake3()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_SMALL_BYTES):
+                outward.update(piece)
+                signed.update(piece)
+    except OSError as error:
+        raise UserError(
+            f"{entry.path} of {ref} cannot be read ({error.strerror or error}); restore it, then export again"
+        ) from error
+    if signed.hexdigest() != entry.blake3:
+        raise Tampered(f"{entry.path} of {ref} has other bytes than were registered")
+    return outward.hexdigest()
 
 
 def file_of_row(entries: Sequence[FileEntry], row: int) -> str | None:

@@ -112,7 +112,7 @@ def check_proof(
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["croissant", "openlineage", "model-signing"]),
+    type=click.Choice(["croissant", "openlineage", "model-signing", "cosign"]),
     help="Print a description so.",
 )
 @click.option("--to", "target", type=click.Path(path_type=Path), metavar="FOLDER", help="Copy the data here.")
@@ -121,9 +121,10 @@ def check_proof(
 def export(ctx: click.Context, ref: str, form: str | None, target: Path | None, tenant: str | None) -> None:
     """Describe N@V for other tools, or take its data out of the cluster.
 
-    With --format: names, types and digests, never data; model-signing is a signature over the files for
-    `model_signing verify key` (ECDSA keys only). With --to: a verified copy of its files in a new folder,
-    which others of the tenant have approved (dataset approve N@V --export FOLDER).
+    With --format: names, types and digests, never data; model-signing (ECDSA keys only) and cosign are
+    signatures over the files for `model_signing verify key` and `cosign verify-blob-attestation`. With --to:
+    a verified copy of its files in a new folder, which others of the tenant have approved (dataset approve
+    N@V --export FOLDER).
     """
     from dataset_guard.export import describe
     from dataset_guard.exporting import export_data

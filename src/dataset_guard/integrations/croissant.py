@@ -8,18 +8,15 @@ re-encoded. No value of the data is in the document.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from blake3 import blake3
-
-from dataset_guard.manifest import FileEntry
+from dataset_guard.manifest import FileEntry, place_in, sha256_of
 from dataset_guard.reference import Reference
-from guard_core.errors import Tampered, UserError
+from guard_core.errors import UserError
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.1"
 DG1_TERM = "https://trainguard.dev/terms/dg1"
@@ -67,7 +64,6 @@ _ENCODINGS = {
     ".orc": "application/vnd.apache.orc",
 }
 _NUMBERS = re.compile(r"u?int\d+|float(16|32|64)")
-_READ_BYTES = 1 << 20
 
 
 def croissant(reference: Reference) -> dict[str, Any]:
@@ -82,7 +78,7 @@ def croissant(reference: Reference) -> dict[str, Any]:
         raise UserError(
             f"{reference.ref} has no local files, so Croissant cannot describe it; export openlineage instead"
         )
-    files = [_file_object(reference.ref, entry, _place(root, entry, entries)) for entry in entries]
+    files = [_file_object(reference.ref, entry, place_in(root, entry, entries)) for entry in entries]
     one = len(files) == 1
     document: dict[str, Any] = {
         "@context": CONTEXT,
@@ -120,7 +116,7 @@ def _file_object(ref: str, entry: FileEntry, path: Path) -> dict[str, Any]:
         "contentUrl": quote(entry.path),
         "contentSize": f"{entry.bytes} B",
         "encodingFormat": _encoding(entry.path),
-        "sha256": _sha256(ref, entry, path),
+        "sha256": sha256_of(ref, entry, path),
     }
 
 
@@ -170,24 +166,3 @@ def _data_type(kind: str) -> str:
 
 def _encoding(path: str) -> str:
     return _ENCODINGS.get(Path(path.removesuffix(".gz").lower()).suffix, "application/octet-stream")
-
-
-def _place(root: Path, entry: FileEntry, entries: Sequence[FileEntry]) -> Path:
-    return root if root.is_file() and len(entries) == 1 else root / entry.path
-
-
-def _sha256(ref: str, entry: FileEntry, path: Path) -> str:
-    """SHA-256 of the bytes whose BLAKE3 was signed: both over the same read. Raises Tampered, UserError."""
-    outward, signed = hashlib.sha256(), blake3()
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(_READ_BYTES):
-                outward.update(piece)
-                signed.update(piece)
-    except OSError as error:
-        raise UserError(
-            f"{entry.path} of {ref} cannot be read ({error.strerror or error}); restore it, then export again"
-        ) from error
-    if signed.hexdigest() != entry.blake3:
-        raise Tampered(f"{entry.path} of {ref} has other bytes than were registered")
-    return outward.hexdigest()
