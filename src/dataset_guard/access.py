@@ -155,6 +155,8 @@ class Access:
     def open(self) -> Source:
         """The data, unchecked: every block of it must go through :meth:`check`.
 
+        Files that came to the folder later are not read.
+
         Raises UserError when it is gone, Tampered when it cannot be read as what was registered.
         """
         from dataset_guard.reading import open_source
@@ -164,7 +166,7 @@ class Access:
             where = f" at {path}" if path is not None else ""
             raise UserError(f"the data of {self.ref} is not there any more{where}; restore it and read again")
         try:
-            return open_source(path)
+            return open_source(path, only=[entry.path for entry in self.reference.manifest])
         except UserError as error:
             # It could be read when it was registered.
             raise Tampered(f"{self.ref} was changed after it was registered: {error}") from error

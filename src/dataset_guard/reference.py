@@ -121,7 +121,8 @@ class Reference:
     def open(self) -> Source | None:
         """The data, after its files were found unchanged; None when they are gone.
 
-        Raises Tampered when a file has other bytes than were registered.
+        Files that came to the folder later are not its data. Raises Tampered when a file has other bytes than
+        were registered.
         """
         from dataset_guard.manifest import compare
         from dataset_guard.reading import open_source
@@ -132,8 +133,8 @@ class Reference:
         changes = compare(self.manifest, path)
         if changes.missing and len(changes.missing) == len(self.manifest):
             return None
-        if changes:
+        if changes.missing or changes.different:
             raise Tampered(
                 f"{self.ref} was changed after it was registered: {'; '.join(changes.sentences())}"
             )
-        return open_source(path)
+        return open_source(path, only=[entry.path for entry in self.manifest])

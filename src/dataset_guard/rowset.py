@@ -20,6 +20,7 @@ from blake3 import blake3
 
 SET_TAG = b"dg1:set\0"
 _RUN_ROWS = 4_194_304  # 64 MiB of hashes
+_PIECE_ROWS = 262_144  # merged at a time: 4 MiB, memory that the next piece can have again
 _DEFAULT_MEMORY = 1 << 30
 
 Hashes = npt.NDArray[np.uint64]
@@ -127,11 +128,11 @@ def _told(pieces: Iterable[Hashes], keep: Callable[[Hashes], object]) -> Iterato
 
 
 def _merged(runs: Sequence[Hashes]) -> Iterator[Hashes]:
-    """All hashes of sorted ``runs`` in order, about a run's worth at a time."""
+    """All hashes of sorted ``runs`` in order, some 4 MiB at a time."""
     if len(runs) <= 1:
         yield from runs
         return
-    count = max(len(runs), -(-sum(map(len, runs)) // _RUN_ROWS))
+    count = max(len(runs), -(-sum(map(len, runs)) // _PIECE_ROWS))
     for pieces in zip(*(slices_of(run, count) for run in runs), strict=True):
         few, many = sorted(pieces, key=len)[-2:]
         if len(pieces) == 2 and 8 * len(few) < len(many):

@@ -170,8 +170,14 @@ def _compared(
     if found.rows != signed_rows:
         problems.append(f"{found.rows:,} rows where {signed_rows:,} were registered")
     changes += _changed_blocks(home, reference, source, found, same)
+    grown = files is not None and not files.missing and not files.different
     return Verification(
-        ref=reference.ref, ok=False, changes=tuple(changes), problems=tuple(problems), decoded=True
+        ref=reference.ref,
+        ok=False,
+        changes=tuple(changes),
+        notes=(_GROWN,) if grown else (),
+        problems=tuple(problems),
+        decoded=True,
     )
 
 
@@ -187,6 +193,11 @@ def _rolled_back(home: Home, reference: Reference, found: Fingerprint) -> list[s
     other = others[-1]
     how = "rolled back to" if other.version < mine.version else "replaced by"
     return [f"the data was {how} that of {other.ref}"]
+
+
+_GROWN = (
+    "its own files have the bytes they were registered with: the folder grew, and the version can be read"
+)
 
 
 def _column_sentence(name: str, signed: str | None, found: str | None) -> str:

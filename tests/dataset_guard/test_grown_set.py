@@ -53,6 +53,17 @@ def test_a_registration_of_a_grown_set_hashes_the_new_rows_only(small, home, has
     assert np.array_equal(reference.feature_hashes(), other.feature_hashes())
 
 
+def test_of_a_folder_that_grew_the_old_version_is_still_read_and_compared(small, home):
+    pq.write_table(table(70, seed=9), small / "3-more.parquet")
+    registered(small, home)
+    found = dataset_guard.diff("acme/small@1", "acme/small@2", home=home)
+    assert (len(found.added), len(found.removed)) == (70, 0)
+    assert dataset_guard.read("acme/small@1", home=home).to_table().num_rows == 900
+    pq.write_table(SMALL.slice(0, 299), small / "0.parquet")
+    with pytest.raises(Tampered, match=r"0\.parquet"):
+        dataset_guard.read("acme/small@1", home=home).to_table()
+
+
 @pytest.mark.parametrize("how", [{"label": None}, {"label": "name"}])
 def test_another_label_has_other_hashes_so_all_rows_are_hashed(small, home, hashed, how):
     registered(small, home, **how)

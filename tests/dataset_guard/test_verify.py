@@ -197,6 +197,7 @@ def test_rows_past_the_registered_end_are_in_the_file_that_holds_them(copy):
     pq.write_table(TABLE.slice(0, 70), folder / "c.parquet")
     pq.write_table(TABLE.slice(0, 30), folder / "d.parquet")
     found = verify(home, folder)
+    assert "the folder grew" in found.notes[0]
     rows = {(change.file, tuple(change.rows.ranges)) for change in found.changes if change.column == "n"}
     end = ROWS + 70
     assert rows == {("c.parquet", ((ROWS, end - 1),)), ("d.parquet", ((end, end + 29),))}

@@ -9,7 +9,7 @@ Folders named ``column=value`` are Hive partitions (:mod:`dataset_guard.reading.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Protocol
 
@@ -161,8 +161,11 @@ def _reason(error: BaseException) -> str:
     return first_line(error).partition(": '")[0][:160]
 
 
-def open_path(path: Place) -> FilesSource:
-    """The source at ``path``. Raises UserError."""
+def open_path(path: Place, *, only: Collection[str] | None = None) -> FilesSource:
+    """The source at ``path``. Raises UserError.
+
+    Of a folder in which all files named ``only`` (relative to it) are there, these alone.
+    """
     from dataset_guard.reading.images import ImagesSource, labelled
     from dataset_guard.reading.partitions import partitioned
 
@@ -170,6 +173,10 @@ def open_path(path: Place) -> FilesSource:
         if path.is_dir():
             names = listed(path)
             root = path
+            if only is not None:
+                wanted = set(only)
+                kept = [name for name in names if name.relative_to(path).as_posix() in wanted]  # type: ignore[arg-type]
+                names = kept if len(kept) == len(wanted) else names
         else:
             path.stat()
             names, root = [path], path.parent

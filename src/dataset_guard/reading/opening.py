@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import Any
 
 import pyarrow as pa
@@ -14,13 +15,14 @@ from dataset_guard.reading.source import Source
 from guard_core.errors import UserError
 
 
-def open_source(data: Any) -> Source:
+def open_source(data: Any, *, only: Collection[str] | None = None) -> Source:
     """A :class:`Source` over ``data``: a path or URL, or a table or dataset in memory.
 
+    Of a folder in which all files named ``only`` are there, these alone: a version, in a folder that grew.
     The schema is checked here, so a source that opens has columns that can be fingerprinted.
     Raises UserError for what cannot be read, in one sentence with its remedy.
     """
-    source = _open(data)
+    source = _open(data, only)
     try:
         canonical_schema(source.schema)
     except UserError as error:
@@ -28,13 +30,13 @@ def open_source(data: Any) -> Source:
     return source
 
 
-def _open(data: Any) -> Source:
+def _open(data: Any, only: Collection[str] | None) -> Source:
     if isinstance(data, Source):
         return data
     if isinstance(data, str | os.PathLike | RemotePath):
         from dataset_guard.reading.files import open_path
 
-        return open_path(place_of(data))
+        return open_path(place_of(data), only=only)
     if isinstance(data, pa.Table):
         return TableSource(data)
     if isinstance(data, pa.RecordBatch):
