@@ -61,8 +61,9 @@ class Gcs:
         self._token = token
         self._grpc = grpc
         self._messages = gcs_service_pb2
-        size = [("grpc.max_receive_message_length", 1 << 29)]
-        self._channel = grpc.insecure_channel(address, options=size)
+        # A GCS that restarts is found again within a second.
+        options = [("grpc.max_receive_message_length", 1 << 29), ("grpc.max_reconnect_backoff_ms", 1000)]
+        self._channel = grpc.insecure_channel(address, options=options)
         self._jobs = gcs_service_pb2_grpc.JobInfoGcsServiceStub(self._channel)
         self._kv = gcs_service_pb2_grpc.InternalKVGcsServiceStub(self._channel)
         self._actors = gcs_service_pb2_grpc.ActorInfoGcsServiceStub(self._channel)

@@ -297,7 +297,8 @@ def test_a_gcs_that_is_killed_and_restarts_costs_no_job_and_no_node(recovering, 
     try:
         gcs = Gcs(cluster.gcs_address, lambda: cluster.token)
         wait_until(lambda: answers(gcs), seconds=60, seen=log.read_text)
-        time.sleep(3)
+        path = f"/api/jobs/{job}"
+        wait_until(lambda: call(recovering, "GET", path) == 200, seconds=20, seen=log.read_text)
         go.touch()
         details = recovering.wait(recovering.client("acme"), job, seconds=240)
         logs = recovering.client("acme").get_job_logs(job)
