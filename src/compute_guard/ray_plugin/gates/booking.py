@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from compute_guard.quota import Amounts
+from compute_guard.ray_plugin.gates.account import Account
 from compute_guard.ray_plugin.gates.admitting import Drivers
 from compute_guard.ray_plugin.gates.book import Lease
-from compute_guard.ray_plugin.gates.credit import Account, Credit
+from compute_guard.ray_plugin.gates.credit import Credit
 from compute_guard.ray_plugin.gates.demand import demand_of
 from compute_guard.ray_plugin.gates.environment import CREDENTIAL, credential_id
 from compute_guard.ray_plugin.gates.fence import HEAD_RESOURCE

@@ -11,14 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from compute_guard.posting import Growth
 from compute_guard.quota import CPU, Amounts
+from compute_guard.ray_plugin.gates.account import Account, Waiter
 from compute_guard.ray_plugin.gates.book import Lease, LeaseBook
 from compute_guard.ray_plugin.gates.demand import WORKERS
 from compute_guard.ray_plugin.gates.judge import Judge
@@ -27,7 +26,7 @@ from compute_guard.workload import WorkloadState
 from guard_core.errors import GuardError
 
 if TYPE_CHECKING:
-    from compute_guard.ledger import Entry
+    pass
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -36,30 +35,6 @@ IDLE_SECONDS = 1.0
 """How long a reservation stays raised after its leases went back: most come again at once."""
 BATCH = 64
 _LIVING = (WorkloadState.ADMITTED, WorkloadState.RUNNING)
-
-
-@dataclass(slots=True)
-class _Waiter:
-    lease: Lease
-    granted: asyncio.Future[None]
-
-
-@dataclass(slots=True)
-class Account:
-    """A living workload: its credit, and its leases in line. ``reason`` says what they wait for.
-
-    ``tight``: since the last round the ledger refused it more than the first in line needs.
-    """
-
-    entry: Entry
-    credit: Amounts
-    waiting: deque[_Waiter] = field(default_factory=deque)
-    reason: str = ""
-    growing: bool = False
-    blocked: bool = False
-    blocked_at: float = 0.0
-    tight: bool = False
-    idle_since: float = 0.0
 
 
 class Credit:
@@ -113,7 +88,7 @@ class Credit:
         account = await self.account(lease.workload)
         if not account.waiting and self._grant(account, lease):
             return
-        waiter = _Waiter(lease, asyncio.get_running_loop().create_future())
+        waiter = Waiter(lease, asyncio.get_running_loop().create_future())
         account.waiting.append(waiter)
         self.pump(account)
         try:
