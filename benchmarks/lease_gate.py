@@ -150,29 +150,15 @@ def _cpu(pid: int) -> float:
 
 def prepare(folder: Path, behind: int) -> tuple[Path, Path, str, str]:
     """Configuration of both gates, the lease gate's address and a tenant's token: one running job of acme."""
-    from compute_guard.gateway import Gateway
-    from compute_guard.ledger import Ledger
     from compute_guard.ray_plugin.gates.settings import HeadConfig, NodeConfig
     from compute_guard.ray_plugin.gates.tenancy import Job, Jobs
     from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens
-    from compute_guard.workload import WorkloadState, workload_from_submission
-    from guard_core.clock import to_ns
+    from compute_guard.testing import running_job
     from guard_core.config import load_settings
     from guard_core.home import Home
 
     with Home.open(load_settings(home=folder / "home")) as home:
-        workload = workload_from_submission(
-            {"entrypoint": "x"},
-            submission_id=WORKLOAD,
-            tenant="acme",
-            user="ada",
-            queue="acme",
-            created_ns=to_ns(home.clock()),
-        )
-        ledger = Ledger(home.storage, home.clock)
-        ledger.add(workload)
-        ledger.reserve(WORKLOAD, Gateway(home).quotas())
-        ledger.move(WORKLOAD, WorkloadState.RUNNING)
+        running_job(home, WORKLOAD)
     for name in ("head", "node"):
         (folder / name).mkdir()
     job = Job(id=JOB, tenant="acme", user="ada", workload=WORKLOAD, namespace="x@acme")

@@ -96,6 +96,8 @@ def _in_force(home: Home) -> Quotas:
 
 
 def _told(name: str, outcome: Outcome) -> Iterator[str]:
+    from compute_guard.admission import spoken
+
     use = ", ".join(f"{resource} {value:g} %" for resource, value in outcome.use_percent.items())
     yield f"quota {name}: {outcome.jobs} jobs of {outcome.source}"
     yield (
@@ -121,9 +123,7 @@ def _told(name: str, outcome: Outcome) -> Iterator[str]:
             str(one.taken_out),
             _time(one.wait_mean_s),
             _time(one.wait_p90_s),
-            ", ".join(
-                f"{r.removesuffix('_milli')} {v:g} %" for r, v in one.use_percent.items() if r != "jobs"
-            ),
+            ", ".join(f"{spoken(r)} {v:g} %" for r, v in one.use_percent.items() if r != "jobs"),
         )
         for one in outcome.queues
         if one.jobs

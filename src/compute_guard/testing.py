@@ -76,6 +76,28 @@ def wait_until(
         time.sleep(0.1)
 
 
+def running_job(home: Home, job: str, *, tenant: str = "acme", cpus: str = "0") -> str:
+    """Adds a running job of ``tenant`` that declared ``cpus``, as if Ray ran it; gives its id."""
+    from compute_guard.gateway import Gateway
+    from compute_guard.ledger import Ledger
+    from compute_guard.workload import WorkloadState, workload_from_submission
+    from guard_core.clock import to_ns
+
+    workload = workload_from_submission(
+        {"entrypoint": "x", "metadata": {"cpus": cpus}},
+        submission_id=job,
+        tenant=tenant,
+        user="ada",
+        queue=tenant,
+        created_ns=to_ns(home.clock()),
+    )
+    ledger = Ledger(home.storage, home.clock)
+    ledger.add(workload)
+    ledger.reserve(job, Gateway(home).quotas())
+    ledger.move(job, WorkloadState.RUNNING)
+    return job
+
+
 EXPORTED = (
     *(
         "DCGM_FI_DEV_GPU_UTIL",

@@ -16,8 +16,8 @@ from compute_guard.ray_plugin.gates.book import Lease, LeaseBook
 from compute_guard.ray_plugin.gates.credit import Credit
 from compute_guard.ray_plugin.gates.judge import Judge
 from compute_guard.ray_plugin.gates.wire import Refusal
-from compute_guard.workload import WorkloadState, workload_from_submission
-from guard_core.clock import to_ns
+from compute_guard.testing import running_job
+from compute_guard.workload import WorkloadState
 from guard_core.findings import Enforcement
 from guard_core.home import Home
 
@@ -26,22 +26,7 @@ from guard_core.home import Home
 def running(home: Home) -> Callable[..., str]:
     """Adds a running job of acme (2 CPUs at most, none borrowed) that declared ``cpus``."""
 
-    def add(job: str, cpus: str = "0") -> str:
-        workload = workload_from_submission(
-            {"entrypoint": "x", "metadata": {"cpus": cpus}},
-            submission_id=job,
-            tenant="acme",
-            user="ada",
-            queue="acme",
-            created_ns=to_ns(home.clock()),
-        )
-        ledger = Ledger(home.storage, home.clock)
-        ledger.add(workload)
-        ledger.reserve(job, Gateway(home).quotas())
-        ledger.move(job, WorkloadState.RUNNING)
-        return job
-
-    return add
+    return lambda job, cpus="0": running_job(home, job, cpus=cpus)
 
 
 def lease(number: int, workload: str, cpus: int = 1000) -> Lease:
