@@ -137,10 +137,9 @@ def test_a_failing_test_or_sample_exits_1(
 
 
 def test_too_little_coverage_exits_1(policies: Path, home_dir: Path) -> None:
-    for test in policies.glob("guard/response/**/*_test.rego"):
-        test.unlink()
-    assert main(["policy", "test", str(policies)]) == 0
-    assert main(["policy", "test", str(policies), "--threshold", "90"]) == 1
+    few = ["policy", "test", str(policies), "--match", "guard.lib.caller"]  # what these ask for is not much
+    assert main(few) == 0
+    assert main([*few, "--threshold", "90"]) == 1
 
 
 def test_no_test_that_matches_exits_1(capsys: pytest.CaptureFixture[str], home_dir: Path) -> None:

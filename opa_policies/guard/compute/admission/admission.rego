@@ -288,6 +288,7 @@ warn contains reason if {
 # custom:
 #   article: 4
 quota_problems contains {"rule": "quota-unknown", "msg": msg, "resource": resource} if {
+	not exact
 	some resource, amount in requests
 	amount > 0
 	not resource in judged
@@ -300,6 +301,7 @@ quota_problems contains {"rule": "quota-unknown", "msg": msg, "resource": resour
 # custom:
 #   article: 4
 quota_problems contains {"rule": "quota-mismatch", "msg": msg, "resource": resource} if {
+	not exact
 	some resource, amount in requests
 	resource in judged
 	resources[resource].requested < amount
@@ -345,9 +347,9 @@ quota_problems contains {"rule": "user-never-fits", "msg": msg, "resource": reso
 #   article: 4
 quota_waits contains {"rule": "user-busy", "msg": msg, "resource": resource} if {
 	some resource, share in resources
-	is_number(share.user_limit)
 	share.user_ever_fits == true
 	not share.user_fits == true
+	is_number(share.user_limit)
 	msg := sprintf(
 		"%v %v requested, but a user may hold %v in queue %v and this one holds %v",
 		[show(share, "requested"), resource, show(share, "user_limit"), queue_name, show(share, "user_used")],
@@ -533,30 +535,37 @@ roomy if {
 }
 
 # METADATA
-# title: Room some day
-# description: |
-#   Next to it: every resource is judged and counted in full, and has to wait at most.
+# title: Counted exactly
+# description: Every resource is judged, and counted for what the job asks, no less and no more.
 # custom:
 #   article: 4
-possible if {
-	plain
+exact if {
+	described
 	count(requests) == count(resources)
 	every resource, share in resources {
 		share.fits in {true, false}
-		share.ever_fits == true
+		share.ever_fits in {true, false}
 		share.requested == input.workload.requests[resource]
-		not never_for_user(share)
 	}
 }
 
 # METADATA
-# title: Beyond the cap of a user
-# description: The user could not hold that much even with nothing else running.
+# title: Room some day
+# description: Next to the usual case; everything is counted exactly, and has to wait at most.
 # custom:
 #   article: 4
-never_for_user(share) if {
-	is_number(share.user_limit)
-	not share.user_ever_fits == true
+possible if {
+	exact
+	every _, share in resources {
+		share.ever_fits == true
+		not share.user_limit
+	}
+} else if {
+	exact
+	every _, share in resources {
+		share.ever_fits == true
+		share.user_ever_fits == true
+	}
 }
 
 # METADATA
