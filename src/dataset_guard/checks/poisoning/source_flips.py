@@ -44,13 +44,16 @@ class SourceFlips:
 def flipped_sources(
     chances: Floats, codes: Ints, asked: npt.NDArray[np.bool_], sources: dict[str, npt.NDArray[np.uint64]]
 ) -> list[SourceFlips]:
-    """Sources of ``asked`` rows whose labels are contradicted, most rows first; ``chances`` out-of-fold."""
+    """Sources of ``asked`` rows whose labels are contradicted, most rows first; ``chances`` out-of-fold.
+
+    The other sources' rows are asked ones too: an update that is bad throughout is no one source's doing.
+    """
     from scipy.stats import binom
 
     given = chances[np.arange(len(codes)), codes]
     against = given < CONTRADICTED * chances.max(axis=1)
-    sizes = np.bincount(codes, minlength=chances.shape[1])
-    wrong = np.bincount(codes, weights=against, minlength=chances.shape[1])
+    sizes = np.bincount(codes[asked], minlength=chances.shape[1])
+    wrong = np.bincount(codes[asked], weights=against[asked], minlength=chances.shape[1])
     found = []
     for column, numbers in sources.items():
         present = np.unique(numbers[asked])

@@ -42,6 +42,14 @@ def test_errors_that_all_sources_make_and_a_class_that_is_hard_name_nobody():
     assert flipped_sources(chances, codes, asked, {"site": sources}) == []
 
 
+def test_an_update_that_is_bad_throughout_names_no_source_of_it():
+    chances, codes, sources = judged(3000)
+    asked = np.arange(3000) >= 2400  # the rest is trusted
+    turned = np.flatnonzero(asked)[::8]
+    codes[turned] = (codes[turned] + 1) % 3
+    assert flipped_sources(chances, codes, asked, {"site": sources}) == []
+
+
 def test_a_source_that_is_most_of_the_set_cannot_be_judged_by_the_others():
     chances, codes, sources = judged(1000, sources=1)
     codes[:400] = (codes[:400] + 1) % 3
