@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 
 LEAST_ROWS = 4
 PURITY = 0.75
-PURITY_WHOLE = 0.85
+PURITY_WHOLE = 0.8
 """Least share of the target class without a trusted version: who changes labels changes all of them, and a
 topic that leans to one class seldom comes so near to it."""
 MOST_COMMON = 0.1
@@ -41,6 +41,7 @@ CORE = 0.4
 CORE_SIZE = 40.0
 """Largest number of words and sequences that a trigger has: a sentence of 14 words has 39. What is longer
 and in most of the texts is a template or a quotation."""
+IN_MOST = 0.6
 _EXAMINED = 2_000
 _CHANCE = 1e-3
 
@@ -256,7 +257,8 @@ def _row_set_keys(things: Incidence) -> npt.NDArray[np.uint64]:
 def merged(things: Incidence, codes: Ints, scored: Scored, limit: float) -> list[Trigger]:
     """One trigger per set of sequences whose rows mostly coincide.
 
-    Its rows hold the strongest sequence, or half of all by strength.
+    Its rows hold half of its core by strength: of the sequences that are in most of its rows. A text that by
+    nature has a piece of a planted sentence does not.
     """
     groups: list[tuple[int, set[int], list[int]]] = []
     order = [int(i) for i in np.argsort(-scored.strength, kind="stable") if scored.strength[i] > limit]
@@ -279,12 +281,12 @@ def merged(things: Incidence, codes: Ints, scored: Scored, limit: float) -> list
     found = []
     for first, _, members in groups:
         sequences = [int(scored.things[i]) for i in members]
-        held = np.zeros(things.rows)
-        for i, sequence in zip(members, sequences, strict=True):
-            held[things.rows_of(sequence)] += scored.strength[i]
         target = int(scored.targets[first])
-        carries = 2 * held >= scored.strength[members].sum()
-        carries[things.rows_of(sequences[0])] = True
+        sizes = np.array([(codes[things.rows_of(sequence)] == target).sum() for sequence in sequences])
+        held, core = np.zeros(things.rows), sizes >= IN_MOST * sizes.max()
+        for at in np.flatnonzero(core):
+            held[things.rows_of(sequences[at])] += scored.strength[members[at]]
+        carries = 2 * held >= scored.strength[members][core].sum()
         found.append(
             Trigger(
                 rows=np.flatnonzero(carries & (codes == target)),
