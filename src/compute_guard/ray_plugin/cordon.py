@@ -9,17 +9,17 @@ be resized (2.60), so work that asks for no CPU at all can still be placed there
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from compute_guard.connection import Cluster
 from compute_guard.ray_plugin.gcs import Gcs, NodeRow
-from guard_core.errors import Undecidable, UserError
+from compute_guard.ray_plugin.raylet import resize
+from guard_core.errors import UserError
 
 CPU: Final = "CPU"
 SEEN_WITHIN_SECONDS: Final = 10.0
-DEADLINE_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +56,18 @@ def _lend(cluster: Cluster, name: str, everything: bool, pause: Callable[[float]
         row = _called(gcs.nodes(), name)
         registered = row.resources.get(CPU, 0.0)
         wanted = registered if everything else 0.0
-        cpus = _resize(f"{row.address}:{row.port}", {CPU: wanted}, cluster.token).get(CPU, 0.0)
+        lent = resize(f"{row.address}:{row.port}", {CPU: wanted}, lambda: cluster.token)
         deadline = time.monotonic() + SEEN_WITHIN_SECONDS
         while not (seen := _is_seen(gcs, row, everything)) and time.monotonic() < deadline:
             pause(0.1)
     finally:
         gcs.close()
     return Lending(
-        node=row.hostname, node_id=row.node_id, verified=seen, cpus=cpus, registered_cpus=registered
+        node=row.hostname,
+        node_id=row.node_id,
+        verified=seen,
+        cpus=lent.get(CPU, 0.0),
+        registered_cpus=registered,
     )
 
 
@@ -81,23 +85,3 @@ def _called(rows: list[NodeRow], name: str) -> NodeRow:
     if len(found) > 1:
         raise UserError(f"{len(found)} nodes are called {name!r}; cordon one with Ray's own tools")
     return found[0]
-
-
-def _resize(address: str, resources: Mapping[str, float], token: str) -> Mapping[str, float]:
-    import grpc
-    from ray.core.generated import node_manager_pb2, node_manager_pb2_grpc
-
-    with grpc.insecure_channel(address) as channel:
-        ask = node_manager_pb2_grpc.NodeManagerServiceStub(channel).ResizeLocalResourceInstances
-        try:
-            answer = ask(
-                node_manager_pb2.ResizeLocalResourceInstancesRequest(resources=resources),
-                metadata=[("authorization", f"Bearer {token}")],
-                timeout=DEADLINE_SECONDS,
-            )
-        except grpc.RpcError as error:
-            raise Undecidable(
-                f"the raylet at {address} did not change what it lends ({error.code().name}); "
-                "run: trainguard compute status"
-            ) from error
-    return dict(answer.total_resources)
