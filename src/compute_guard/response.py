@@ -180,7 +180,12 @@ class Responder:
         return done
 
     def renew(self) -> None:
-        """Assert again what would not last by itself: a cordon. A cluster that is away is asked next time."""
+        """Assert again what would not last by itself: a cordon. A cluster that is away is asked next time.
+
+        Not while the kill switch is on: then nothing of level 3 and up is done, this included.
+        """
+        if self._home.path(*KILL_SWITCH).exists() or self._config().get("kill_switch") is not False:
+            return
         for action in self._actions.of(states=["done"]):
             if action.name == "cordon" and "node_id" in action.result:
                 with suppress(GuardError):

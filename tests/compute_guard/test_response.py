@@ -311,6 +311,59 @@ def with_policies(tmp_path, home_dir, clock, **changes):
     return Home.open(load_settings(home=home_dir, policy={"dir": folder}), clock=clock)
 
 
+class Cordons:
+    """A cluster that remembers what it was told about nodes."""
+
+    def __init__(self):
+        self.told = []
+
+    def cordon_node(self, node):
+        self.told.append(("cordon", node))
+        return {"verified": True, "node_id": "n1-id", "cpus": 1.0}
+
+    def uncordon_node(self, node):
+        self.told.append(("uncordon", node))
+        return {"verified": True, "node_id": "n1-id", "cpus": 8.0}
+
+
+def test_a_cordon_needs_two_people_is_renewed_ends_by_itself_and_rests_under_the_kill_switch(
+    still_home, seen, waiting_job, clock
+):
+    waiting_job()
+    incident = Incidents(still_home).observe(seen("telemetry", "indicator"))
+    cluster = Cordons()
+    responder = Responder(still_home, cluster)
+    step = responder.act(incident, 7, principal=still_home.principal())
+    assert responder.approve(step.id, person(still_home, "grace")).state == "waiting"
+    assert responder.approve(step.id, person(still_home, "edsger")).state == "done"
+    assert cluster.told == [("cordon", "node-1")]
+    responder.renew()
+    assert cluster.told[1:] == [("cordon", "n1-id")]
+    switch = still_home.path(*KILL_SWITCH)
+    switch.parent.mkdir(parents=True, exist_ok=True)
+    switch.write_text("ada")
+    responder.renew()
+    assert len(cluster.told) == 2
+    switch.unlink()
+    clock.advance(seconds=24 * 3600 + 1)
+    (ended,) = responder.expire(still_home.principal())
+    assert (ended.state, cluster.told[2:]) == ("expired", [("uncordon", "n1-id")])
+    responder.renew()
+    assert len(cluster.told) == 3
+
+
+def test_an_incident_on_several_nodes_cordons_none(still_home, seen, waiting_job):
+    waiting_job()
+    both = Incidents(still_home).observe(seen("telemetry", "indicator", devices=("n1/GPU-0", "n2/GPU-0")))
+    cluster = Cordons()
+    responder = Responder(still_home, cluster)
+    step = responder.act(both, 7, principal=still_home.principal())
+    responder.approve(step.id, person(still_home, "grace"))
+    failed = responder.approve(step.id, person(still_home, "edsger"))
+    assert (failed.state, cluster.told) == ("failed", [])
+    assert "2 nodes" in failed.result["error"]
+
+
 def test_the_blast_cap_counts_what_was_done_in_the_last_hour(tmp_path, home_dir, clock, seen):
     with with_policies(
         tmp_path, home_dir, clock, blast={"actions_per_hour": 1, "tenants_affected": 9}
