@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import resource
 import sqlite3
 from contextlib import closing, contextmanager
 
@@ -189,16 +190,31 @@ def locked(home):
         yield
 
 
-@pytest.mark.parametrize("since", [0, 22])
-def test_a_locked_store_ends_the_watch_and_the_next_one_loses_nothing_and_stops_once(
-    still_home, cluster, waiting_job, since
+@contextmanager
+def full(_):
+    """No file may grow beyond a page, as when the disk is full: database, audit log, telemetry, evidence."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("away", "words", "since"),
+    [(locked, "locked", 0), (locked, "locked", 22), (full, "full|I/O|large", 22)],
+    ids=["locked at the start", "locked before the second channel", "full before the second channel"],
+)
+def test_a_store_that_takes_nothing_ends_the_watch_and_the_next_one_loses_nothing_and_stops_once(
+    still_home, cluster, waiting_job, away, words, since
 ):
     waiting_job("job-1", tenant="canary")
     frames = list(recording(MINER, TRAINER).frames())
     monitor = Monitor(still_home, leases(), cluster)
     for frame in frames[:since]:
         monitor.take(frame, int(np.median(frame.ts_ns)))
-    with locked(still_home), pytest.raises(Undecidable, match="locked"):
+    with away(still_home), pytest.raises(Undecidable, match=words):
         for frame in frames[since:]:
             monitor.take(frame, int(np.median(frame.ts_ns)))
     assert {i.severity for i in Incidents(still_home).list()} == ({"warning"} if since else set())
