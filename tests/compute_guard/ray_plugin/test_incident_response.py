@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 
 from compute_guard import evidence
+from compute_guard.connection import load_cluster
 from compute_guard.drills import run, submit_over_http
-from compute_guard.incidents import State
+from compute_guard.incidents import Incidents, Observation, State
 from compute_guard.monitor import replay
+from compute_guard.ray_plugin.gcs import Gcs
 from compute_guard.ray_plugin.jobs import RayCluster
+from compute_guard.response import Responder
+from compute_guard.testing import wait_until
 from compute_guard.usage.attribution import Lease, LeaseBook
 from compute_guard.usage.sources.synthetic import Load, SyntheticSource
 
@@ -58,3 +62,52 @@ def test_a_drill_on_the_real_cluster_ends_its_own_harmless_job(ray_cluster):
     assert report.passed, report
     assert report.contained_verified is True
     assert ray_cluster.client("canary").get_job_info(report.job).status == "STOPPED"
+
+
+def person(home, user):
+    return home.credentials.verify(
+        home.credentials.issue(tenant="acme", user=user, roles=("incident-approver",))
+    )
+
+
+def free_cpus(home):
+    cluster = load_cluster(home.path("ray"))
+    gcs = Gcs(cluster.gcs_address, lambda: cluster.token)
+    try:
+        (node,) = gcs.nodes()
+        return node.hostname, gcs.available()[node.node_id].get("CPU", 0.0), node.resources["CPU"]
+    finally:
+        gcs.close()
+
+
+def test_two_people_cordon_a_node_what_runs_there_goes_on_and_nothing_else_begins_until_it_is_undone(
+    ray_cluster, gated
+):
+    home, client, neighbour = ray_cluster.home, ray_cluster.client("acme"), ray_cluster.client("beta")
+    entrypoint, gate = gated()
+    running = client.submit_job(entrypoint=entrypoint, entrypoint_num_cpus=1)
+    ray_cluster.wait(client, running, ["RUNNING"])
+    node, _, registered = free_cpus(home)
+    seen = Observation(
+        tenant="acme", job=running, kind="sensor_integrity", rule_ids=("USAG014",),
+        channels={"library": {"message": "not ours", "score": 950}}, devices=(f"{node}/GPU-0",),
+        score=950, invariant=True, synthetic=False, at_ns=1_800_000_000_000_000_000,
+    )  # fmt: skip
+    incident = Incidents(home).observe(seen)
+    responder = Responder(home, RayCluster(home))
+    step = responder.act(incident, 7, principal=home.principal())
+    assert step.state == "waiting"
+    assert responder.approve(step.id, person(home, "grace")).state == "waiting"
+    try:
+        done = responder.approve(step.id, person(home, "edsger"))
+        assert (done.state, done.result["verified"], done.result["cpus"]) == ("done", True, 1.0)
+        late = neighbour.submit_job(entrypoint="echo at last", entrypoint_num_cpus=1)
+        gate.touch()
+        assert ray_cluster.wait(client, running).status == "SUCCEEDED"
+        responder.renew()  # what has ended is not lent again
+        wait_until(lambda: free_cpus(home)[1] == 0.0)
+    finally:
+        undone = responder.undo(step.id, home.principal())
+    assert undone.state == "undone"
+    assert undone.result["undo"]["cpus"] == registered
+    assert ray_cluster.wait(neighbour, late).status == "SUCCEEDED"
