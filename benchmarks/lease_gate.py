@@ -3,7 +3,8 @@
 A server that answers like a raylet (and like a GCS) stands behind the two real gates, each in a process of
 its own as on a cluster; the client asks for a lease and gives it back, as a driver does for a task with a
 shape of its own. Beside them, in the same run: the same server asked directly, and through a bare
-pass-through (a ``grpc.aio`` server that hands bytes on, nothing else), the floor of any gate in Python on it.
+pass-through (a ``grpc.aio`` server on uvloop that hands bytes on, nothing else), and the same on the gates'
+own HTTP/2.
 CPU is user + system of each process from /proc; a *lease* is a RequestWorkerLease with its ReturnWorkerLease.
 """
 
@@ -84,6 +85,20 @@ async def bare(port: int, behind: int) -> None:
         return await ask(request)
 
     await _serve(answer, port)
+
+
+async def bare_own(port: int, behind: int) -> None:
+    """The same pass-through on the gates' own HTTP/2."""
+    from compute_guard.ray_plugin.gates.front import Front, serve
+    from compute_guard.ray_plugin.gates.upstream import Upstream
+
+    upstream = Upstream(f"127.0.0.1:{behind}", lambda: "token")
+
+    async def handed_on(call: Any, request: bytes) -> bytes:
+        return await upstream.call(call.method, request, call.metadata, call.seconds_left)
+
+    await serve(Front(lambda _metadata: None, handed_on, upstream), f"127.0.0.1:{port}")
+    await asyncio.Event().wait()
 
 
 def lease_request(number: int) -> Any:
@@ -233,26 +248,30 @@ def main() -> None:
     options.add_argument("--role", nargs="+", default=[], help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.role:
-        role = {"raylet": raylet, "bare": bare}[chosen.role[0]]
-        asyncio.run(role(*map(int, chosen.role[1:])))
+        import uvloop
+
+        role = {"raylet": raylet, "bare": bare, "own": bare_own}[chosen.role[0]]
+        uvloop.run(role(*map(int, chosen.role[1:])))
         return
     running: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="tg-lease-") as name:
         folder = Path(name)
         home = folder / "home"
-        behind, between = _free_port("127.0.0.1"), _free_port("127.0.0.1")
+        behind, between, own = (_free_port("127.0.0.1") for _ in range(3))
         try:
             running.append(_start(__file__, "--role", "raylet", str(behind), home=home))
             running.append(_start(__file__, "--role", "bare", str(between), str(behind), home=home))
+            running.append(_start(__file__, "--role", "own", str(own), str(behind), home=home))
             head, node, gate, token = prepare(folder, behind)
-            _wait_for(lambda: _listens(behind) and _listens(between))
+            _wait_for(lambda: _listens(behind) and _listens(between) and _listens(own))
             for role, file in (("head", head), ("node", node)):
                 module = "compute_guard.ray_plugin.gates"
                 running.append(_start("-m", module, role, str(file), home=home))
                 _wait_for((file.parent / "ready").exists)
-            heads, nodes = running[2].pid, running[3].pid
+            heads, nodes = running[3].pid, running[4].pid
             direct = measure(f"127.0.0.1:{behind}", token, [], chosen.leases, 1)
             floor = measure(f"127.0.0.1:{between}", token, [running[1].pid], chosen.leases, 1)
+            ours_bare = measure(f"127.0.0.1:{own}", token, [running[2].pid], chosen.leases, 1)
             ours = measure(gate, token, [nodes, heads], chosen.leases, 1)
             idle = [_cpu(nodes), _cpu(heads)]
             time.sleep(5)
@@ -262,10 +281,10 @@ def main() -> None:
                 process.terminate()
             for process in running:
                 process.wait()
-    print_table(direct, floor, ours, idle, chosen.json)
+    print_table(direct, floor, ours_bare, ours, idle, chosen.json)
 
 
-def print_table(direct: Any, floor: Any, ours: Any, idle: list[float], file: Path | None) -> None:
+def print_table(direct: Any, floor: Any, own: Any, ours: Any, idle: list[float], file: Path | None) -> None:
     """One line per figure; the peer is the bare pass-through."""
 
     def line(
@@ -303,6 +322,12 @@ def print_table(direct: Any, floor: Any, ours: Any, idle: list[float], file: Pat
                 floor["cpu_ms"][0],
                 "<= 0.5 ms",
                 node + head <= 0.5,
+            ),
+            line(
+                "CPU per lease, bare pass-through on the gates' own HTTP/2",
+                own["cpu_ms"][0],
+                "ms",
+                floor["cpu_ms"][0],
             ),
             line("CPU per lease, lease gate (one per node)", node, "ms", floor["cpu_ms"][0]),
             line(
