@@ -142,7 +142,7 @@ class LeaseGate:
         worker = reply.worker_address.worker_id
         if worker:
             self._grants.settle(lease, worker.hex())
-            self._line.tell({"op": "settle", "lease": lease, "worker": worker.hex()})
+            self._line.tell({"op": "settle", "lease": lease, "worker": worker.hex()}, soon=False)
         else:
             # Spilled to another node, rejected, cancelled: nothing is held here.
             self._give_back(lease)

@@ -21,6 +21,7 @@ from compute_guard.ray_plugin.gates.wire import Refusal
 logger = logging.getLogger(__name__)
 LINE_BYTES = 8 << 20
 RETRY_SECONDS = 0.2
+LAZY_SECONDS = 0.02
 
 Answer = Mapping[str, Any]
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Answer]]
@@ -35,15 +36,24 @@ class _Lines:
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self._waiting: list[bytes] = []
+        self._due = False
 
     def send(self, line: bytes) -> None:
-        if not self._waiting:
+        self._waiting.append(line)
+        if not self._due:
+            self._due = True
             asyncio.get_running_loop().call_soon(self._flush)
+
+    def send_with_others(self, line: bytes) -> None:
+        """Nobody waits for this line: it leaves with the next one, or a moment later."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(LAZY_SECONDS, self._flush)
         self._waiting.append(line)
 
     def _flush(self) -> None:
+        self._due = False
         lines, self._waiting = self._waiting, []
-        if not self._writer.is_closing():
+        if lines and not self._writer.is_closing():
             self._writer.write(b"".join(lines))
 
 
@@ -190,7 +200,14 @@ class Line:
         if done.cancelled() and self._asked.pop(number, None) is not None:
             self.tell({"op": "forget", "of": number})
 
-    def tell(self, message: Mapping[str, Any]) -> None:
-        """Say something that needs no answer; while the connection is down, the next greeting says it."""
+    def tell(self, message: Mapping[str, Any], *, soon: bool = True) -> None:
+        """Say something that needs no answer; while the connection is down, the next greeting says it.
+
+        Not ``soon``: it may wait for what is said next.
+        """
         if self._lines is not None:
-            self._lines.send(json.dumps(message).encode() + b"\n")
+            line = json.dumps(message).encode() + b"\n"
+            if soon:
+                self._lines.send(line)
+            else:
+                self._lines.send_with_others(line)
