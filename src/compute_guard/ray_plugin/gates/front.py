@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 import grpc
 
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 MESSAGE_BYTES: Final = 1 << 29
 UNFINISHED_BYTES: Final = 1 << 30
 """Of one connection's requests that have not come in whole."""
+ALIVE: Final = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 20, socket.TCP_KEEPCNT: 3}
+"""Seconds until a silent caller is asked whether it lives, between questions, and how many."""
 STREAM: Final = "StartSync"  # ray.rpc.syncer.RaySyncer: the only stream of Ray 2.60's control protocols
 HEALTH: Final = "grpc.health.v1.Health"
 """Asked without any token, by the GCS; its answer tells nothing but that the process lives."""
@@ -240,9 +243,27 @@ class Serving:
 
 async def serve(front: Front, address: str) -> tuple[Serving, int]:
     """A running server for ``front`` and its port. Raises OSError when the port is taken."""
-    host, _, port = address.rpartition(":")
     connections: set[_Served] = set()
-    server: Any = await asyncio.get_running_loop().create_server(
-        lambda: _Served(front, connections), host, int(port), backlog=1024
+    listener = _listener(address)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: _Served(front, connections), sock=listener, backlog=1024
     )
-    return Serving(server, connections), int(server.sockets[0].getsockname()[1])
+    return Serving(server, connections), int(listener.getsockname()[1])
+
+
+def _listener(address: str) -> socket.socket:
+    """A socket whose connections end when the machine at their other end is gone without a word."""
+    host, _, port = address.rpartition(":")
+    family, kind, number, _, place = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, number)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # What is accepted has the options of what it was accepted on.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in ALIVE.items():
+            listener.setsockopt(socket.IPPROTO_TCP, option, value)
+        listener.bind(place)
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -161,9 +161,10 @@ class Connection(asyncio.Protocol):
 
     def open(self, owner: Owner) -> Stream:
         """A new stream to the server. Raises ConnectionError when there can be none."""
-        if self.closed or self.draining or self._last >= _LAST_STREAM:
+        if self.closed or self.draining:
             raise ConnectionError("the connection takes no more calls")
         self._last = self._last + 2 if self._last else 1
+        self.draining = self._last >= _LAST_STREAM  # numbers are used once: the next call needs a new one
         stream = self.streams[self._last] = Stream(self, self._last, self._peer_window)
         stream.owner = owner
         return stream
@@ -171,7 +172,10 @@ class Connection(asyncio.Protocol):
     def forget(self, stream: Stream) -> bool:
         """Have done with a stream. Whether it was known."""
         self.blocked.pop(stream.id, None)
-        return self.streams.pop(stream.id, None) is not None
+        known = self.streams.pop(stream.id, None) is not None
+        if self.draining and self._client and not self.streams:
+            asyncio.get_running_loop().call_soon(self.close)
+        return known
 
     def write_frame(self, kind: int, flags: int, stream: int, payload: bytes | memoryview) -> None:
         """Queue a frame; all that is queued in one turn of the loop leaves in one write."""
@@ -414,7 +418,7 @@ class Connection(asyncio.Protocol):
             if stream.owner is not None:
                 stream.owner.lost(REFUSED_STREAM)
         if not self.streams:
-            self._transport.close()
+            self.close()
 
 
 class ServerConnection(Connection):

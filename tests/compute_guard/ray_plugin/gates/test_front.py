@@ -12,6 +12,7 @@ from grpc import aio
 
 pytest.importorskip("hpack")
 
+from compute_guard.ray_plugin.gates import http2
 from compute_guard.ray_plugin.gates.front import Front, serve
 from compute_guard.ray_plugin.gates.upstream import Upstream
 from compute_guard.ray_plugin.gates.wire import Call, Failed, Refusal
@@ -194,6 +195,24 @@ def test_a_server_that_is_not_there_is_unavailable_and_found_again_when_it_is():
             await again.start()
             assert await ask(b"3", metadata=ACME) == b"3"
             await again.stop(None)
+
+    asyncio.run(body())
+
+
+def test_a_connection_whose_numbers_are_used_up_is_followed_by_another(monkeypatch):
+    monkeypatch.setattr(http2, "_LAST_STREAM", 5)
+
+    async def body():
+        async with gate() as (channel, _, judge, *_):
+            ask = channel.unary_unary(METHOD)
+            first = None
+            for n in range(8):
+                assert await ask(b"%d" % n, metadata=ACME) == b"%d" % n
+                first = first or judge.upstream._connection
+            assert judge.upstream._connection is not first
+            async with asyncio.timeout(5):
+                while not first.closed:
+                    await asyncio.sleep(0.01)
 
     asyncio.run(body())
 
