@@ -21,7 +21,7 @@ def verification_text(found: Verification) -> str:
     """One line for a version that is as registered; else what changed, and where."""
     if found.ok:
         return "\n".join([f"{found.ref}  ok", *(f"  {note}" for note in found.notes)])
-    lines = [f"{found.ref}  CHANGED", *(f"  {problem}" for problem in found.problems)]
+    lines = [f"{found.ref}  CHANGED", *(f"  {said}" for said in (*found.problems, *found.notes))]
     for change in found.changes[:_SHOWN_CHANGES]:
         places = [change.file or "(no file)"]
         if change.block is not None:

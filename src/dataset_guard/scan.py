@@ -439,7 +439,7 @@ def scan_source(
 
     batches = _Batches(source.batches(batch_rows=BATCH_ROWS, first_row=done))
     file = None
-    if keep:
+    if keep and budget is None:
         if batches.head_is_whole():
             read(batches.whole())
         with timer.stage("keep"):

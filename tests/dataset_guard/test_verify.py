@@ -241,7 +241,7 @@ def test_a_rewrite_that_keeps_size_and_time_is_found(tmp_path):
 ENCODINGS = {
     "zstd": {"compression": "zstd", "row_group_size": 30_000},
     "plain": {"compression": "none", "use_dictionary": False},
-    "newer pages": {"data_page_version": "2.0", "compression": "gzip"},
+    "newer pages": {"data_page_version": "2.0", "compression": "gzip", "compression_level": 1},
     "small pages": {"data_page_size": 4_096, "write_batch_size": 100},
 }
 

@@ -19,7 +19,7 @@ import pytest
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
 from mlflow.exceptions import MlflowException
 
-from dataset_guard.integrations.mlflow_data import dataset, record_registration
+from dataset_guard.integrations.mlflow_data import dataset, evaluation_tags, record_registration
 from dataset_guard.integrations.mlflow_fields import input_tags
 from dataset_guard.integrations.mlflow_lineage import MARK
 from dataset_guard.register import register
@@ -293,6 +293,7 @@ def test_mlflows_basic_auth_is_wrapped_and_both_speak(server, tmp_path, mlflow_d
         "TRAINGUARD_MLFLOW_INNER_APP": "basic-auth",
         "MLFLOW_AUTH_CONFIG_PATH": str(users),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "of this test",
+        "TRAINGUARD_MLFLOW_REGISTERED_ONLY": "1",
     }
     with serving(tmp_path, server.home.settings.home, **environment) as url:
         inner = replace(server, url=url)
@@ -311,3 +312,24 @@ def test_mlflows_basic_auth_is_wrapped_and_both_speak(server, tmp_path, mlflow_d
         assert len(client.get_run(run).inputs.dataset_inputs) == 1
         assert inner.page("/guard/acme/bad/1", server.acme)[0] == 200
         assert inner.page("/guard/acme/bad/1", server.beta)[0] == 404
+        monkeypatch.setenv("TRAINGUARD_MLFLOW_TOKEN", server.acme)
+        evaluation_datasets_name_their_version(client._tracking_client.store, server)
+
+
+def evaluation_datasets_name_their_version(store, server):
+    """By the calls that ``mlflow.genai.datasets`` makes."""
+    record = {"inputs": {"question": "why"}, "expectations": {"expected_response": "because"}}
+    with pytest.raises(MlflowException, match="names no registered version"):
+        store.create_dataset("untold", experiment_ids=["0"])
+    with pytest.raises(MlflowException, match="acme/bad@1 is quarantined"):
+        store.create_dataset("bad", tags=input_tags(server.bad, "evaluation", {}), experiment_ids=["0"])
+    made = store.create_dataset(
+        "good", tags=evaluation_tags("good@1", tenant="acme", home=server.home), experiment_ids=["0"]
+    )
+    assert store.upsert_dataset_records(made.dataset_id, [record]) == {"inserted": 1, "updated": 0}
+    with pytest.raises(MlflowException, match="acme/bad@1 is quarantined"):
+        store.set_dataset_tags(made.dataset_id, {"guard.dataset.evaluation": "acme/bad@1"})
+    store.set_dataset_tags(made.dataset_id, {"owner": "lin"})
+    store.delete_dataset_tag(made.dataset_id, "guard.dataset.evaluation")
+    with pytest.raises(MlflowException, match="names no registered version"):
+        store.upsert_dataset_records(made.dataset_id, [record])
