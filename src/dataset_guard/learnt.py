@@ -19,6 +19,7 @@ import pickle
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version as version_of
@@ -73,18 +74,15 @@ def keep(seen: Pass, plan: Plan, parts: Sequence[FingerprintPart]) -> IO[bytes] 
     leaves = np.concatenate([part.leaves for part in parts])
     size = sum(part.bytes or 0 for part in parts)
     states = {run.check.name: run.state for run in seen.runs if run.running}
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-    sink = SealedWriter(_Limited(file), key=plan.key, context=CONTEXT, about=_about(plan, leaves))
-    pickler = _Pickler(sink, plan, {id(hashes): place for hashes, place in seen.held})
-    try:
+    with suppress(Exception):  # a state may hold what cannot be kept (anybody's may), the disk may be full
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+        sink = SealedWriter(_Limited(file), key=plan.key, context=CONTEXT, about=_about(plan, leaves))
+        pickler = _Pickler(sink, plan, {id(hashes): place for hashes, place in seen.held})
         pickler.dump(Learnt(len(leaves), size, states, seen.profiler))
         sink.close()
-    # A state may hold what cannot be kept (its check may be anybody's), and the disk may be full.
-    except (_TooMuch, OSError, pickle.PicklingError, TypeError, AttributeError):
-        file.close()
-        return None
-    file.seek(0)
-    return file
+        file.seek(0)
+        return file
+    return None
 
 
 def recall(plan: Plan, known: KnownHashes) -> tuple[Learnt, list[tuple[Hashes, Place]]] | None:
