@@ -36,9 +36,23 @@ def test_every_decision_has_samples_of_both_kinds(rego: Path) -> None:
 
 
 def test_every_rule_that_refuses_in_a_sample_says_what_would_have_been_allowed() -> None:
-    instead = instead_of(load_bundle(shipped_policies()).modules)
+    instead = instead_of(package_notes(load_bundle(shipped_policies()).modules))
     fired = {rule for s in SAMPLES for kind in ("deny", "hold") for rule in s.expect.get(kind, ())}
     assert fired <= set(instead)
+
+
+def test_where_two_policies_name_a_rule_alike_the_one_that_decided_has_the_word() -> None:
+    notes = package_notes(load_bundle(shipped_policies()).modules)
+    said = {
+        path: instead_of(notes, path=f"guard/{path}/decision")["approvals-missing"]
+        for path in ("dataset/share", "response/action", "policy/change")
+    }
+    assert said == {
+        "dataset/share": "have others of your tenant approve it: trainguard dataset approve",
+        "response/action": "have others approve it: trainguard response approve",
+        "policy/change": "have someone other than the author and yourself approve it: "
+        "trainguard policy approve",
+    }
 
 
 def test_every_policy_says_what_it_is_for_and_which_article_it_serves() -> None:

@@ -114,15 +114,11 @@ def explain(home: Home, decision_id: str) -> Explanation:
     return Explanation(
         decision,
         record,
-        instead_of(modules),
+        instead_of(notes, path=decision.path),
         in_force == revision,
-        next((_purpose(note) for note in notes if decision.path.startswith(_path(note.package))), ""),
+        next((_purpose(note) for note in notes if note.decides(decision.path)), ""),
         _would(home, decision, record),
     )
-
-
-def _path(package: str) -> str:
-    return package.replace(".", "/") + "/"
 
 
 def _purpose(note: PackageNotes) -> str:

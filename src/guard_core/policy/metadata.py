@@ -7,7 +7,7 @@ was refused what would have been allowed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,10 @@ class PackageNotes:
     description: str
     article: str
     instead: Mapping[str, str]
+
+    def decides(self, path: str) -> bool:
+        """Whether the rule at ``path`` (``guard/dataset/use/decision``) is of this package."""
+        return path.startswith(self.package.replace(".", "/") + "/")
 
 
 def package_notes(modules: Mapping[str, str]) -> tuple[PackageNotes, ...]:
@@ -53,14 +57,15 @@ def package_notes(modules: Mapping[str, str]) -> tuple[PackageNotes, ...]:
     return tuple(found)
 
 
-def instead_of(modules: Mapping[str, str]) -> dict[str, str]:
-    """Rule name -> what would have been allowed, over all packages."""
-    return dict(_pairs(modules))
+def instead_of(notes: Iterable[PackageNotes], *, path: str = "") -> dict[str, str]:
+    """Rule name -> what would have been allowed, over all packages.
 
-
-def _pairs(modules: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for notes in package_notes(modules):
-        yield from notes.instead.items()
+    Several packages name a rule alike (``approvals-missing``): the one that decides ``path`` has the word.
+    """
+    found: dict[str, str] = {}
+    for note in sorted(notes, key=lambda note: note.decides(path)):
+        found |= note.instead
+    return found
 
 
 def _mapping(value: Any) -> dict[Any, Any]:

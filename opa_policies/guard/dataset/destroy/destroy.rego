@@ -13,7 +13,7 @@
 #     not-confirmed: "give its full reference once more (--confirm tenant/name@version)"
 #     dataset-in-use: end the jobs and delete the versions that depend on it first
 #     dataset-held: a platform admin lifts the hold
-#     approvals-missing: have others of your tenant approve it
+#     approvals-missing: "have others of your tenant approve it: trainguard dataset approve"
 package guard.dataset.destroy
 
 import data.guard.lib.approvals

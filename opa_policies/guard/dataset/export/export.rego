@@ -9,7 +9,7 @@
 #     dataset-incomplete: name the dataset as name@version
 #     dataset-not-own: its owner exports it
 #     destination-missing: say where the data goes (kind and name)
-#     approvals-missing: have others of your tenant approve it
+#     approvals-missing: "have others of your tenant approve it: trainguard dataset approve"
 #     outside-working-hours: export when others can look at it (calendars.yaml)
 package guard.dataset.export
 

@@ -9,7 +9,7 @@
 #     dataset-incomplete: name the dataset as name@version
 #     dataset-not-own: its owner shares it
 #     receiver-unknown: name an active tenant of tenants.yaml, not your own
-#     approvals-missing: have others of your tenant approve it
+#     approvals-missing: "have others of your tenant approve it: trainguard dataset approve"
 package guard.dataset.share
 
 import data.guard.lib.approvals

@@ -13,7 +13,7 @@
 #     unsigned: sign the bundle with the cluster's key
 #     gate-failed: correct what the promotion gate names, or keep the candidate in shadow
 #     frozen: wait until the freeze has passed, or break the glass with a reason
-#     approvals-missing: have someone other than the author and yourself approve it
+#     approvals-missing: "have someone other than the author and yourself approve it: trainguard policy approve"
 #     break-glass-unexplained: say why
 #     break-glass-unlimited: let it expire within a day
 #     review-needed: have somebody else close the review (trainguard policy review)
