@@ -11,6 +11,7 @@ Usage: python benchmarks/detect_leakage.py [--only PART ...] [--documents N] [--
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import resource
@@ -38,13 +39,14 @@ KEY = bytes(32)
 
 
 def peers(name: str) -> Path:
-    """The Python of an environment with the peers in ``requirements-NAME.txt``, made once."""
-    folder = corpora.CACHE / f"peers-{name}"
+    """The Python of an environment with the peers in ``requirements-NAME.txt``, made once for its content."""
+    wanted = HERE / f"requirements-{name}.txt"
+    folder = corpora.CACHE / f"peers-{name}-{hashlib.sha256(wanted.read_bytes()).hexdigest()[:12]}"
     python = folder / "bin" / "python"
     if not (folder / ".ready").exists():
         subprocess.run(["uv", "venv", "-q", "--clear", "--python", "3.11", str(folder)], check=True)
-        wanted = str(HERE / f"requirements-{name}.txt")
-        subprocess.run(["uv", "pip", "install", "-q", "--python", str(python), "-r", wanted], check=True)
+        command = ["uv", "pip", "install", "-q", "--python", str(python), "-r", str(wanted)]
+        subprocess.run(command, check=True)
         (folder / ".ready").touch()
     return python
 
@@ -519,6 +521,8 @@ def clean_tables(limit: int | None, skipped: int) -> list[Measure]:
                 critical.setdefault(finding.rule_id, []).append(corpus.name)
             elif finding.severity.value == "warning":
                 warned[finding.rule_id] = warned.get(finding.rule_id, 0) + 1
+        if number % 10 == 0:  # a run may be cut short
+            print(f"tables {skipped} to {skipped + number - 1}: critical {critical}, {warned}", flush=True)
     bad = {name for names in critical.values() for name in names}
     print(f"critical: {critical}\nwarnings: {dict(sorted(warned.items()))}")
     share = len(bad) / number

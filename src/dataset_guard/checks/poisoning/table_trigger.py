@@ -27,13 +27,15 @@ from guard_core.findings import Finding, RowSet, Severity
 class TableTrigger:
     """POIS012: rows of one class that share a pair of values which nothing else explains.
 
-    At most ``max_rows`` new rows, and as many trusted ones, and 64 columns are searched. With a trusted
+    At most ``max_rows`` new rows, and as many trusted ones, and 64 columns are searched (without a trusted
+    version ``whole_rows`` rows: what it counts costs less). With a trusted
     version ``rounds`` pretended honest updates set the limit, times ``margin``; without one, ``limit`` is the
     least strength. From ``critical_rows`` rows on a finding is critical (without a trusted version: when also
     twice as strong as the limit, and in two columns only).
     """
 
     max_rows: int = 5_000
+    whole_rows: int = 20_000
     rounds: int = 12
     margin: float = 2.6
     limit: float = 20.0
@@ -69,7 +71,8 @@ class TableTriggerState(SampledState):
     def __init__(self, check: TableTrigger, context: CheckContext) -> None:
         self._check = check
         self._columns = cell_columns(context.schema, context.label)
-        super().__init__(context, self._columns, check.max_rows)
+        budget = check.whole_rows if context.baseline is None else check.max_rows
+        super().__init__(context, self._columns, budget)
 
     def finish(self) -> Iterator[Finding]:
         """One finding per trigger."""
