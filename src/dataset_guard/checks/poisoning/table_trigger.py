@@ -17,8 +17,8 @@ from dataset_guard.checks.base import CheckContext, Need, Rows, counted
 from dataset_guard.checks.poisoning.cells import cell_columns, pairs_of
 from dataset_guard.checks.poisoning.pixel_columns import find_pixels
 from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
-from dataset_guard.checks.poisoning.table_trigger_search import search_whole
-from dataset_guard.checks.poisoning.text_trigger_search import LEAST_ROWS, Trigger, search_delta
+from dataset_guard.checks.poisoning.table_trigger_search import LEAST_ROWS, search_whole
+from dataset_guard.checks.poisoning.text_trigger_search import Trigger, search_delta
 from dataset_guard.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
 
@@ -43,7 +43,7 @@ class TableTrigger:
     max_classes: int = 200
 
     name: ClassVar[str] = "table_trigger"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS012",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 
@@ -99,6 +99,7 @@ class TableTriggerState(SampledState):
                 margin=self._check.margin,
                 seed=self._context.seed,
                 texts=False,
+                least_rows=LEAST_ROWS,
             )
         for trigger in found[:8]:
             yield self._finding(trigger, rows, table)
