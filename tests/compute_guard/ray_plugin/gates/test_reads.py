@@ -145,6 +145,25 @@ def test_tasks_of_ray_cannot_read_what_only_the_home_keeps(job):
         ray_data.plan_of(access, None)
 
 
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"rows": -1},
+        {"rows": "many"},
+        {"problem": "x" * 5000},
+        {"more": "x" * 100},
+    ],
+)
+def test_what_a_task_leaves_is_counts_and_nothing_else(job, counts):
+    with open_access("mine", purpose="train") as access:
+        good = {"first_block": 0, "rows": 1, "bytes": 1, "blocks": 1, "complete": True, "problem": None}
+        with pytest.raises(UserError, match="no question about a read"):
+            access.ticket.leave(0, {**good, **counts})
+        with pytest.raises(UserError, match="no question about a read"):
+            access.ticket.leave(10**7, good)
+        assert access.ticket.collect() == []
+
+
 def test_only_a_jobs_own_credential_counts_and_only_for_its_own_reads(job, monkeypatch):
     with open_access("mine", purpose="train") as access:
         ticket = access.ticket
