@@ -132,6 +132,9 @@ class _Column:
 
     def _moments(self, n: int, mean: float, m2: float) -> None:
         """Chan, Golub and LeVeque's parallel update."""
+        if not self.numbers:  # else the mean would be rounded once more than that of one pass
+            self.numbers, self.mean, self.m2 = n, mean, m2
+            return
         total = self.numbers + n
         delta = mean - self.mean
         self.m2 += m2 + delta * delta * self.numbers * n / total
