@@ -66,7 +66,9 @@ def flipped_sources(
                 continue
             own = np.bincount(codes[mine], minlength=len(sizes))
             other_wrong = wrong - np.bincount(codes[rows], minlength=len(sizes))
-            rates = (other_wrong + 0.5) / (sizes - own + 1.0)
+            # A class that hardly any other source has is judged by how often others are contradicted at all.
+            usual = (other_wrong.sum() + 0.5) / (sizes.sum() - len(mine) + 1.0)
+            rates = (other_wrong + usual) / (sizes - own + 1.0)
             expected = float((rates * own).sum())
             p = binom.sf(len(rows) - 1, len(mine), min(1.0, expected / len(mine))) * len(present)
             if len(rows) >= TIMES * expected and p <= CHANCE:
