@@ -19,6 +19,7 @@ from compute_guard.ledger import Ledger
 from compute_guard.live import read_status
 from compute_guard.ray_plugin.collector import LiveBook
 from compute_guard.ray_plugin.gcs import Gcs
+from compute_guard.ray_start import start_node
 from compute_guard.testing import GuardedCluster, exporter, exposition, guarded_cluster, wait_until
 from compute_guard.usage.sources.synthetic import Load, SyntheticSource
 from compute_guard.workload import WorkloadState
@@ -69,7 +70,7 @@ def start_head_again(cluster: GuardedCluster) -> None:
     size = {"num-cpus": 4, "num-gpus": 2, "object-store-memory": 200_000_000}
     arguments = ["--head", *local_cluster.HEAD_ADDRESSES]
     settings = cluster.home.settings
-    local_cluster._start(settings, known, arguments, {**ports, **size}, 250, "head-again")
+    start_node(settings, known, arguments, {**ports, **size}, 250, "head-again")
     local_cluster._wait_until_it_admits(cluster.home, known)
 
 
