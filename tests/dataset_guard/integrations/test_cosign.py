@@ -7,6 +7,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -43,6 +44,11 @@ def test_the_signature_holds_and_every_file_is_a_subject(home, folder, algorithm
     found = {s["name"]: s["digest"]["sha256"] for s in said["subject"]}
     assert found == {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.iterdir()}
     assert said["predicate"] == Registry(home).reference("m@1", tenant="local").record
+    changed = pre_authentication_encoding(
+        "application/vnd.in-toto+json", payload.replace(b"a.parquet", b"c.parquet")
+    )
+    with pytest.raises(InvalidSignature):
+        public.verify(base64.b64decode(signature["sig"]), changed, *scheme)
 
 
 def test_a_file_that_was_changed_is_not_signed_for(home, folder):
