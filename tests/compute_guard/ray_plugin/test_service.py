@@ -62,7 +62,7 @@ def test_a_cluster_of_one_tenants_own_hands_over_its_jobs_and_no_others(still_ho
     service._origins.judged = lambda drivers: drivers
     assert [(one.step, one.target) for one in service._corrections(gateway)] == [(Step.SUBMIT, "own")]
     bodies = [Admitted("own", {"metadata": {"trainguard_tenant": "acme"}}), Admitted("others", {})]
-    assert [one.id for one in service._here(bodies)] == ["own"]
+    assert [one.id for one in service.last_mile._here(bodies)] == ["own"]
 
 
 def test_heads_of_two_tenants_clusters_lead_beside_each_other(still_home, monkeypatch):
