@@ -23,6 +23,7 @@ from compute_guard.ray_plugin.gates.kv_calls import KeyValues
 from compute_guard.ray_plugin.gates.messages import denied, request_of
 from compute_guard.ray_plugin.gates.namespaces import stored
 from compute_guard.ray_plugin.gates.nodes import Nodes
+from compute_guard.ray_plugin.gates.polls import Polls
 from compute_guard.ray_plugin.gates.tenancy import Jobs
 from compute_guard.ray_plugin.gates.upstream import Upstream
 from compute_guard.ray_plugin.gates.wire import Call, Refusal
@@ -68,8 +69,6 @@ FILTER: Mapping[str, Callable[[Any, replies.View], None]] = {
     "NodeResourceInfoGcsService.GetAllResourceUsage": replies.resource_usage,
     "NodeResourceInfoGcsService.GetDrainingNodes": replies.draining,
     "TaskInfoGcsService.GetTaskEvents": replies.task_events,
-    "ControlPlanePubSubGcsService.GcsSubscriberPoll": replies.published,
-    "ObservabilityPubSubService.GcsSubscriberPoll": replies.published,
 }
 """Lists, and actors by name: the tenant is shown its part of them."""
 
@@ -94,6 +93,7 @@ class GcsGate:
         self._nodes = nodes
         self._drivers = drivers
         self._groups = Groups(upstream, jobs, judge, credit)
+        polls = Polls(upstream, self._view)
         self._rules: dict[str, Callable[[Call, str, bytes], Awaitable[bytes]]] = {
             "ActorInfoGcsService.RegisterActor": self._actor,
             "ActorInfoGcsService.CreateActor": self._actor,
@@ -104,6 +104,8 @@ class GcsGate:
             "TaskInfoGcsService.AddTaskEventData": self._task_events,
             "ControlPlanePubSubGcsService.GcsPublish": self._publish,
             "ObservabilityPubSubService.GcsPublish": self._publish,
+            "ControlPlanePubSubGcsService.GcsSubscriberPoll": polls.poll,
+            "ObservabilityPubSubService.GcsSubscriberPoll": polls.poll,
             "ObservabilityPubSubService.ReportJobError": self._job_error,
             "RuntimeEnvGcsService.PinRuntimeEnvURI": self._pin,
             **KeyValues(upstream, jobs, owner_of).rules(),
