@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from compute_guard import notices
 from compute_guard.actions import Actions
 from compute_guard.evidence import Bundle
-from compute_guard.incidents import Incident
+from compute_guard.incident import Incident
 from compute_guard.ledger import Ledger
 from compute_guard.usage.history import History
 from compute_guard.usage.samples import to_table

@@ -9,9 +9,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guard_core.errors import UserError
 from guard_core.files import write_atomic
+
+if TYPE_CHECKING:
+    from compute_guard.ray_plugin.jobs import ClusterActions
+    from guard_core.home import Home
 
 CLUSTER_FILE = "cluster.json"
 TOKEN_FILE = "system.token"  # noqa: S105 - the name of a file
@@ -68,3 +73,12 @@ def load_cluster(folder: Path) -> Cluster | None:
         raise UserError(
             f"{file} cannot be read ({error}); delete it and run: trainguard compute up"
         ) from error
+
+
+def running_cluster(home: Home) -> ClusterActions | None:
+    """What can be done on the home's running cluster, None when there is none."""
+    if load_cluster(home.path("ray")) is None:
+        return None
+    from compute_guard.ray_plugin.jobs import RayCluster  # heavy, and itself asks this module
+
+    return RayCluster(home)

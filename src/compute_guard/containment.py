@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from compute_guard.incidents import Incident
+from compute_guard.incident import Incident
 from compute_guard.ledger import Ledger
 from guard_core.errors import Undecidable, UserError
 

@@ -16,11 +16,13 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from compute_guard.actions import Action, Actions
-from compute_guard.incidents import Incident, Incidents, State
+from compute_guard.clearance import is_canary
+from compute_guard.incident import Incident, State
+from compute_guard.incidents import Incidents
 from compute_guard.monitor import STEP_NS, replay
 from compute_guard.monitor_report import MonitorReport
 from compute_guard.notices import AUDIENCES
-from compute_guard.response import Responder, is_canary
+from compute_guard.response import Responder
 from compute_guard.usage.attribution import Lease, LeaseBook
 from compute_guard.usage.history import write
 from compute_guard.usage.sources.synthetic import Load, SyntheticSource

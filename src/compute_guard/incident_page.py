@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 
 from compute_guard import words
 from compute_guard.actions import Action
-from compute_guard.incidents import MITRE, Incident
+from compute_guard.incident import MITRE, Incident
 from compute_guard.notices import KINDS
 from compute_guard.usage.samples import Frame, Ints
 from guard_core.errors import UserError

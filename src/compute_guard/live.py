@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from compute_guard.incidents import Incident, Observation
+from compute_guard.incident import Incident
 from compute_guard.monitor import Attribution, Monitor
+from compute_guard.observations import Observation
 from compute_guard.usage.attribution import Lease, LeaseBook
 from compute_guard.usage.history import write
 from compute_guard.usage.samples import Device, Frame, concat

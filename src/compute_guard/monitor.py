@@ -19,8 +19,10 @@ import pyarrow as pa
 from compute_guard.actions import Action
 from compute_guard.casefile import CaseFile
 from compute_guard.gpu_time import GpuTime, gpu_limits
-from compute_guard.incidents import Hysteresis, Incident, Incidents, Key, Observation, merge
+from compute_guard.incident import Incident
+from compute_guard.incidents import Incidents
 from compute_guard.monitor_report import MonitorReport
+from compute_guard.observations import Hysteresis, Key, Observation, merge
 from compute_guard.response import Responder
 from compute_guard.usage.activity import NOTHING, Activity, Flows
 from compute_guard.usage.attribution import LeaseBook

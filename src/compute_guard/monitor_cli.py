@@ -14,8 +14,9 @@ from guard_core.errors import Denied, UserError
 from guard_core.output import format_option
 
 if TYPE_CHECKING:
-    from compute_guard.incidents import Incident, Observation
+    from compute_guard.incident import Incident
     from compute_guard.live import Watch
+    from compute_guard.observations import Observation
     from guard_core.home import Home
 
 
@@ -161,7 +162,7 @@ def _incident_line(found: Incident) -> None:
 
 
 def _observation_line(seen: Observation) -> None:
-    from compute_guard.incidents import severity_of
+    from compute_guard.incident import severity_of
 
     severity = severity_of(seen.channels, invariant=seen.invariant, confirmed=False)
     messages = "; ".join(str(channel["message"]) for channel in seen.channels.values())

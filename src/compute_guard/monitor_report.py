@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compute_guard.actions import Action
-from compute_guard.incidents import Incident
+from compute_guard.incident import Incident
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from compute_guard.incidents import Incident
+from compute_guard.incident import Incident
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,20 +9,21 @@ levels 3 and up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from compute_guard.actions import OPEN_STATES, Action, Actions
 from compute_guard.casefile import CaseFile
+from compute_guard.clearance import Clearance
 from compute_guard.containment import Containment
-from compute_guard.incidents import Incident, Incidents, State
+from compute_guard.execution import Execution, on_record
+from compute_guard.incident import Incident, State
+from compute_guard.incidents import Incidents
 from compute_guard.playbooks import LADDER, Rung, choose_playbook, plan
-from guard_core.clock import rfc3339, to_ns
-from guard_core.errors import Denied, GuardError, Undecidable, UserError
-from guard_core.findings import Enforcement
+from guard_core.clock import rfc3339
+from guard_core.errors import Denied, Undecidable, UserError
 from guard_core.identity import Principal
 
 if TYPE_CHECKING:
@@ -30,12 +31,9 @@ if TYPE_CHECKING:
     from guard_core.home import Home
     from guard_core.policy.decision import Decision
 
-POLICY: Final = "guard/response/action/decision"
-KILL_SWITCH: Final = ("response", "kill-switch")
 RETRY: Final = timedelta(seconds=30)
 RETRY_WITHIN: Final = timedelta(hours=1)
 """For so long a failed step is tried again although its cause is no longer seen."""
-ACKNOWLEDGE_WITHIN: Final = timedelta(hours=1)
 
 
 class Responder:
@@ -55,10 +53,11 @@ class Responder:
     ) -> None:
         self._home = home
         self._incidents = incidents or Incidents(home)
-        self._case = case_file or CaseFile(home)
         self._actions = Actions(home.storage, home.clock)
-        self._containment = Containment(home, cluster)
-        self._synthetic_may_act = synthetic_may_act
+        self._clearance = Clearance(home, self._actions, synthetic_may_act=synthetic_may_act)
+        case = case_file or CaseFile(home)
+        containment = Containment(home, cluster)
+        self._execution = Execution(home, self._actions, self._incidents, case, containment)
 
     def respond(self, incident: Incident, principal: Principal) -> list[Action]:
         """Ask for every step the incident calls for that was not asked for in its present shape."""
@@ -79,9 +78,9 @@ class Responder:
         if not 0 <= level < len(LADDER):
             raise UserError(f"there is no level {level}; the ladder goes from 0 to {len(LADDER) - 1}")
         rung = LADDER[level]
-        playbook = choose_playbook(self._config(), incident, level, self._home.clock())
+        playbook = choose_playbook(self._clearance.config(), incident, level, self._home.clock())
         if dry_run:
-            decision = self._decide(
+            decision = self._clearance.decide(
                 incident, rung, (), playbook, principal, dry_run=True, subject=incident.id
             )
             return self._rehearsed(incident, rung, decision, playbook)
@@ -93,9 +92,9 @@ class Responder:
         if action.state not in OPEN_STATES:
             return action
         shape = {"shape": _shape(incident), "playbook": playbook, "asked_at": rfc3339(self._home.clock())}
-        if level >= 3 and (obstacle := self._brake(incident)):
+        if level >= 3 and (obstacle := self._clearance.brake(incident)):
             return self._settle(action, "blocked", {**shape, "reasons": [obstacle]}, "")
-        decision = self._decide(
+        decision = self._clearance.decide(
             incident, rung, action.approvals, playbook, principal, dry_run=False, subject=action.id
         )
         if not decision.allow:
@@ -106,7 +105,7 @@ class Responder:
         claimed = self._actions.claim(action, decision_id=decision.decision_id)
         if claimed is None:
             return self._actions.get(action.id)
-        return self._execute(replace(claimed, result={**claimed.result, **shape}), incident, rung)
+        return self._execution.execute(replace(claimed, result={**claimed.result, **shape}), incident, rung)
 
     def steps(self, incident: Incident) -> list[Action]:
         """The incident's steps so far, oldest first."""
@@ -119,7 +118,7 @@ class Responder:
         """
         action = self._actions.get(action_id)
         incident = self._incidents.get(action.incident_id)
-        role = self._approver_role(approver, incident)
+        role = self._clearance.approver_role(approver, incident)
         asked_by = action.result.get("requested_by", {})
         if approver.credential_id == asked_by.get("credential_id") or approver.user == asked_by.get("user"):
             raise Denied(f"{approver.user} asked for this step and so cannot approve it; ask another person")
@@ -130,9 +129,9 @@ class Responder:
             "credential_id": approver.credential_id,
             "at": rfc3339(self._home.clock()),
         }
-        self._audit(action, "approved", {"approval": given})
+        on_record(self._home, action, "approved", {"approval": given})
         self._actions.approve(action_id, given)
-        return self.act(incident, action.level, principal=self._requester(asked_by))
+        return self.act(incident, action.level, principal=self._clearance.requester(asked_by))
 
     def undo(self, action_id: str, principal: Principal, *, expired: bool = False) -> Action:
         """Take a step's effect back. Raises UserError when it cannot be, Denied when policy says no."""
@@ -144,7 +143,9 @@ class Responder:
             raise UserError(f"action {action_id} is {action.state}; only a step that is done can be undone")
         incident = self._incidents.get(action.incident_id)
         undoing = replace(rung, level=0, name=f"undo-{rung.name}")
-        decision = self._decide(incident, undoing, (), None, principal, dry_run=False, subject=action.id)
+        decision = self._clearance.decide(
+            incident, undoing, (), None, principal, dry_run=False, subject=action.id
+        )
         if decision.undecidable:
             raise Undecidable(f"action {action_id} was not undone: {decision.explain()}")
         if not decision.allow:
@@ -154,7 +155,7 @@ class Responder:
             return self._actions.get(action_id)
         end = "expired" if expired else "undone"
         marked = {**claimed.result, "ends_as": end}
-        return self._take_back(replace(claimed, result=marked), incident, rung)
+        return self._execution.take_back(replace(claimed, result=marked), incident, rung)
 
     def expire(self, principal: Principal) -> list[Action]:
         """Undo every step whose time is over."""
@@ -184,12 +185,8 @@ class Responder:
 
         Not while the kill switch is on: then nothing of level 3 and up is done, this included.
         """
-        if self._home.path(*KILL_SWITCH).exists() or self._config().get("kill_switch") is not False:
-            return
-        for action in self._actions.of(states=["done"]):
-            if action.name == "cordon" and "node_id" in action.result:
-                with suppress(GuardError):
-                    self._containment.renew(action.result)
+        if not self._clearance.killed():
+            self._execution.renew()
 
     def recover(self) -> list[Action]:
         """Finish steps whose process died in the middle. Run at every start of a monitor."""
@@ -199,165 +196,10 @@ class Responder:
             if claimed is None:
                 continue
             incident, rung = self._incidents.get(action.incident_id), LADDER[action.level]
-            self._audit(claimed, "recovered", {})
-            again = self._execute if action.state == "executing" else self._take_back
+            on_record(self._home, claimed, "recovered", {})
+            again = self._execution.execute if action.state == "executing" else self._execution.take_back
             finished.append(again(claimed, incident, rung))
         return finished
-
-    # --- carrying out -------------------------------------------------------------------------------
-
-    def _execute(self, action: Action, incident: Incident, rung: Rung) -> Action:
-        self._audit(action, "executing", {"playbook": action.result.get("playbook")})
-        try:
-            effect = self._effect(incident, rung)
-        except GuardError as error:
-            return self._finish(action, "failed", {"error": str(error)})
-        if effect.get("verified") is False:
-            return self._finish(action, "failed", {**effect, "error": "it was not seen to have worked"})
-        done = self._finish(action, "done", effect, lifetime=rung.lifetime)
-        if rung.level >= 5:
-            incident = self._incidents.contain(incident.id, action_id=action.id)
-        if rung.level >= 3:
-            self._case.collect(self._incidents.get(incident.id), "after")
-            self._case.draft_notices(self._incidents.get(incident.id))
-        return done
-
-    def _effect(self, incident: Incident, rung: Rung) -> dict[str, Any]:
-        if rung.level == 0:
-            return {}  # the record is the audit event that is already written
-        if rung.level == 1:
-            self._case.collect(incident, "before")
-            return {"notices": self._case.draft_notices(incident)}
-        if rung.level == 2:
-            due = rfc3339(self._home.clock() + ACKNOWLEDGE_WITHIN)
-            self._incidents.annotate(incident.id, acknowledge_by=due)
-            return {"acknowledge_by": due, "notices": self._case.draft_notices(incident)}
-        self._case.collect(incident, "before")
-        return self._containment.carry_out(rung.name, incident, reason=f"TrainGuard incident {incident.id}")
-
-    def _take_back(self, action: Action, incident: Incident, rung: Rung) -> Action:
-        self._audit(action, "undoing", {})
-        try:
-            effect = self._containment.undo(rung.name, incident, action.result)
-        except GuardError as error:
-            return self._finish(action, "done", {"undo_error": str(error)}, undo=True)
-        if not effect.get("verified"):
-            return self._finish(action, "done", {"undo_error": "it was not seen to be undone"}, undo=True)
-        end = str(action.result.get("ends_as", "undone"))
-        return self._finish(action, end, {"undo": effect}, undo=True)
-
-    def _finish(
-        self,
-        action: Action,
-        state: str,
-        result: Mapping[str, Any],
-        *,
-        lifetime: timedelta | None = None,
-        undo: bool = False,
-    ) -> Action:
-        now = self._home.clock()
-        values: dict[str, Any] = {"undone_at" if undo else "executed_at": now}
-        if undo and state == "done":
-            values = {}
-        if lifetime is not None:
-            values["expires_at"] = now + lifetime
-        kept = {k: v for k, v in action.result.items() if k in ("shape", "playbook", "asked_at")}
-        kept["reasons"] = []  # what it lacked before it was granted is in the audit log
-        if state == "done" and not undo:
-            kept["error"] = ""  # as is why an earlier try failed
-        moved = self._actions.move(
-            action.id,
-            [action.state],
-            state,
-            seen_claim=action.result.get("claim"),
-            result={**kept, **result},
-            **values,
-        )
-        if moved is None:  # another process took the step over when our claim ran out
-            return self._actions.get(action.id)
-        self._audit(moved, state, {k: v for k, v in result.items() if k != "claim"})
-        return moved
-
-    # --- deciding -----------------------------------------------------------------------------------
-
-    def _decide(
-        self,
-        incident: Incident,
-        rung: Rung,
-        approvals: Sequence[Mapping[str, Any]],
-        playbook: str | None,
-        principal: Principal,
-        *,
-        dry_run: bool,
-        subject: str,
-    ) -> Decision:
-        node = next((d.split("/", 1)[0] for d in incident.evidence["devices"] if "/" in d), None)
-        target = {"tenant": incident.tenant, "job": incident.job, "node": node}
-        return self._home.decide(
-            POLICY,
-            {
-                "action": {"level": rung.level, "name": rung.name, "target": target},
-                "incident": incident.to_input(),
-                "approvals": [
-                    {"by": a["by"], "role": a["role"], "at_ns": _ns(str(a["at"]))} for a in approvals
-                ],
-                "playbook": None if playbook is None else {"name": playbook},
-                "blast": self._blast(incident),
-                "dry_run": dry_run,
-            },
-            principal=principal,
-            enforcement=Enforcement.COOPERATIVE,
-            subject=subject,
-        )
-
-    def _blast(self, incident: Incident) -> dict[str, int]:
-        """Steps of level 3 and up in the last hour, and the tenants they and this one touch."""
-        since = self._home.clock() - timedelta(hours=1)
-        recent = [
-            action
-            for action in self._actions.of(states=["executing", "done", "undoing", "undone", "expired"])
-            if action.level >= 3 and (action.executed_at or action.requested_at) >= since
-        ]
-        tenants = {str(action.result.get("target", {}).get("tenant", "")) for action in recent}
-        return {"actions_last_hour": len(recent), "tenants_affected": len(tenants | {incident.tenant})}
-
-    def _brake(self, incident: Incident) -> dict[str, str] | None:
-        """Why a step of level 3 or up must not even be asked for."""
-        if self._home.path(*KILL_SWITCH).exists():
-            return {
-                "rule": "kill-switch",
-                "msg": "the kill switch of this home is on; see: response kill-switch",
-            }
-        if incident.synthetic and not self._synthetic_may_act and not is_canary(self._home, incident.tenant):
-            msg = f"made-up telemetry may act on canary tenants only, and {incident.tenant} is none"
-            return {"rule": "synthetic-evidence", "msg": msg}
-        return None
-
-    def _approver_role(self, approver: Principal, incident: Incident) -> str:
-        counted = [r for r in approver.roles if r in self._config().get("approver_roles", [])]
-        if approver.tenant != incident.tenant:  # a tenant's admin speaks for that tenant only
-            counted = [role for role in counted if role != "tenant-admin"]
-        if approver.kind == "job" or not counted:
-            raise Denied(f"{approver.user} has no role whose approval counts for tenant {incident.tenant}")
-        return counted[0]
-
-    def _requester(self, asked_by: Mapping[str, Any]) -> Principal:
-        """Who asked, if their credential still stands: an approval revives no revoked request."""
-        for credential in self._home.credentials.list():
-            if credential.id == asked_by.get("credential_id"):
-                state = credential.state(self._home.clock())
-                if state != "active":
-                    raise Denied(f"the credential that asked for this step is {state}; ask for it again")
-                return Principal(
-                    tenant=credential.tenant,
-                    user=credential.user,
-                    roles=credential.roles,
-                    credential_id=credential.id,
-                    kind=credential.kind,
-                )
-        raise Denied("the credential that asked for this step is not known here; ask for it again")
-
-    # --- small parts --------------------------------------------------------------------------------
 
     def _worth_asking(self, before: Action, incident: Incident) -> bool:
         if before.state == "requested":
@@ -370,7 +212,7 @@ class Responder:
     def _settle(self, action: Action, state: str, result: Mapping[str, Any], decision_id: str) -> Action:
         moved = self._actions.move(action.id, OPEN_STATES, state, decision_id=decision_id, result=result)
         settled = moved or self._actions.get(action.id)
-        self._audit(settled, state, {"reasons": result["reasons"]})
+        on_record(self._home, settled, state, {"reasons": result["reasons"]})
         return settled
 
     def _rehearsed(self, incident: Incident, rung: Rung, decision: Decision, playbook: str | None) -> Action:
@@ -388,35 +230,10 @@ class Responder:
             undone_at=None,
             result={"reasons": reasons, "playbook": playbook, "would_do": rung.title},
         )
-        self._audit(action, "dry-run", {"reasons": reasons})
+        on_record(self._home, action, "dry-run", {"reasons": reasons})
         return action
-
-    def _audit(self, action: Action, phase: str, data: Mapping[str, Any]) -> None:
-        about = {"incident": action.incident_id, "level": action.level, "action": action.name, "phase": phase}
-        self._home.audit.event(
-            "response.action",
-            subject=action.id or action.incident_id,
-            data={**about, **data},
-            enforcement=Enforcement.COOPERATIVE,
-            decision_id=action.decision_id,
-        )
-
-    def _config(self) -> Mapping[str, Any]:
-        found = self._home.policy_data().get("playbooks", {})
-        return found if isinstance(found, Mapping) else {}
-
-
-def is_canary(home: Home, tenant: str) -> bool:
-    """Whether policy data flags ``tenant`` as one that exists for drills."""
-    return home.tenants().get(tenant, {}).get("canary") is True
 
 
 def _shape(incident: Incident) -> str:
     """What a decision depends on: asked again only when it changes."""
     return f"{incident.severity}:{','.join(incident.channels)}"
-
-
-def _ns(moment: str) -> int:
-    from datetime import datetime
-
-    return to_ns(datetime.fromisoformat(moment))

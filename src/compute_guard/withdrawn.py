@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from compute_guard.incidents import Incident, Incidents, Observation
+from compute_guard.incident import Incident
+from compute_guard.incidents import Incidents
 from compute_guard.ledger import Entry, Ledger
+from compute_guard.observations import Observation
 from compute_guard.workload import WorkloadState
 from guard_core.clock import to_ns
 from guard_core.findings import Enforcement

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from compute_guard.incidents import Observation
 from compute_guard.ledger import Ledger
+from compute_guard.observations import Observation
 from compute_guard.ray_plugin.jobs import RayCluster
 from compute_guard.workload import workload_from_submission
 from guard_core.clock import to_ns

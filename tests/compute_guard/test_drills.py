@@ -7,7 +7,8 @@ import json
 import pytest
 
 from compute_guard.drills import DRILLS, run
-from compute_guard.incidents import Incidents, State
+from compute_guard.incident import State
+from compute_guard.incidents import Incidents
 from compute_guard.ledger import Ledger
 from compute_guard.workload import WorkloadState
 from guard_core.errors import Denied, UserError

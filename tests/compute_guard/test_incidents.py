@@ -9,7 +9,9 @@ import threading
 
 import pytest
 
-from compute_guard.incidents import Hysteresis, Incidents, State, merge, severity_of
+from compute_guard.incident import State, severity_of
+from compute_guard.incidents import Incidents
+from compute_guard.observations import Hysteresis, merge
 from compute_guard.usage.attribution import Lease, LeaseBook
 from compute_guard.usage.detectors.base import Signal
 from guard_core.audit.verify import verify
@@ -193,17 +195,18 @@ def test_the_audit_log_is_whole_after_all_of_it(still_home, seen):
 def test_kill_9_between_record_and_row_loses_nothing_and_doubles_nothing(still_home, seen):
     code = """
     import os, signal, sys
-    from compute_guard import incidents
+    from compute_guard import incident_rows
+    from compute_guard.incidents import Incidents
+    from compute_guard.observations import Observation
     from guard_core.home import Home
-    real = incidents._row
     def die(found):
         os.kill(os.getpid(), signal.SIGKILL)
-    incidents._row = die  # the record is written, the row is not
+    incident_rows._row = die  # the record is written, the row is not
     home = Home.open()
-    seen = incidents.Observation(tenant="acme", job="job-1", kind="mining", rule_ids=("USAG001",),
+    seen = Observation(tenant="acme", job="job-1", kind="mining", rule_ids=("USAG001",),
         channels={"telemetry": {"message": "m", "score": 1}}, devices=("n/g",), score=1, invariant=False,
         synthetic=False, at_ns=0)
-    incidents.Incidents(home).observe(seen)
+    Incidents(home).observe(seen)
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from compute_guard import evidence
-from compute_guard.incidents import Incidents, State
+from compute_guard.incident import State
+from compute_guard.incidents import Incidents
 from compute_guard.ledger import Ledger
 from compute_guard.monitor import STEP_NS, Monitor, replay
 from compute_guard.usage.attribution import Lease, LeaseBook

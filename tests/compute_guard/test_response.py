@@ -14,10 +14,12 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from compute_guard.actions import Actions, action_id
-from compute_guard.incidents import Incidents, State
+from compute_guard.clearance import KILL_SWITCH
+from compute_guard.incident import State
+from compute_guard.incidents import Incidents
 from compute_guard.ledger import Ledger
 from compute_guard.playbooks import LADDER, choose_playbook, plan
-from compute_guard.response import KILL_SWITCH, Responder
+from compute_guard.response import Responder
 from compute_guard.workload import WorkloadState
 from guard_core.audit.verify import verify
 from guard_core.config import load_settings

@@ -12,8 +12,9 @@ import pytest
 import compute_guard
 from compute_guard import notices, words
 from compute_guard.actions import Actions
+from compute_guard.incident import MITRE, State
 from compute_guard.incident_page import WORDS, render
-from compute_guard.incidents import MITRE, Incidents, State
+from compute_guard.incidents import Incidents
 from compute_guard.monitor import replay
 from compute_guard.response import Responder
 from compute_guard.routes import Letter, Route, email

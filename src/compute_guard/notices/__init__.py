@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from compute_guard.incidents import MITRE, Incident
+from compute_guard.incident import MITRE, Incident
 from compute_guard.words import ACTIONS, LANGUAGES, SEVERITIES, STATES, channel_name, said
 from guard_core.clock import rfc3339
 from guard_core.errors import UserError

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from compute_guard.incidents import Incident
+from compute_guard.incident import Incident
 from compute_guard.notices import AUDIENCES, DEADLINE_HOURS
 from guard_core.clock import rfc3339
 

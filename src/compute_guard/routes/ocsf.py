@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import Any, Final
 
-from compute_guard.incidents import MITRE
+from compute_guard.incident import MITRE
 from compute_guard.notices import KINDS
 from compute_guard.routes import Letter, Route
 from guard_core.version import __version__

@@ -104,15 +104,19 @@ def pixel_grid(pixels: Iterable[int], side: int, *, kind: str, label: str) -> Ma
     return _GRID.format(side=side, label=label, marks=_NOTHING.join(marks))
 
 
-def stacked(parts: Sequence[tuple[str, float]]) -> Markup:
-    """One bar divided in proportion to ``parts`` (name, amount), in the page's eight series colours."""
+def stacked(parts: Sequence[tuple[str, float]], kinds: Sequence[str] = ()) -> Markup:
+    """One bar divided in proportion to ``parts`` (name, amount), in the page's eight series colours.
+
+    ``kinds``: a CSS class for each part instead, where its colour has a meaning elsewhere on the page.
+    """
     total = sum(amount for _, amount in parts)
     if total <= 0:
         return _NOTHING
     x, marks = 0.0, []
     for i, (_, amount) in enumerate(parts):
         width = 720 * amount / total
-        marks.append(_RECT.format(c=f"series{i % 8}", x=x, y=0, w=max(width - 1.5, 0.5), h=16))
+        colour = kinds[i] if kinds else f"series{i % 8}"
+        marks.append(_RECT.format(c=colour, x=x, y=0, w=max(width - 1.5, 0.5), h=16))
         x += width
     label = ", ".join(f"{name} {100 * amount / total:.0f}%" for name, amount in parts)
     return _STACKED.format(label=label, marks=_NOTHING.join(marks))

@@ -76,10 +76,16 @@ def render_replay(replay: Mapping[str, Any], *, lang: str = "en", most: int = 20
         lang,
         r=replay,
         parts=parts,
+        colours=[_colour(name) for name, _ in parts],
         changed=sum(count for name, count in parts if name != "unchanged"),
         shown=replay["changes"][:most],
         kinds=_REPLAY_KINDS,
     )
+
+
+def _colour(outcome: str) -> str:
+    """The CSS class of an outcome in the chart: the colour of its label in the table, grey for unchanged."""
+    return "series7" if outcome == "unchanged" else f"mark {_REPLAY_KINDS.get(outcome, 'info')}"
 
 
 def _page(template: str, lang: str, **values: Any) -> str:

@@ -280,7 +280,7 @@ class LeaseRow(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-# --- incidents (compute_guard.incidents, compute_guard.response) ----------------------------------
+# --- incidents (compute_guard.incident_rows, compute_guard.actions) -------------------------------
 
 
 class IncidentRow(Base):

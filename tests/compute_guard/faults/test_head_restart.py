@@ -14,7 +14,8 @@ import pytest
 
 from compute_guard import local_cluster, processes
 from compute_guard.actions import Actions
-from compute_guard.incidents import Incidents, State
+from compute_guard.incident import State
+from compute_guard.incidents import Incidents
 from compute_guard.ledger import Ledger
 from compute_guard.live import read_status
 from compute_guard.ray_plugin.collector import LiveBook

@@ -7,8 +7,10 @@ import pytest
 from compute_guard import evidence
 from compute_guard.connection import load_cluster
 from compute_guard.drills import run, submit_over_http
-from compute_guard.incidents import Incidents, Observation, State
+from compute_guard.incident import State
+from compute_guard.incidents import Incidents
 from compute_guard.monitor import replay
+from compute_guard.observations import Observation
 from compute_guard.ray_plugin.gcs import Gcs
 from compute_guard.ray_plugin.jobs import RayCluster
 from compute_guard.response import Responder

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from compute_guard.incidents import Incidents, State
+from compute_guard.incident import State
+from compute_guard.incidents import Incidents
 from compute_guard.ledger import Ledger
 from compute_guard.live import Fleet, exporters_of_cluster, read_status
 from compute_guard.ray_plugin.collector import LiveBook

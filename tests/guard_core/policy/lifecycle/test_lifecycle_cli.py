@@ -96,6 +96,9 @@ def test_the_replay_page_is_one_safe_file_in_two_languages(
     assert "策略变更的影响回放" in text
     assert 'class="stacked"' in text
     assert "allow-&gt;deny" in text
+    assert '<span class="chip critical">' in text, "a new denial is red in the table,"
+    painted = re.findall(r'<rect class="((?:mark|series)[^"]*)"', text)
+    assert painted == ["mark critical", "series7"] * 2, "and in the bar and its legend"
 
 
 @pytest.mark.parametrize(("fail_on", "code"), [("never", 0), ("error", 0), ("deny", 1), ("change", 1)])
