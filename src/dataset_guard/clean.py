@@ -16,14 +16,15 @@ import pyarrow as pa
 
 from dataset_guard.caller import opened_home
 from dataset_guard.reading.source import Source, checked_columns, windowed
-from dataset_guard.register import Derivation, register
+from dataset_guard.register import register
+from dataset_guard.request import Derivation
 from dataset_guard.verified_read import VerifiedReader, read
 from guard_core.errors import UserError
 from guard_core.findings import RowSet
 
 if TYPE_CHECKING:
     from dataset_guard.report import Report
-    from dataset_guard.scan import Progress
+    from dataset_guard.scan_result import Progress
     from guard_core.findings import Finding
     from guard_core.home import Home
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from dataset_guard.checks.base import Hashes
     from dataset_guard.fingerprint import FingerprintPart, Leaves
     from dataset_guard.known import KnownHashes
-    from dataset_guard.scan import Pass, Plan
+    from dataset_guard.scan_pass import Pass
+    from dataset_guard.scan_plan import Plan
 
 FILE = "learnt.sealed"
 CONTEXT = "trainguard 2026-11 learnt state"

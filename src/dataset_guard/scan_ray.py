@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 from dataset_guard.fingerprint import BLOCK_ROWS, FingerprintPart
 from dataset_guard.identity import BlockRange, split
 from dataset_guard.rowset import Hashes, SetRoot, sorted_run
-from dataset_guard.scan import BATCH_ROWS, Pass, Plan, Progress, ScanResult, Timer, planned
+from dataset_guard.scan import BATCH_ROWS
+from dataset_guard.scan_pass import Pass
+from dataset_guard.scan_plan import Plan, planned
+from dataset_guard.scan_result import Progress, ScanResult, Timer
 from guard_core.errors import GuardError, MissingExtra
 
 if TYPE_CHECKING:

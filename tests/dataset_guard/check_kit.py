@@ -13,7 +13,8 @@ from dataset_guard.checks.base import Check, CheckContext
 from dataset_guard.profile import Profiler
 from dataset_guard.reading import open_source
 from dataset_guard.rowhash import RowHasher
-from dataset_guard.scan import ScanResult, scan_source
+from dataset_guard.scan import scan_source
+from dataset_guard.scan_result import ScanResult
 
 KEY = bytes(range(32))
 

@@ -12,7 +12,7 @@ import dataset_guard
 from dataset_guard import learnt
 from dataset_guard.fingerprint import BLOCK_ROWS
 from dataset_guard.registry import Registry
-from dataset_guard.scan import Pass
+from dataset_guard.scan_pass import Pass
 from dataset_guard.sealed_stream import SealedReader, SealedWriter
 from guard_core.errors import Tampered
 

@@ -14,8 +14,11 @@ from dataset_guard.fingerprint import BLOCK_ROWS
 from dataset_guard.identity import BlockRange
 from dataset_guard.reading import open_source
 from dataset_guard.rowset import SetRoot
-from dataset_guard.scan import Pass, Timer, planned, scan_source
+from dataset_guard.scan import scan_source
+from dataset_guard.scan_pass import Pass
+from dataset_guard.scan_plan import planned
 from dataset_guard.scan_ray import passed_over
+from dataset_guard.scan_result import Timer
 
 ROWS = 2 * BLOCK_ROWS + 5_000
 WORDS = np.array([f"w{i}" for i in range(500)])

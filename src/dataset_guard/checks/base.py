@@ -5,7 +5,7 @@ A check lives in one module, which exposes it as ``CHECK``; the entry-point grou
 same way, see ``tests/example_plugin``). A check is a frozen dataclass whose *fields are its parameters*, so a
 user may set them by name and every record can say which were in force.
 
-The data is read once for all checks. For each batch the driver (:mod:`dataset_guard.scan`) calls
+The data is read once for all checks. For each batch the driver (:mod:`dataset_guard.scan_pass`) calls
 ``state.update``; states of disjoint row ranges can be merged in any order; ``finish`` gives the findings.
 Four rules keep this honest:
 
