@@ -107,9 +107,16 @@ def test_every_gate_may_be_killed_and_the_next_job_runs(gated_cluster, tmp_path)
     assert "DONE 6 2" in output(gated_cluster, "acme", name)
 
 
-def test_the_ledger_has_nothing_left_when_the_jobs_are_over(gated_cluster):
+def test_the_ledger_has_nothing_left_when_the_jobs_are_over(gated_cluster, tmp_path):
+    output(
+        gated_cluster,
+        "acme",
+        job(gated_cluster, "acme", SLOW.replace("range(12)", "range(1)"), tmp_path / "j"),
+    )
     ledger = Ledger(gated_cluster.home.storage)
-    wait_until(lambda: not ledger.reservations(), seconds=30)
+    jobs = [row for tenant in ("acme", "beta") for row in gated_cluster.client(tenant).list_jobs()]
+    over = {row.submission_id for row in jobs if row.status.is_terminal()}
+    wait_until(lambda: not over & set(ledger.reservations()), seconds=30, seen=ledger.reservations)
 
 
 def test_what_the_user_reads_when_a_lease_is_refused(gated_cluster, tmp_path):

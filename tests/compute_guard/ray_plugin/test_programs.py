@@ -110,7 +110,7 @@ def trial(config):
 tuner = tune.Tuner(
     tune.with_resources(trial, {"CPU": 0.5}),
     param_space={"x": tune.grid_search([1, 2])},
-    run_config=tune.RunConfig(storage_path="/tmp/tune-of-acme", name=str(time.time()), verbose=0),
+    run_config=tune.RunConfig(storage_path=f"/tmp/tune-of-acme-{time.time_ns()}", name="trials", verbose=0),
 )
 found = tuner.fit()
 scores = sorted(one.metrics["score"] for one in found)
@@ -137,7 +137,7 @@ def loop(config):
 found = DataParallelTrainer(
     loop,
     scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.25}),
-    run_config=RunConfig(storage_path="/tmp/train-of-acme", name=str(time.time())),
+    run_config=RunConfig(storage_path=f"/tmp/train-of-acme-{time.time_ns()}", name="run"),
 ).fit()
 print("RESULT", json.dumps({"size": found.metrics["size"], "error": str(found.error)}))
 """

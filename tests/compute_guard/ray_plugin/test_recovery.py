@@ -62,7 +62,10 @@ def test_what_waits_survives_kill_9_of_the_dashboard_head(ray_cluster, gated):
 
 def dashboard_head(cluster: GuardedCluster) -> int:
     for process in processes.of_cluster(cluster.cluster.marker):
-        words = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
+        try:
+            words = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
         if any(word.endswith(b"dashboard/dashboard.py") for word in words[:4]):
             return process.pid
     raise AssertionError("there is no dashboard head")
