@@ -13,6 +13,7 @@ from compute_guard.gateway import Gateway
 from compute_guard.holdings import Grant, Holding, Node
 from compute_guard.refusals import RefusalLog
 from compute_guard.shells import below_workers
+from compute_guard.testing import wait_until
 from compute_guard.usage.sources.nvml import loaded_library
 from guard_core.clock import to_ns
 from guard_core.errors import Denied
@@ -104,8 +105,9 @@ def holding(pids, command):
 
 @pytest.mark.parametrize(("command", "named"), [("python train.py", False), ("bash launch.sh", True)])
 def test_a_shell_below_a_worker_is_seen_unless_the_command_names_it(command, named):
-    pytest.importorskip("psutil")
+    psutil = pytest.importorskip("psutil")
     with subprocess.Popen(["/bin/bash", "-c", "read line"], stdin=subprocess.PIPE) as shell:
+        wait_until(lambda: psutil.Process(shell.pid).cmdline() != [], seconds=10)
         found = below_workers([holding({os.getpid(), shell.pid}, command)])
         assert [(s.tenant, s.job, s.executable) for s in found] == (
             [] if named else [("acme", "job-1", "bash")]
@@ -119,6 +121,16 @@ def test_the_shell_that_runs_the_command_itself_is_no_finding():
     line = f"{command}; true"  # so that the shell stays
     with subprocess.Popen(["/bin/sh", "-c", line], stdin=subprocess.PIPE) as shell:
         assert below_workers([holding({shell.pid}, command)]) == ()
+        shell.communicate(b"\n")
+
+
+def test_a_shell_in_the_middle_of_its_start_is_looked_at_the_next_time(monkeypatch):
+    psutil = pytest.importorskip("psutil")
+    with subprocess.Popen(["/bin/bash", "-c", "read line"], stdin=subprocess.PIPE) as shell:
+        with monkeypatch.context() as early:
+            early.setattr(psutil.Process, "cmdline", lambda process: [])
+            assert below_workers([holding({shell.pid}, "python train.py")]) == ()
+        wait_until(lambda: below_workers([holding({shell.pid}, "python train.py")]) != (), seconds=10)
         shell.communicate(b"\n")
 
 
