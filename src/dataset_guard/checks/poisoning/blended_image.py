@@ -15,7 +15,6 @@ import numpy as np
 from dataset_guard.checks.base import CheckContext, Need, Rows, counted
 from dataset_guard.checks.poisoning.blend_search import LEAST_IN_CLASS, Blend, search
 from dataset_guard.checks.poisoning.image_state import ImageState, labelled_pixels
-from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED
 from guard_core.findings import Finding, RowSet, Severity
 
 
@@ -59,29 +58,19 @@ class BlendedState(ImageState):
 
     def finish(self) -> Iterator[Finding]:
         """One finding per class."""
-        rows, table = self._samples.new()
-        known = self._samples.trusted(ENOUGH_TRUSTED)
-        delta = self._context.baseline is not None
-        if delta and not self._enough(len(rows), known.num_rows, "image"):
+        seen = self._labelled(most=self._check.max_classes)
+        if seen is None:
             return
-        images, trusted = self._pixels.read(table), self._pixels.read(known)
-        if images is None or trusted is None:
-            self.skipped = f"the lists in {self._pixels.columns[0]!r} are no images of one size"
-            return
-        classes = self._classes(table, known, most=self._check.max_classes)
-        if classes is None:
-            return
-        number, (codes, before) = classes
-        kept, before_kept = np.flatnonzero(codes >= 0), np.flatnonzero(before >= 0)
-        if np.bincount(codes[kept], minlength=1).max() < LEAST_IN_CLASS:
+        if np.bincount(seen.codes, minlength=1).max() < LEAST_IN_CLASS:
             self.skipped = f"no class has {LEAST_IN_CLASS} images to look at"
             return
-        ordinary = (trusted[before_kept], before[before_kept]) if delta else None
+        delta = self._context.baseline is not None
+        ordinary = (seen.trusted, seen.trusted_codes) if delta else None
         found = search(
-            images[kept], codes[kept], number, ordinary, limit=self._check.limit, seed=self._context.seed
+            seen.pixels, seen.codes, seen.classes, ordinary, limit=self._check.limit, seed=self._context.seed
         )
         for blend in found[:4]:
-            yield self._finding(blend, rows[kept])
+            yield self._finding(blend, seen.rows)
 
     def _finding(self, blend: Blend, rows: Rows) -> Finding:
         found = rows[blend.rows]

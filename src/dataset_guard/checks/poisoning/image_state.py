@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataset_guard.checks.base import CheckContext
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_guard.checks.base import CheckContext, Rows
 from dataset_guard.checks.poisoning.pixel_columns import PixelColumns, find_pixels
-from dataset_guard.checks.poisoning.sampled_state import SampledState, without_classes
+from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
 
 _PIXELS_UNKNOWN = 1_024
 """Pixels an image is taken to have where the schema does not say."""
@@ -18,6 +23,21 @@ def labelled_pixels(context: CheckContext) -> tuple[PixelColumns | None, str]:
     return find_pixels(context.schema, context.label)
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledImages:
+    """Sampled images whose class is known: numbers of their ``rows``, pixels (rows, pixels) and class codes.
+
+    ``trusted`` and ``trusted_codes`` are those of the trusted version, without rows where there is none.
+    """
+
+    rows: Rows
+    pixels: npt.NDArray[np.float32]
+    codes: Rows
+    trusted: npt.NDArray[np.float32]
+    trusted_codes: Rows
+    classes: int
+
+
 class ImageState(SampledState):
     """Two samples of at most ``max_rows`` images, and ``max_values`` pixel values, each."""
 
@@ -27,3 +47,22 @@ class ImageState(SampledState):
         self._pixels: PixelColumns = pixels
         budget = max(1, min(max_rows, max_values // (pixels.pixels or _PIXELS_UNKNOWN)))
         super().__init__(context, pixels.columns, budget)
+
+    def _labelled(self, *, most: int, least_pixels: int = 1) -> LabelledImages | None:
+        """What was sampled; None, and skipped, where it is too little, of several sizes or of one class."""
+        rows, table = self._samples.new()
+        known = self._samples.trusted(ENOUGH_TRUSTED)
+        if self._context.baseline is not None and not self._enough(len(rows), known.num_rows, "image"):
+            return None
+        images, trusted = self._pixels.read(table), self._pixels.read(known)
+        if images is None or trusted is None or images.shape[1] < least_pixels:
+            self.skipped = f"the lists in {self._pixels.columns[0]!r} are no images of one size"
+            return None
+        classes = self._classes(table, known, most=most)
+        if classes is None:
+            return None
+        number, (codes, before) = classes
+        kept, kept_before = codes >= 0, before >= 0
+        return LabelledImages(
+            rows[kept], images[kept], codes[kept], trusted[kept_before], before[kept_before], number
+        )

@@ -10,13 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from dataset_guard.checks.base import CheckContext, Need, Rows, counted
 from dataset_guard.checks.poisoning.image_state import ImageState, labelled_pixels
 from dataset_guard.checks.poisoning.patch_search import value_range
 from dataset_guard.checks.poisoning.patch_words import OWN, windows_of
-from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED
 from dataset_guard.checks.poisoning.text_trigger_search import (
     LEAST_ROWS,
     Trigger,
@@ -76,32 +73,21 @@ class RoamingState(ImageState):
 
     def finish(self) -> Iterator[Finding]:
         """One finding per patch."""
-        rows, table = self._samples.new()
-        known = self._samples.trusted(ENOUGH_TRUSTED)
-        delta = self._context.baseline is not None
-        if delta and not self._enough(len(rows), known.num_rows, "image"):
+        seen = self._labelled(most=self._check.max_classes, least_pixels=_LEAST_SIDE**2)
+        if seen is None:
             return
-        images, trusted = self._pixels.read(table), self._pixels.read(known)
-        if images is None or trusted is None or images.shape[1] < _LEAST_SIDE**2:
-            self.skipped = f"the lists in {self._pixels.columns[0]!r} are no images of one size"
-            return
-        classes = self._classes(table, known, most=self._check.max_classes)
-        if classes is None:
-            return
-        number, (codes, before) = classes
-        kept, before_kept = np.flatnonzero(codes >= 0), np.flatnonzero(before >= 0)
-        low, high = value_range(images, trusted)
-        searched = windows_of(images[kept], low, high, LEAST_ROWS)
-        if delta:
+        low, high = value_range(seen.pixels, seen.trusted)
+        searched = windows_of(seen.pixels, low, high, LEAST_ROWS)
+        if self._context.baseline is not None:
             found = search_delta(
-                windows_of(trusted[before_kept], low, high, 2), before[before_kept], searched, codes[kept],
-                number, rounds=self._check.rounds, margin=self._check.margin, seed=self._context.seed,
+                windows_of(seen.trusted, low, high, 2), seen.trusted_codes, searched, seen.codes,
+                seen.classes, rounds=self._check.rounds, margin=self._check.margin, seed=self._context.seed,
                 texts=False, least_rows=_LEAST_IMAGES,
             )  # fmt: skip
         else:
-            found = search_whole(searched, codes[kept], number, limit=self._check.limit, own=OWN)
+            found = search_whole(searched, seen.codes, seen.classes, limit=self._check.limit, own=OWN)
         for trigger in found[:4]:
-            yield self._finding(trigger, rows[kept])
+            yield self._finding(trigger, seen.rows)
 
     def _finding(self, trigger: Trigger, rows: Rows) -> Finding:
         found = rows[trigger.rows]
