@@ -6,13 +6,18 @@ command runs.
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from compute_guard.incident_access import needs
-from guard_core.output import format_option
+from guard_core.output import echo_json, format_option
+
+if TYPE_CHECKING:
+    from compute_guard.drills import DrillReport
+    from guard_core.home import Home
+    from guard_core.identity import Principal
 
 
 @click.group()
@@ -27,7 +32,7 @@ def drill_list(output_format: str) -> None:
     from compute_guard.drills import DRILLS
 
     if output_format == "json":
-        _json([{"name": d.name, "title": d.title, "kind": d.kind} for d in DRILLS.values()])
+        echo_json([{"name": d.name, "title": d.title, "kind": d.kind} for d in DRILLS.values()])
         return
     for each in DRILLS.values():
         click.echo(f"{each.name:20} {each.title}")
@@ -41,17 +46,12 @@ def drill_list(output_format: str) -> None:
 @click.pass_context
 def drill_run(ctx: click.Context, name: str, tenant: str, seed: int, output_format: str) -> None:
     """Run a drill and report how long it took to detect, notify and contain."""
-    from compute_guard.connection import load_cluster, running_cluster
-    from compute_guard.drills import run, submit_over_http
-
     home = ctx.obj.home()
-    cluster = load_cluster(home.path("ray"))
-    submit = None if cluster is None else submit_over_http(home, tenant, cluster.dashboard)
     who = home.principal()
     needs(who, "run a drill")
-    report = run(home, name, tenant, cluster=running_cluster(home), submit=submit, seed=seed, principal=who)
+    report = _rehearsed(home, who, name, tenant, seed=seed)
     if output_format == "json":
-        _json(report.to_json())
+        echo_json(report.to_json())
     else:
         for field, value in report.to_json().items():
             shown = ", ".join(value) if isinstance(value, (list, tuple)) else value
@@ -65,24 +65,16 @@ def drill_run(ctx: click.Context, name: str, tenant: str, seed: int, output_form
 @click.pass_context
 def drill_due(ctx: click.Context, do_run: bool, output_format: str) -> None:
     """Show scheduled drills (usage.yaml) and which are due. With --run: exit code 1 when one fails."""
-    from compute_guard.connection import load_cluster, running_cluster
     from compute_guard.drill_schedule import planned, run_due
-    from compute_guard.drills import DrillReport, run, submit_over_http
 
     home = ctx.obj.home()
     who = home.principal()
     needs(who, "run drills")
-
-    def one(name: str, tenant: str) -> DrillReport:
-        cluster = load_cluster(home.path("ray"))
-        submit = None if cluster is None else submit_over_http(home, tenant, cluster.dashboard)
-        return run(home, name, tenant, cluster=running_cluster(home), submit=submit, principal=who)
-
-    reports = run_due(home, one, home.clock()) if do_run else []
+    reports = run_due(home, partial(_rehearsed, home, who), home.clock()) if do_run else []
     now = home.clock()
     rows = [plan.to_json(now) for plan in planned(home)]
     if output_format == "json":
-        _json({"schedule": rows, "ran": [report.to_json() for report in reports]})
+        echo_json({"schedule": rows, "ran": [report.to_json() for report in reports]})
     else:
         for row in rows:
             went = {None: "never run", True: "passed", False: "NOT PASSED"}[row["passed"]]
@@ -94,5 +86,11 @@ def drill_due(ctx: click.Context, do_run: bool, output_format: str) -> None:
     ctx.exit(1 if any(not report.passed for report in reports) else 0)
 
 
-def _json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+def _rehearsed(home: Home, who: Principal, name: str, tenant: str, *, seed: int = 1) -> DrillReport:
+    """The report of a drill, with a job of the canary's on the home's cluster when one is running."""
+    from compute_guard.connection import load_cluster, running_cluster
+    from compute_guard.drills import run, submit_over_http
+
+    cluster = load_cluster(home.path("ray"))
+    submit = None if cluster is None else submit_over_http(home, tenant, cluster.dashboard)
+    return run(home, name, tenant, cluster=running_cluster(home), submit=submit, seed=seed, principal=who)

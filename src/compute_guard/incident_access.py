@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from guard_core.errors import Denied, UserError
+from guard_core.errors import Denied
 
 if TYPE_CHECKING:
     from compute_guard.incident import Incident
@@ -16,11 +16,12 @@ RESPONDERS: Final = ("platform-admin", "incident-approver", "incident-responder"
 
 def visible(home: Home, incident_id: str, who: Principal) -> Incident:
     """The incident, if ``who`` may see it; another tenant's does not exist for them."""
+    from compute_guard.incident_rows import unknown
     from compute_guard.incidents import Incidents
 
     found = Incidents(home).get(incident_id)
     if found.tenant != who.tenant and not set(who.roles) & set(RESPONDERS):
-        raise UserError(f"there is no incident {incident_id!r}; see: trainguard incident list")
+        raise unknown(incident_id)
     return found
 
 

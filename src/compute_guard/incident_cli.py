@@ -6,7 +6,6 @@ confirming need a platform admin or an incident approver. Heavy parts load when 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import click
 from compute_guard.incident_access import needs, visible
 from compute_guard.incident_text import incident_line, page
 from guard_core.errors import UserError
-from guard_core.output import format_option
+from guard_core.output import echo_json, format_option
 
 if TYPE_CHECKING:
     from compute_guard.incident import Incident
@@ -41,7 +40,7 @@ def incident_list(obj: Any, open_only: bool, output_format: str) -> None:
     tenant = None if who.is_platform_admin else who.tenant
     found = Incidents(home).list(tenant=tenant, open_only=open_only)
     if output_format == "json":
-        _json([item.to_json() for item in found])
+        echo_json([item.to_json() for item in found])
         return
     for item in found:
         click.echo(incident_line(item, _due(home, item), home.clock()))
@@ -63,7 +62,7 @@ def incident_show(obj: Any, incident_id: str, output_format: str, lang: str) -> 
     actions = Actions(home.storage, home.clock).of(found.id)
     if output_format == "json":
         notices = [notice.to_json(home.clock()) for notice in _due(home, found)]
-        _json({**found.to_json(), "actions": [a.to_json() for a in actions], "notices": notices})
+        echo_json({**found.to_json(), "actions": [a.to_json() for a in actions], "notices": notices})
     elif output_format == "html":
         from compute_guard.incident_page import render
 
@@ -194,7 +193,7 @@ def incident_routes(obj: Any, send: bool, output_format: str) -> None:
         courier.round()
     rows = [courier.standing(route) for route in courier.routes()]
     if output_format == "json":
-        _json(rows)
+        echo_json(rows)
     else:
         for row in rows:
             click.echo(f"{row['name']:20} {row['kind']:13} {row['target']}  {row['behind']} behind")
@@ -215,7 +214,3 @@ def _telemetry(home: Home, found: Incident) -> Any:
     kept = [e["name"] for e in bundle.entries() if str(e["name"]).endswith(".parquet")]
     table = pq.read_table(bundle.folder / kept[-1]) if kept else SCHEMA.empty_table()
     return from_table(table, origin=found.id)
-
-
-def _json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

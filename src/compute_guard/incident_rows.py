@@ -60,7 +60,7 @@ class IncidentRows:
         with self._home.storage.reading() as session:
             row = session.get(IncidentRow, incident_id)
             if row is None:
-                raise UserError(f"there is no incident {incident_id!r}; see: trainguard incident list")
+                raise unknown(incident_id)
             return _incident(row)
 
     def open_one(self, key: Key) -> Incident | None:
@@ -100,12 +100,17 @@ class IncidentRows:
         with self._home.storage.session() as session:
             row = session.get(IncidentRow, incident_id, with_for_update=True)
             if row is None:
-                raise UserError(f"there is no incident {incident_id!r}; see: trainguard incident list")
+                raise unknown(incident_id)
             for name, value in change(_incident(row)).items():
                 setattr(row, name, value.value if isinstance(value, State) else value)
             row.updated_at = self._clock()
             session.flush()
             return _incident(row)
+
+
+def unknown(incident_id: str) -> UserError:
+    """What is said of an incident that does not exist, or not for who asks."""
+    return UserError(f"there is no incident {incident_id!r}; see: trainguard incident list")
 
 
 def _row(found: Incident) -> IncidentRow:

@@ -7,12 +7,13 @@ what is neither is counted as ``other``. Nothing a job chooses becomes a label.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
+    from compute_guard.incident import Incident
     from guard_core.home import Home
 
 OTHER: Final = "other"
@@ -51,13 +52,15 @@ def exposition(home: Home) -> str:
 
 def families(home: Home) -> list[Family]:
     """The metrics of ``home``, each family once, also when it has no sample yet."""
+    from compute_guard.incidents import Incidents
     from compute_guard.live import read_status
 
     tenants = {*home.tenants(), NOBODY}
     usage = home.policy_data().get("usage", {})
+    incidents, now = Incidents(home).list(), home.clock()
     return [
-        *_incidents(home, tenants, int(usage.get("alert_budget_per_tenant_day", 20))),
-        _notices(home, usage.get("notice_hours", {})),
+        *_incidents(incidents, now, tenants, int(usage.get("alert_budget_per_tenant_day", 20))),
+        _notices(incidents, now, usage.get("notice_hours", {})),
         *_queues(home),
         *_detectors(usage.get("detectors")),
         *_monitor(read_status(home) or {}, tenants),
@@ -73,18 +76,16 @@ def kinds() -> frozenset[str]:
     return frozenset(KINDS)
 
 
-def _incidents(home: Home, tenants: set[str], budget: int) -> list[Family]:
-    from compute_guard.incidents import Incidents
-
+def _incidents(incidents: Sequence[Incident], at: datetime, tenants: set[str], budget: int) -> list[Family]:
     opened = Family("compute_guard_incidents_opened_total", "counter", "Incidents ever opened.")
     now = Family("compute_guard_incidents_open", "gauge", "Incidents that are not resolved.")
     limit = Family("compute_guard_alert_budget_limit", "gauge", "Incidents a tenant may open in a UTC day.")
     spent = Family("compute_guard_alert_budget_spent", "gauge", "Incidents opened in this UTC day.")
-    known, today = kinds(), home.clock().date()
+    known, today = kinds(), at.date()
     limit.set(budget)
     for tenant in sorted(tenants):
         spent.set(0, tenant=tenant)
-    for incident in Incidents(home).list():
+    for incident in incidents:
         tenant = incident.tenant if incident.tenant in tenants else OTHER
         kind = incident.kind if incident.kind in known else OTHER
         opened.set(1, tenant=tenant, kind=kind)
@@ -96,15 +97,14 @@ def _incidents(home: Home, tenants: set[str], budget: int) -> list[Family]:
     return [opened, now, limit, spent]
 
 
-def _notices(home: Home, hours: Mapping[str, int]) -> Family:
-    from compute_guard.incidents import Incidents
+def _notices(incidents: Sequence[Incident], at: datetime, hours: Mapping[str, int]) -> Family:
     from compute_guard.notices.deadlines import due
 
     found = Family("compute_guard_notices_due", "gauge", "Notices of incidents that have not left yet.")
-    for incident in Incidents(home).list():
+    for incident in incidents:
         for notice in due(incident, hours):
             if notice.sent is None:
-                overdue = "true" if notice.overdue(home.clock()) else "false"
+                overdue = "true" if notice.overdue(at) else "false"
                 found.set(1, audience=notice.audience, overdue=overdue)
     return found
 

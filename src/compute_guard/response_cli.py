@@ -6,7 +6,6 @@ command runs.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +13,7 @@ import click
 from compute_guard.incident_access import needs, visible
 from compute_guard.incident_text import step_line
 from guard_core.errors import Denied
-from guard_core.output import format_option
+from guard_core.output import echo_json, format_option
 
 if TYPE_CHECKING:
     from compute_guard.actions import Action
@@ -45,8 +44,7 @@ def response_ladder(obj: Any, incident_id: str | None, output_format: str) -> No
             {"level": r.level, "name": r.name, "title": r.title, "approvals": needed.get(r.level)}
             for r in LADDER
         ]
-        document = {"levels": levels, "actions": [step.to_json() for step in steps]}
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        echo_json({"levels": levels, "actions": [step.to_json() for step in steps]})
         return
     for rung in LADDER:
         ask = needed.get(rung.level, "?")

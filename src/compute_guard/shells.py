@@ -52,9 +52,8 @@ def _runs_the_entrypoint(process: object, command: str) -> bool:
     """
     line = getattr(process, "cmdline")()  # noqa: B009  # psutil.Process, imported by the caller only
     if not line:
-        return (
-            True  # it has its name and not yet its arguments (in the middle of execve): the next look tells
-        )
+        # In the middle of execve it has its name and not yet its arguments: the next look tells.
+        return True
     if command and "-c" in line and any(command in part for part in line):
         return True
     for parent in getattr(process, "parents")():  # noqa: B009

@@ -121,9 +121,9 @@ def _begun(
     from dataset_guard import learnt
 
     if known is not None:
-        begun = Pass(plan, timer, rows=source.num_rows, holding=holding)
         with suppress(Exception):  # a check may be anybody's code, and reading everything is always right
             found = learnt.recall(plan, known)
             if found is not None:
+                begun = Pass(plan, timer, rows=source.num_rows, holding=holding)
                 return begun, [begun.adopt(*found, known)]
     return Pass(plan, timer, rows=source.num_rows, holding=holding), []

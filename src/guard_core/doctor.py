@@ -9,7 +9,6 @@ group ``trainguard.doctor``: a function of nothing, or of the settings, that ret
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
@@ -19,7 +18,7 @@ import click
 
 from guard_core.config import Settings
 from guard_core.errors import GuardError
-from guard_core.output import format_option
+from guard_core.output import echo_json, format_option
 
 PROBES_GROUP = "trainguard.doctor"
 Status = Literal["ok", "info", "broken"]
@@ -92,7 +91,7 @@ def doctor(ctx: click.Context, output_format: str) -> None:
     broken = [probe for probe in found if probe.status == "broken"]
     if output_format == "json":
         shape: dict[str, Any] = {"ok": not broken, "probes": [probe.to_json() for probe in found]}
-        click.echo(json.dumps(shape, indent=2, ensure_ascii=False))
+        echo_json(shape)
     else:
         click.echo("\n".join(_text(found)))
         click.echo(f"{len(broken)} broken" if broken else "nothing is broken")

@@ -13,7 +13,7 @@ import click
 from guard_core.audit.shipping.cli import ship
 from guard_core.errors import UserError
 from guard_core.files import write_atomic
-from guard_core.output import format_option
+from guard_core.output import echo_json, format_option
 
 if TYPE_CHECKING:
     from guard_core.audit.verify import AuditReport
@@ -140,7 +140,7 @@ def check_proof(ctx: click.Context, proof: Path, keys: tuple[Path, ...]) -> None
     except ValueError:
         raise UserError(f"{proof} is not JSON") from None
     places = keys or (_folder(ctx.obj).parent / "keys",)
-    click.echo(json.dumps(check(value, Verifier.of(*places)), indent=2, ensure_ascii=False))
+    echo_json(check(value, Verifier.of(*places)))
 
 
 @audit.command()

@@ -7,6 +7,7 @@ take :func:`format_option` and print :func:`render`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, TypeVar
@@ -32,6 +33,11 @@ def format_option(*formats: str) -> Callable[[_Function], _Function]:
         show_default=True,
         help="How to print the result on stdout.",
     )
+
+
+def echo_json(value: Any) -> None:
+    """Print a result as JSON on stdout, for people to read too."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def fail_on_option(function: _Function) -> _Function:

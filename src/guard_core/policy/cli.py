@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from guard_core.errors import UserError
-from guard_core.output import format_option
+from guard_core.output import echo_json, format_option
 from guard_core.policy.lifecycle.cli import COMMANDS
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def test(ctx: click.Context, directory: Path | None, match: str, threshold: int,
             "threshold": threshold,
             "samples": [result.to_json() for result in samples],
         }
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        echo_json(document)
     else:
         click.echo(_test_text(report, samples, threshold, matched=match))
     if not ok:
@@ -176,7 +176,7 @@ def why(ctx: click.Context, decision_id: str, output_format: str) -> None:
 
     explanation = explain(ctx.obj.home(), decision_id)
     if output_format == "json":
-        click.echo(json.dumps(explanation.to_json(), indent=2, ensure_ascii=False))
+        echo_json(explanation.to_json())
     else:
         click.echo(explanation.to_text())
 

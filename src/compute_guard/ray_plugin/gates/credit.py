@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from compute_guard.posting import Growth
 from compute_guard.quota import CPU, Amounts
@@ -24,9 +24,6 @@ from compute_guard.ray_plugin.gates.judge import Judge
 from compute_guard.ray_plugin.gates.wire import Refusal
 from compute_guard.workload import WorkloadState
 from guard_core.errors import GuardError
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)

@@ -126,16 +126,13 @@ class GcsGate:
             return await rule(call, call.tenant, request)
         if field is None and name not in PASS and name not in FILTER:
             raise Refusal(f"{call.name} is not open to tenants")
-        reply = await self._forward(call, request)
+        reply = await self._upstream.forward(call, request)
         if call.name == "RemovePlacementGroup":
             self._groups.removed(request_of(call, request).placement_group_id)
         return await self._filtered(call, name, reply) if name in FILTER else reply
 
-    async def _forward(self, call: Call, request: bytes) -> bytes:
-        return await self._upstream.call(call.method, request, call.metadata, call.seconds_left)
-
     async def _shown(self, call: Call, message: Any) -> bytes:
-        reply = await self._forward(call, message.SerializeToString())
+        reply = await self._upstream.forward(call, message.SerializeToString())
         return await self._filtered(call, f"{call.service}.{call.name}", reply)
 
     async def _filtered(self, call: Call, name: str, reply: bytes) -> bytes:
@@ -156,7 +153,7 @@ class GcsGate:
             return await self._add_job(call, request)
         if call.name == "RegisterNode":
             request = self._nodes.registered(pb.RegisterNodeRequest.FromString(request))
-        reply = await self._forward(call, request)
+        reply = await self._upstream.forward(call, request)
         if call.name == "ReportWorkerFailure":
             worker = pb.ReportWorkerFailureRequest.FromString(request).worker_failure.worker_address.worker_id
             self._credit.release(self._credit.book.drop_worker(worker.hex()))
@@ -176,11 +173,11 @@ class GcsGate:
             logger.warning("driver %s was refused: %s", data.job_id.hex(), no.text)
             return denied("AddJob", no.text)
         if job is None:
-            return await self._forward(call, message.SerializeToString())
+            return await self._upstream.forward(call, message.SerializeToString())
         data.config.ray_namespace = job.namespace
         data.config.metadata["trainguard_tenant"] = job.tenant
         data.config.metadata["job_submission_id"] = job.workload
-        return await self._forward(call, message.SerializeToString())
+        return await self._upstream.forward(call, message.SerializeToString())
 
     # --- actors and placement groups of tenants
 
@@ -199,7 +196,7 @@ class GcsGate:
             return denied(call.name, no.text)
         pools = await self._judge.pools(tenant)
         fence_spec(spec, pools, self._nodes.head_for(pools))
-        return await self._forward(call, message.SerializeToString())
+        return await self._upstream.forward(call, message.SerializeToString())
 
     async def _named_actor(self, call: Call, tenant: str, request: bytes) -> bytes:
         message = request_of(call, request)
@@ -222,7 +219,7 @@ class GcsGate:
             tenant, "get-actor", "placement-group", message.name, message.ray_namespace
         )
         message.ray_namespace = stored(message.ray_namespace, tenant)
-        return await self._forward(call, message.SerializeToString())
+        return await self._upstream.forward(call, message.SerializeToString())
 
     # --- events, errors, packages
 
@@ -233,11 +230,11 @@ class GcsGate:
         jobs = {event.job_id for event in events}
         own = {job for job in jobs if self._jobs.owner(job) == tenant}
         if own == jobs:
-            return await self._forward(call, request)
+            return await self._upstream.forward(call, request)
         kept = [event for event in events if event.job_id in own]
         del events[:]
         events.extend(kept)
-        return await self._forward(call, message.SerializeToString())
+        return await self._upstream.forward(call, message.SerializeToString())
 
     async def _publish(self, call: Call, tenant: str, request: bytes) -> bytes:
         for message in request_of(call, request).pub_messages:
@@ -246,12 +243,12 @@ class GcsGate:
             )
             if not own:
                 raise Refusal("tenants publish errors of their own jobs only")
-        return await self._forward(call, request)
+        return await self._upstream.forward(call, request)
 
     async def _job_error(self, call: Call, tenant: str, request: bytes) -> bytes:
         if self._jobs.owner(request_of(call, request).job_error.job_id) != tenant:
             raise Refusal(f"this is no job of tenant {tenant}")
-        return await self._forward(call, request)
+        return await self._upstream.forward(call, request)
 
     async def _pin(self, call: Call, tenant: str, request: bytes) -> bytes:
         message = request_of(call, request)
@@ -260,4 +257,4 @@ class GcsGate:
         if own is None:
             raise Refusal("tenants pin their own packages only")
         message.uri = "gcs://" + own
-        return await self._forward(call, message.SerializeToString())
+        return await self._upstream.forward(call, message.SerializeToString())

@@ -60,10 +60,7 @@ class Groups:
         except Refusal as no:
             return denied(call.name, no.text)
         try:
-            reply = await self._upstream.call(
-                call.method, message.SerializeToString(), call.metadata, call.seconds_left
-            )
+            return await self._upstream.forward(call, message.SerializeToString())
         except BaseException:
             self._credit.release(self._credit.book.drop(lease.id))
             raise
-        return reply

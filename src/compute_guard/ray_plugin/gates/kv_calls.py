@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from ray.core.generated import gcs_service_pb2 as pb
 
@@ -31,10 +30,6 @@ class KeyValues:
         one = dict.fromkeys((_SERVICE + name for name in ("Get", "Exists", "Put", "Del")), self._one)
         return {**one, _SERVICE + "MultiGet": self._many, _SERVICE + "Keys": self._keys}
 
-    async def _forward(self, call: Call, message: Any) -> bytes:
-        request = message.SerializeToString()
-        return await self._upstream.call(call.method, request, call.metadata, call.seconds_left)
-
     async def _owners(self, namespace: bytes, keys: list[bytes]) -> Callable[[str], str | None]:
         if namespace != kv.JOB:
             return lambda _submission: None
@@ -50,7 +45,7 @@ class KeyValues:
             tenant, message.namespace, message.key, write=write, jobs=self._jobs, owner_of=owner_of
         )
         message.namespace, message.key = real.namespace, real.key
-        return await self._forward(call, message)
+        return await self._upstream.forward(call, message.SerializeToString())
 
     async def _many(self, call: Call, tenant: str, request: bytes) -> bytes:
         message = request_of(call, request)
@@ -63,18 +58,19 @@ class KeyValues:
             message.namespace = places[0].namespace
             del message.keys[:]
             message.keys.extend(real.key for real in places)
-        return await self._forward(call, message)
+        return await self._upstream.forward(call, message.SerializeToString())
 
     async def _keys(self, call: Call, tenant: str, request: bytes) -> bytes:
         message = request_of(call, request)
         namespace = message.namespace
         real = kv.may_list(tenant, namespace, message.prefix, self._jobs, lambda _submission: None)
         message.namespace, message.prefix = real.namespace, real.key
-        reply = pb.InternalKVKeysReply.FromString(await self._forward(call, message))
+        raw = await self._upstream.forward(call, message.SerializeToString())
+        reply = pb.InternalKVKeysReply.FromString(raw)
         if real.namespace == namespace:
             found = list(reply.results)
             owner_of = await self._owners(namespace, found)
             del reply.results[:]
             reply.results.extend(kv.listed(tenant, namespace, found, self._jobs, owner_of))
-        raw: bytes = reply.SerializeToString()
-        return raw
+        shown: bytes = reply.SerializeToString()
+        return shown

@@ -104,7 +104,7 @@ class LeaseGate:
                     raise Refusal(f"this object is not one of tenant {tenant}")
 
     async def _forward(self, call: Call, request: bytes) -> bytes:
-        return await self._upstream.call(call.method, request, call.metadata, call.seconds_left)
+        return await self._upstream.forward(call, request)
 
     async def _lease(self, call: Call, request: bytes) -> bytes:
         message = pb.RequestWorkerLeaseRequest.FromString(request)

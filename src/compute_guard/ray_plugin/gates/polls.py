@@ -29,9 +29,7 @@ class Polls:
         """
         message: Any = request_of(call, request)
         while True:
-            raw = await self._upstream.call(
-                call.method, message.SerializeToString(), call.metadata, call.seconds_left
-            )
+            raw = await self._upstream.forward(call, message.SerializeToString())
             reply: Any = pb.GcsSubscriberPollReply.FromString(raw)
             last = max((each.sequence_id for each in reply.pub_messages), default=0)
             before = message.max_processed_sequence_id if reply.publisher_id == message.publisher_id else 0

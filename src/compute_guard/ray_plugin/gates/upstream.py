@@ -15,6 +15,7 @@ from compute_guard.ray_plugin.gates.wire import (
     DETAILS,
     HOP_BY_HOP,
     REMEMBERED,
+    Call,
     Failed,
     Metadata,
     framed,
@@ -109,6 +110,10 @@ class Upstream:
                 timer.cancel()
             if not asked.over:
                 stream.reset()
+
+    async def forward(self, call: Call, request: bytes) -> bytes:
+        """The reply to ``call``, handed on with its metadata and the time it has left. Raises Failed."""
+        return await self.call(call.method, request, call.metadata, call.seconds_left)
 
     async def stream(self, method: str, metadata: Metadata, owner: http2.Owner) -> Stream:
         """A stream to the server, whose frames go to ``owner``. Raises Failed."""

@@ -31,7 +31,7 @@ class Mailbox:
         self.letters.append(letter)
         self.changed.set()
 
-    async def call(self, method, request, metadata, timeout):
+    async def forward(self, call, request):
         self.polls += 1
         asked = pb.GcsSubscriberPollRequest.FromString(request)
         confirmed = asked.max_processed_sequence_id if asked.publisher_id == self.publisher else 0
@@ -92,7 +92,7 @@ def test_what_comes_after_the_last_one_shown_is_fetched_once_more_and_not_again(
 
 def test_an_empty_answer_of_the_publisher_is_handed_on(tmp_path):
     class Nothing(Mailbox):
-        async def call(self, method, request, metadata, timeout):
+        async def forward(self, call, request):
             return pb.GcsSubscriberPollReply(publisher_id=b"new").SerializeToString()
 
     async def story():
