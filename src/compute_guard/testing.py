@@ -52,6 +52,21 @@ class GuardedCluster:
         headers = {"Authorization": f"Bearer {self.token(tenant, user)}"}
         return JobSubmissionClient(self.cluster.submit_address, headers=headers)
 
+    @contextmanager
+    def edited(self, name: str, change: Callable[[str], str]) -> Iterator[None]:
+        """The policy file ``name`` as ``change`` makes it of its text; in force on entry, undone on exit."""
+        from compute_guard.ray_plugin.service import LOOK_SECONDS
+
+        file = next(self.policies.rglob(name))
+        good = file.read_text()
+        try:
+            file.write_text(change(good))
+            time.sleep(2 * LOOK_SECONDS)
+            yield
+        finally:
+            file.write_text(good)
+            time.sleep(2 * LOOK_SECONDS)
+
     def wait(self, client: Any, job: str, states: Collection[str] = ENDED, *, seconds: float = 180) -> Any:
         """Ray's details of ``job`` once it is in one of ``states``. Raises TimeoutError otherwise."""
         deadline = time.monotonic() + seconds

@@ -193,7 +193,10 @@ class _Head:
         with self.service.last_mile.on_its_way(outcome.id):
             clone._read_bytes = json.dumps(outcome.body).encode()
             response = await handler(clone)
-            if response.status != 200:
+            if response.status != 200 and await self.service.last_mile.arrived(gateway, outcome.id):
+                # Where marking it as on its way was late, the reconciler handed it over too, and was first.
+                response = self.web.json_response({"job_id": outcome.id, "submission_id": outcome.id})
+            elif response.status != 200:
                 # Nothing started: the reservation goes back and the user sees Ray's own words.
                 text = response.text or ""
                 reason = f"Ray refused it ({response.status}): {text.strip().splitlines()[-1:]}"
@@ -240,7 +243,7 @@ class _Head:
             # The same answer as for a job that does not exist: ids of other tenants cannot be probed.
             return self.web.Response(status=404, text=f"Job {job_id} does not exist")
         unknown_to_ray = entry.state in (WorkloadState.PENDING, WorkloadState.DENIED) or (
-            not await self.service.known_to_ray(entry)
+            not await self.service.last_mile.known_to_ray(entry)
         )
         route = (request.method, rest)
         if route == ("GET", "/logs/tail"):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from compute_guard.gateway import Admitted, Gateway
+from compute_guard.ledger import Entry
 from compute_guard.ray_body import TENANT_KEY
 from compute_guard.ray_plugin.gcs import Gcs
 from compute_guard.ray_plugin.job_api import JobApi
@@ -77,7 +78,7 @@ class LastMile:
                 status, text = await self._job_api.post("/api/jobs/", admitted.body)
             except OSError as error:
                 status, text = 0, str(error)
-        if status == 200:
+        if status == 200 or await self.arrived(gateway, admitted.id):
             self._attempts.pop(admitted.id, None)
             return
         self._attempts[admitted.id] = self._attempts.get(admitted.id, 0) + 1
@@ -87,6 +88,16 @@ class LastMile:
         self._attempts.pop(admitted.id, None)
         reason = f"Ray refused it ({status}): {(text.strip().splitlines() or [''])[-1]}"
         await self._decide(lambda: gateway.finish(admitted.id, WorkloadState.EVICTED, reason))
+
+    async def known_to_ray(self, entry: Entry) -> bool:
+        """Whether Ray's Job API has a record of this run of a workload."""
+        seen = (await self._read(lambda: self._gcs.submissions([entry.id]))).get(entry.id)
+        return seen is not None and not seen.is_of_before(entry)
+
+    async def arrived(self, gateway: Gateway, submission_id: str) -> bool:
+        """Whether Ray has it after all: of two that hand a workload over at once, Ray refuses one."""
+        entry = await self._read(lambda: gateway.ledger.get(submission_id))
+        return entry is not None and await self.known_to_ray(entry)
 
     async def _clear(self, submission_id: str) -> None:
         """Delete Ray's record of an earlier run: it keeps ids for ever, and takes each only once.

@@ -109,11 +109,6 @@ class Service:
                 self._gateway = gateway
             return self._gateway
 
-    async def known_to_ray(self, entry: Entry) -> bool:
-        """Whether Ray's Job API has a record of this run of a workload."""
-        seen = (await self.read(lambda: self._gcs.submissions([entry.id]))).get(entry.id)
-        return seen is not None and not seen.is_of_before(entry)
-
     def ids_of(self, tenant: str) -> tuple[frozenset[str], frozenset[str]]:
         """Ray job ids (hex) and submission ids of ``tenant``. Blocking."""
         drivers = self._gcs.drivers()
@@ -240,7 +235,7 @@ class Service:
                 and target not in self.last_mile.underway
             )
             # Looked at again: it may have been handed over since the round's own look.
-            if entry is not None and lost and not await self.known_to_ray(entry):
+            if entry is not None and lost and not await self.last_mile.known_to_ray(entry):
                 await self.last_mile.hand_over(
                     gateway, await self.decide(lambda: gateway.resubmission(entry))
                 )

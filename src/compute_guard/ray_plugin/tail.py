@@ -31,9 +31,9 @@ async def follow_logs(web: Any, service: Service, request: Any, submission_id: s
         if line != said and entry.state is not WorkloadState.ADMITTED:
             await socket.send_str(line)
             said = line
-        if entry.state.terminal and not await service.known_to_ray(entry):
+        if entry.state.terminal and not await service.last_mile.known_to_ray(entry):
             break
-        if entry.state is not WorkloadState.PENDING and await service.known_to_ray(entry):
+        if entry.state is not WorkloadState.PENDING and await service.last_mile.known_to_ray(entry):
             await _copy(service, socket, submission_id)
             break
         try:

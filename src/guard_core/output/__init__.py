@@ -7,9 +7,9 @@ take :func:`format_option` and print :func:`render`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from json import dumps  # not "import json": once the module beside this one is loaded, that name means it
 from typing import Any, TypeVar
 
 import click
@@ -37,7 +37,7 @@ def format_option(*formats: str) -> Callable[[_Function], _Function]:
 
 def echo_json(value: Any) -> None:
     """Print a result as JSON on stdout, for people to read too."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(dumps(value, indent=2, ensure_ascii=False))
 
 
 def fail_on_option(function: _Function) -> _Function:

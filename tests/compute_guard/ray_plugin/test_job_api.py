@@ -7,13 +7,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from compute_guard.ledger import Ledger
-from compute_guard.ray_plugin.service import LOOK_SECONDS
 from compute_guard.testing import wait_until
 from compute_guard.workload import WorkloadState
 
@@ -192,31 +190,23 @@ def test_rays_own_command_line_submits_through_the_address_scheme(ray_cluster):
 
 def test_a_broken_policy_refuses_everything_and_a_mended_one_admits_again(ray_cluster):
     client = ray_cluster.client("acme")
-    rego = next(ray_cluster.policies.rglob("admission.rego"))
-    good = rego.read_text()
-    try:
-        rego.write_text(good + "\nthis is no rego {\n")
-        time.sleep(2 * LOOK_SECONDS)
-        with pytest.raises(RuntimeError, match=r"503.*could not decide"):
-            client.submit_job(entrypoint="echo never")
-    finally:
-        rego.write_text(good)
-        time.sleep(2 * LOOK_SECONDS)
+    with (
+        ray_cluster.edited("admission.rego", lambda good: good + "\nthis is no rego {\n"),
+        pytest.raises(RuntimeError, match=r"503.*could not decide"),
+    ):
+        client.submit_job(entrypoint="echo never")
     job = client.submit_job(entrypoint="true")
     assert ray_cluster.wait(client, job).status == "SUCCEEDED"
 
 
 def test_a_quota_edited_while_the_guard_runs_counts_within_a_tenth_of_a_second(ray_cluster):
     client = ray_cluster.client("acme")
-    file = ray_cluster.policies / "data" / "quotas.yaml"
-    good = file.read_text()
-    try:
-        file.write_text(good.replace("cpu_milli: {nominal: 2000,", "cpu_milli: {nominal: 500,", 1))
-        time.sleep(2 * LOOK_SECONDS)
-        with pytest.raises(RuntimeError, match="quota-never-fits"):
-            client.submit_job(entrypoint="echo never", entrypoint_num_cpus=1)
-    finally:
-        file.write_text(good)
+    have, less = "cpu_milli: {nominal: 2000,", "cpu_milli: {nominal: 500,"
+    with (
+        ray_cluster.edited("quotas.yaml", lambda good: good.replace(have, less, 1)),
+        pytest.raises(RuntimeError, match="quota-never-fits"),
+    ):
+        client.submit_job(entrypoint="echo never", entrypoint_num_cpus=1)
 
 
 def test_every_step_of_a_job_is_in_the_audit_log(ray_cluster):

@@ -49,30 +49,27 @@ while not os.path.exists(gate):
 
 
 def test_a_borrower_has_notice_writes_a_checkpoint_and_goes_on_after_the_owner(ray_cluster, gated, tmp_path):
-    file = ray_cluster.policies / "data" / "quotas.yaml"
-    good = file.read_text()
     script, state, gate = tmp_path / "train.py", tmp_path / "state", tmp_path / "go"
     script.write_text(CHECKPOINTS)
     owner, borrower = ray_cluster.client("acme"), ray_cluster.client("beta")
     ledger = Ledger(ray_cluster.home.storage)
-    try:
-        file.write_text(LENDING)
-        lent = borrower.submit_job(entrypoint=f"python {script} {state} {gate}", entrypoint_num_cpus=2)
-        ray_cluster.wait(borrower, lent, ("RUNNING",))
-        wait_until(lambda: ledger.get(lent).state is WorkloadState.RUNNING)
-        mine = owner.submit_job(entrypoint="sleep 1", entrypoint_num_cpus=2)
-        wait_until(lambda: ledger.get(lent).eviction is not None)
-        assert "queue acme takes back what queue beta borrowed" in borrower.get_job_info(lent).message
-        assert ray_cluster.wait(owner, mine).status == "SUCCEEDED"
-        assert state.read_text() == "the checkpoint"
-        gate.touch()
+    with ray_cluster.edited("quotas.yaml", lambda _: LENDING):
+        try:
+            lent = borrower.submit_job(entrypoint=f"python {script} {state} {gate}", entrypoint_num_cpus=2)
+            ray_cluster.wait(borrower, lent, ("RUNNING",))
+            wait_until(lambda: ledger.get(lent).state is WorkloadState.RUNNING)
+            mine = owner.submit_job(entrypoint="sleep 1", entrypoint_num_cpus=2)
+            wait_until(lambda: ledger.get(lent).eviction is not None)
+            assert "queue acme takes back what queue beta borrowed" in borrower.get_job_info(lent).message
+            assert ray_cluster.wait(owner, mine).status == "SUCCEEDED"
+            assert state.read_text() == "the checkpoint"
+            wait_until(lambda: ledger.get(lent).state is WorkloadState.RUNNING)
+        finally:
+            gate.touch()
         again = ray_cluster.wait(borrower, lent)
         assert again.status == "SUCCEEDED", again.message
         assert "from the checkpoint" in borrower.get_job_logs(lent)
         wait_until(lambda: ledger.get(lent).state is WorkloadState.FINISHED)
-        records = ray_cluster.home.audit.records(kind="workload.state")
-        states = [r["data"]["state"] for r in records if r["subject"] == lent]
-        assert states == ["admitted", "running", "preempted", "admitted", "running", "finished"]
-    finally:
-        gate.touch()
-        file.write_text(good)
+    records = ray_cluster.home.audit.records(kind="workload.state")
+    states = [r["data"]["state"] for r in records if r["subject"] == lent]
+    assert states == ["admitted", "running", "preempted", "admitted", "running", "finished"]

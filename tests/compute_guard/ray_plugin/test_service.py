@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from compute_guard.gateway import Admitted, Gateway
 from compute_guard.ledger import Ledger, Reservation
 from compute_guard.ray_plugin.service import Service
 from compute_guard.reconcile import Step, Submission
+from compute_guard.workload import WorkloadState
 
 
 class Empty:
@@ -63,6 +66,35 @@ def test_a_cluster_of_one_tenants_own_hands_over_its_jobs_and_no_others(still_ho
     assert [(one.step, one.target) for one in service._corrections(gateway)] == [(Step.SUBMIT, "own")]
     bodies = [Admitted("own", {"metadata": {"trainguard_tenant": "acme"}}), Admitted("others", {})]
     assert [one.id for one in service.last_mile._here(bodies)] == ["own"]
+
+
+def test_of_two_that_hand_a_job_over_at_once_the_one_that_ray_refuses_ends_nothing(still_home, waiting_job):
+    gateway, ledger = Gateway(still_home), Ledger(still_home.storage, still_home.clock)
+    job = waiting_job()
+    ledger.reserve(job, gateway.quotas())
+    service = Service("127.0.0.1:1", lambda: "token")
+    known: dict[str, Submission] = {}
+
+    class Ray(Empty):
+        def submissions(self, ids):
+            return known
+
+    class Api:
+        async def post(self, path, body):
+            known[job] = Submission("RUNNING")  # the other one was first
+            return 400, f"Job with submission_id {job} already exists"
+
+    service.last_mile._gcs, service.last_mile._job_api = Ray(), Api()
+    asyncio.run(service.last_mile.hand_over(gateway, Admitted(job, {})))
+    assert ledger.get(job).state is WorkloadState.ADMITTED
+    known.clear()
+    Api.post = refusing
+    asyncio.run(service.last_mile.hand_over(gateway, Admitted(job, {})))
+    assert ledger.get(job).state is WorkloadState.EVICTED
+
+
+async def refusing(self, path, body):
+    return 400, "the runtime_env is not valid"
 
 
 def test_heads_of_two_tenants_clusters_lead_beside_each_other(still_home, monkeypatch):
