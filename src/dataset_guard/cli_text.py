@@ -18,9 +18,11 @@ _SAME_CONTENT = "no difference: the same content, however each is stored"
 
 
 def verification_text(found: Verification) -> str:
-    """One line for a version that is as registered; else what changed, and where."""
+    """One line for a version that is as registered, or only grew; else what changed, and where."""
     if found.ok:
         return "\n".join([f"{found.ref}  ok", *(f"  {note}" for note in found.notes)])
+    if found.grown:
+        return "\n".join([f"{found.ref}  GREW", *(f"  {said}" for said in found.problems)])
     lines = [f"{found.ref}  CHANGED", *(f"  {said}" for said in (*found.problems, *found.notes))]
     for change in found.changes[:_SHOWN_CHANGES]:
         places = [change.file or "(no file)"]

@@ -29,6 +29,7 @@ from guard_core.errors import UserError
 from guard_core.findings import Enforcement, RowSet
 
 if TYPE_CHECKING:
+    from dataset_guard.registry import Version
     from guard_core.home import Home
 
 
@@ -57,11 +58,14 @@ class Verification:
     problems: tuple[str, ...] = ()
     decoded: bool = False
     """Whether the data had to be decoded (some file had other bytes)."""
+    grown: bool = False
+    """Whether files were added and nothing else changed: the version can be read as it was registered."""
 
     def to_json(self) -> dict[str, Any]:
         """The documented shape, with reference, notes and problems beside it."""
         return {
             "ok": self.ok,
+            "grown": self.grown,
             "changes": [change.to_json() for change in self.changes],
             "ref": self.ref,
             "notes": list(self.notes),
@@ -157,7 +161,11 @@ def _compared(
     home: Home, reference: Reference, source: Source, found: Fingerprint, files: FileChanges | None
 ) -> Verification:
     """Both tables are readable and differ: say where."""
-    problems = [*_rolled_back(home, reference, found), *([] if files is None else files.sentences())]
+    grown = files is not None and not files.missing and not files.different
+    others = _same_data(home, reference, found)
+    problems = _rolled_back(reference, others)
+    if files is not None:
+        problems = [_grown_sentence(reference, files, others)] if grown else [*problems, *files.sentences()]
     changes = [Change(file=name) for name in (() if files is None else (*files.missing, *files.extra))]
     signed_types = dict(reference.columns)
     found_types = {c.name: c.type for c in found.columns}
@@ -167,37 +175,47 @@ def _compared(
             problems.append(_column_sentence(name, signed_types.get(name), found_types.get(name)))
     same = [name for name in signed_types if signed_types[name] == found_types.get(name)]
     signed_rows = int(reference.record["content"]["rows"])
-    if found.rows != signed_rows:
+    if found.rows != signed_rows and not grown:
         problems.append(f"{found.rows:,} rows where {signed_rows:,} were registered")
     changes += _changed_blocks(home, reference, source, found, same)
-    grown = files is not None and not files.missing and not files.different
     return Verification(
         ref=reference.ref,
         ok=False,
         changes=tuple(changes),
-        notes=(_GROWN,) if grown else (),
         problems=tuple(problems),
         decoded=True,
+        grown=grown,
     )
 
 
-def _rolled_back(home: Home, reference: Reference, found: Fingerprint) -> list[str]:
-    """A sentence when the data is that of another version of the same dataset."""
+def _same_data(home: Home, reference: Reference, found: Fingerprint) -> list[Version]:
+    """The other versions of the same dataset that hold just what was ``found``."""
     from dataset_guard.registry import Registry
 
     mine = reference.version
     versions = Registry(home).versions(mine.name, tenant=mine.tenant, deleted=True)
-    others = [v for v in versions if v.fingerprint == found.fingerprint and v.version != mine.version]
+    return [v for v in versions if v.fingerprint == found.fingerprint and v.version != mine.version]
+
+
+def _rolled_back(reference: Reference, others: Sequence[Version]) -> list[str]:
+    """A sentence when the data is that of another version of the same dataset."""
     if not others:
         return []
-    other = others[-1]
-    how = "rolled back to" if other.version < mine.version else "replaced by"
-    return [f"the data was {how} that of {other.ref}"]
+    how = "rolled back to" if others[-1].version < reference.version.version else "replaced by"
+    return [f"the data was {how} that of {others[-1].ref}"]
 
 
-_GROWN = (
-    "its own files have the bytes they were registered with: the folder grew, and the version can be read"
-)
+def _grown_sentence(reference: Reference, files: FileChanges, others: Sequence[Version]) -> str:
+    """All there is to say about a folder that was only added to."""
+    more = len(files.extra) - 1
+    of = dict(files.moved).get(files.extra[0])
+    added = files.extra[0] + (f" (the bytes of {of} again)" if of else "")
+    added += f" and {more:,} more file{'s' if more > 1 else ''}" if more else ""
+    now = f"; all together it is {others[-1].ref} now" if others else ""
+    return (
+        f"the folder grew by {added}{now}; the files of {reference.ref} have the bytes they were registered "
+        "with, and it can be read as before"
+    )
 
 
 def _column_sentence(name: str, signed: str | None, found: str | None) -> str:

@@ -8,6 +8,7 @@ import pytest
 from registered import table
 
 import dataset_guard
+from dataset_guard.cli_text import verification_text
 from dataset_guard.registry import Registry
 from dataset_guard.rowhash import RowHasher
 from guard_core.errors import Tampered
@@ -62,6 +63,18 @@ def test_of_a_folder_that_grew_the_old_version_is_still_read_and_compared(small,
     pq.write_table(SMALL.slice(0, 299), small / "0.parquet")
     with pytest.raises(Tampered, match=r"0\.parquet"):
         dataset_guard.read("acme/small@1", home=home).to_table()
+
+
+def test_a_folder_that_grew_is_told_in_one_sentence(small, home):
+    pq.write_table(table(70, seed=9), small / "3-more.parquet")
+    alone = dataset_guard.verify("acme/small@1", home=home)
+    registered(small, home)
+    found = dataset_guard.verify("acme/small@1", home=home)
+    kept = "the files of acme/small@1 have the bytes they were registered with, and it can be read as before"
+    assert (alone.problems, alone.ok) == ((f"the folder grew by 3-more.parquet; {kept}",), False)
+    said = f"the folder grew by 3-more.parquet; all together it is acme/small@2 now; {kept}"
+    assert found.problems == (said,)
+    assert verification_text(found) == f"acme/small@1  GREW\n  {said}"
 
 
 @pytest.mark.parametrize("how", [{"label": None}, {"label": "name"}])

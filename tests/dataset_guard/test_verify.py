@@ -173,7 +173,10 @@ def flip_a_byte(folder):
 
 FILES = {
     "a file missing": (lambda f: (f / "a.parquet").unlink(), "a.parquet is missing"),
-    "a file added": (lambda f: shutil.copy(f / "a.parquet", f / "c.parquet"), "c.parquet was added"),
+    "a file added": (
+        lambda f: shutil.copy(f / "a.parquet", f / "c.parquet"),
+        "grew by c.parquet (the bytes of a.parquet again)",
+    ),
     "a file renamed past the other": (rename, "c.parquet was added, with the bytes of a.parquet"),
     "two files swapped": (swap, "a.parquet has other bytes than were registered, those of b.parquet"),
     "a byte flipped": (flip_a_byte, "b.parquet"),
@@ -197,7 +200,7 @@ def test_rows_past_the_registered_end_are_in_the_file_that_holds_them(copy):
     pq.write_table(TABLE.slice(0, 70), folder / "c.parquet")
     pq.write_table(TABLE.slice(0, 30), folder / "d.parquet")
     found = verify(home, folder)
-    assert "the folder grew" in found.notes[0]
+    assert found.grown
     rows = {(change.file, tuple(change.rows.ranges)) for change in found.changes if change.column == "n"}
     end = ROWS + 70
     assert rows == {("c.parquet", ((ROWS, end - 1),)), ("d.parquet", ((end, end + 29),))}
