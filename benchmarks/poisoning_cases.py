@@ -163,10 +163,10 @@ def labels(half: str, only: str | None) -> Iterator[Measure]:
     from dataset_guard.checks.poisoning.wrong_labels import wrong_labels
 
     better, held = [], []
-    for load in labelled.TUNING_TABLES if half == "tuning" else labelled.REPORTING_TABLES:
+    for load in LABELLED[half]:
         if only not in (None, load.__name__):
             continue
-        table = load()
+        table = _as_table(load())
         for kind in ("uniform", "next class", "one class to one other"):
             given, rows = _noise(kind, table.labels, 1)
             suspects = table.features.append_column("label", pa.array(given))
@@ -196,20 +196,44 @@ def labels(half: str, only: str | None) -> Iterator[Measure]:
     yield Measure("labels: F1 above cleanlab, mean", mean, "", target=">= 0.07", met=mean >= 0.07)
 
 
+LABELLED: dict[str, tuple[Callable[[], labelled.Table | labelled.Texts], ...]] = {
+    "tuning": (*labelled.TUNING_TABLES, *labelled.TUNING_TEXTS),
+    "reporting": (*labelled.REPORTING_TABLES, *labelled.REPORTING_TEXTS),
+}
+
+
+def _as_table(corpus: labelled.Table | labelled.Texts) -> labelled.Table:
+    """Texts as a table of one column: 4,000 of them, drawn by a fixed seed."""
+    if isinstance(corpus, labelled.Table):
+        return corpus
+    some = np.sort(np.random.default_rng(0).permutation(len(corpus.texts))[:4_000])
+    return labelled.Table(
+        corpus.name, pa.table({"text": [corpus.texts[i] for i in some]}), corpus.labels[some]
+    )
+
+
 def _f1(named: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
     hits = len(np.intersect1d(named, rows))
     return 2 * hits / max(1, len(named) + len(rows)), 1 - hits / max(1, len(named))
 
 
 def _cleanlab(features: pa.Table, given: np.ndarray) -> list[int]:
-    """What cleanlab's ``find_label_issues`` names on the out-of-fold chances of a random forest."""
+    """What cleanlab's ``find_label_issues`` names on out-of-fold chances.
+
+    They are those of a random forest, or of a logistic regression on the words of texts.
+    """
     from sklearn.ensemble import RandomForestClassifier
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_predict
 
     from dataset_guard.checks.features import matrix_of
 
-    model = RandomForestClassifier(100, random_state=0)
-    chances = cross_val_predict(model, matrix_of(features, None), given, cv=5, method="predict_proba")
+    model, inputs = RandomForestClassifier(100, random_state=0), matrix_of(features, None)
+    if features.schema.names == ["text"]:
+        bag = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+        model, inputs = LogisticRegression(max_iter=300), bag.fit_transform(features["text"].to_pylist())
+    chances = cross_val_predict(model, inputs, given, cv=5, method="predict_proba")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "chances.parquet"
         columns = {f"c{i}": chances[:, i] for i in range(chances.shape[1])}

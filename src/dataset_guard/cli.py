@@ -56,6 +56,13 @@ def _look_options(command: _Command) -> _Command:
         click.option("--trusted", metavar="N@V", help="A trusted version to compare it with."),
         click.option("--suite", type=click.Path(path_type=Path), help="Expectations to check (JSON)."),
         click.option("--checks", metavar="A,B", help="Run only these checks."),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="CHECK.PARAMETER=VALUE",
+            help="A parameter of a check (its rule page lists them).",
+        ),
         click.option("--budget", type=float, metavar="S", help="CPU-seconds for the checks while reading."),
         click.option("--ray", metavar="ADDRESS", help="Read on a Ray cluster (auto: the running one)."),
         format_option(),
@@ -125,6 +132,7 @@ def _look(
     output_format: str,
     fail_on: str,
     checks: str | None,
+    settings: tuple[str, ...],
     mlflow_uri: str | None = None,
     **options: Any,
 ) -> None:
@@ -136,6 +144,7 @@ def _look(
             path,
             name=name,
             checks=names,
+            settings=_settings(settings),
             home=ctx.obj.home(),
             progress=lambda p: show(p.stage, p.rows, p.total_rows),
             **options,
@@ -149,6 +158,21 @@ def _look(
         run_id = record_registration(report, tracking_uri=mlflow_uri)
         click.echo(f"MLflow run {run_id}", err=True)
     ctx.exit(max(exit_status(document, fail_on), int(report.verdict.value == "deny")))
+
+
+def _settings(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """``check.parameter=value`` of each; a value is JSON, or text."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        check, dot, parameter = name.partition(".")
+        if not (check and dot and parameter and equals):
+            raise click.UsageError("write --set as CHECK.PARAMETER=VALUE")
+        try:
+            found.setdefault(check, {})[parameter] = json.loads(value)
+        except ValueError:
+            found.setdefault(check, {})[parameter] = value
+    return found
 
 
 @dataset.command()

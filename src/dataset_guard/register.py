@@ -52,6 +52,7 @@ def scan(
     checks: Sequence[str] | None = None,
     budget: float | None = None,
     ray: str | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Check ``data`` and ask policy, as :func:`register` does, but keep nothing.
@@ -61,7 +62,19 @@ def scan(
     """
     with opened_home(home) as opened:
         request = requested(
-            opened, name, tenant, label, split, against, evaluation, trusted, suite, checks, budget, ray
+            opened,
+            name,
+            tenant,
+            label,
+            split,
+            against,
+            evaluation,
+            trusted,
+            suite,
+            checks,
+            budget,
+            ray,
+            settings,
         )
         source, result, _ = examine(request, data, progress, keep=False)
         decision = decide(request, result, version=None)
@@ -83,6 +96,7 @@ def register(
     checks: Sequence[str] | None = None,
     budget: float | None = None,
     ray: str | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Callable[[Progress], None] | None = None,
     steps: Step | None = None,
     parents: Sequence[str] = (),
@@ -97,9 +111,11 @@ def register(
     ``against`` are versions that must not share rows with it, ``trusted`` one to compare it with;
     ``evaluation`` names suites (versions, or files) whose items must not be in its texts.
     ``suite`` is a suite of expectations, ``checks`` limits the checks by name, ``budget`` their CPU-seconds
-    while rows are read. ``ray`` is the address of a Ray cluster that reads them (``auto``: the running one).
-    ``parents`` are versions it was made from, ``transform`` the code that made it (a file or a function) with
-    its parameters: their digests are signed (:mod:`dataset_guard.lineage`). ``derived`` gives both as such.
+    while rows are read. ``settings`` are parameters of checks, as their rule pages list them
+    (``{"label_errors": {"row_budget": 5000}}``). ``ray`` is the address of a Ray cluster that reads the rows
+    (``auto``: the running one). ``parents`` are versions it was made from, ``transform`` the code that made
+    it (a file or a function) with its parameters: their digests are signed (:mod:`dataset_guard.lineage`).
+    ``derived`` gives both as such.
 
     Raises UserError for what the user can mend (also a full disk), Denied when policy refuses, Undecidable
     when it cannot be asked, Tampered when a reference was changed. In each case nothing is stored.
@@ -107,7 +123,19 @@ def register(
     step = steps or (lambda _: None)
     with opened_home(home) as opened:
         request = requested(
-            opened, name, tenant, label, split, against, evaluation, trusted, suite, checks, budget, ray
+            opened,
+            name,
+            tenant,
+            label,
+            split,
+            against,
+            evaluation,
+            trusted,
+            suite,
+            checks,
+            budget,
+            ray,
+            settings,
         )
         request = replace(
             request, derived=derived or derivation(request, parents, transform, transform_parameters)

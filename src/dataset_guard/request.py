@@ -71,6 +71,7 @@ def requested(
     checks: Sequence[str] | None,
     budget: float | None,
     ray: str | None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Request:
     """The request for a look at ``name``. Raises UserError, Denied for another tenant's data, Tampered."""
     check_dataset_name(name)
@@ -104,10 +105,18 @@ def requested(
         evaluation=tuple(suite_of(text, reference) for text in evaluation),
         trusted=baseline,
         checks=None if checks is None else tuple(checks),
-        parameters={} if suite is None else {"expectations": {"suite": load_suite(suite)}},
+        parameters=_parameters(settings or {}, suite),
         budget=budget,
         ray=ray,
     )
+
+
+def _parameters(settings: Mapping[str, Mapping[str, Any]], suite: Any) -> dict[str, dict[str, Any]]:
+    """The settings of each check, a suite of expectations among them."""
+    found = {check: dict(values) for check, values in settings.items()}
+    if suite is not None:
+        found.setdefault("expectations", {})["suite"] = load_suite(suite)
+    return found
 
 
 def load_suite(suite: Any) -> Any:

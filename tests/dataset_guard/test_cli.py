@@ -191,6 +191,14 @@ MISTAKES = {
     "an unknown tenant": (("register", "t.parquet", "--name", "t", "--tenant", "zz"), "no tenant 'zz'"),
     "a bad name": (("register", "t.parquet", "--name", "a/b"), "cannot be used"),
     "an unknown check": (("register", "t.parquet", "--name", "t", "--checks", "zz"), "zz"),
+    "a setting no check has": (
+        ("register", "t.parquet", "--name", "t", "--set", "schema.zz=1"),
+        "check 'schema' has no parameter 'zz'",
+    ),
+    "a setting of another kind": (
+        ("register", "t.parquet", "--name", "t", "--set", "schema.label_nulls_critical=lots"),
+        "takes a number, not 'lots'",
+    ),
     "an unknown reference": (
         ("register", "t.parquet", "--name", "t", "--trusted", "t@9"),
         "no dataset 't@9'",
@@ -228,6 +236,13 @@ def test_a_mistake_is_one_sentence_status_two_and_stores_nothing(run, data, home
     assert "Traceback" not in err
     assert run("list")[1] == ""
     assert not list(home_dir.glob("datasets/*/*/[0-9]*"))
+
+
+def test_a_setting_of_a_check_is_used_and_kept_with_the_version(run):
+    registered(run, "--set", "schema.label_nulls_critical=0.25")
+    told = json.loads(run("show", "acme/t@1", "--format", "json")[1])
+    (schema,) = (c for c in told["checks"] if c["name"] == "schema")
+    assert schema["parameters"] == {"label_nulls_critical": 0.25}
 
 
 def test_a_column_of_nulls_is_a_finding_not_a_mistake(run):

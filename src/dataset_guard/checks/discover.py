@@ -76,10 +76,28 @@ def parameters_of(check: Check) -> dict[str, Any]:
 
 
 def configured(check: Check, settings: Mapping[str, Any]) -> Check:
-    """``check`` with ``settings`` in place of its defaults. Raises UserError for a setting it has not."""
+    """``check`` with ``settings`` in place of its defaults.
+
+    Raises UserError for a setting it has not, and for a value of another kind than the default's.
+    """
     known = parameters_of(check)
-    for name in settings:
+    given = {}
+    for name, value in settings.items():
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
             raise UserError(f"check {check.name!r} has no parameter {name!r}; its parameters are: {listed}")
-    return dataclasses.replace(check, **settings) if settings else check  # type: ignore[type-var]
+        given[name] = tuple(value) if isinstance(value, list) else value
+        if not _alike(given[name], known[name]):
+            kind = _KINDS.get(type(known[name]), type(known[name]).__name__)
+            raise UserError(f"the parameter {name!r} of check {check.name!r} takes {kind}, not {value!r}")
+    return dataclasses.replace(check, **given) if given else check  # type: ignore[type-var]
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", tuple: "a list"}
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Whether ``value`` may stand where ``default`` does; nothing is known where that is None."""
+    if type(default) is float:
+        return type(value) in (int, float)
+    return default is None or type(value) is type(default)

@@ -102,3 +102,16 @@ def test_names_select_checks_and_settings_change_them():
     assert configured(chosen, {"duplicates_warning": 0.5}).duplicates_warning == 0.5
     with pytest.raises(UserError, match="there is no check 'nothing'"):
         select(checks, ["nothing"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"duplicates_warning": "much"}, "takes a number, not 'much'"),
+        ({"duplicates_warning": True}, "takes a number, not True"),
+    ],
+)
+def test_a_setting_of_another_kind_is_refused(setting, words):
+    (chosen,) = select(discover()[0], ["exact_overlap"])
+    with pytest.raises(UserError, match=words):
+        configured(chosen, setting)

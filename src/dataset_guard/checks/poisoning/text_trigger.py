@@ -24,6 +24,15 @@ from dataset_guard.checks.poisoning.text_trigger_search import Ints, Trigger, se
 from dataset_guard.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
 
+LEAST_DIFFERENT = 0.3
+"""Of free text at least this share of the values differ; of names of categories, however long, hardly any."""
+
+WEAK, SURE = 1.5, 2.0
+"""Limits that a trigger's strength must exceed without a trusted version to be a warning, and to be critical.
+In clean texts some phrase reaches one limit in one set of thirty (docs/measures/poisoning.md)."""
+
+_LINE = pa.scalar("\n", pa.large_string())
+
 
 @dataclass(frozen=True, slots=True)
 class TextTrigger:
@@ -44,7 +53,7 @@ class TextTrigger:
     max_classes: int = 200
 
     name: ClassVar[str] = "text_trigger"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS011",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 
@@ -78,7 +87,7 @@ class TriggerState(SampledState):
         known = self._samples.trusted(ENOUGH_TRUSTED)
         columns = _worth_reading(pa.concat_tables([table, known]), self._columns)
         if not columns:
-            self.skipped = f"no column holds text of {TEXT_MEAN_BYTES} bytes on average"
+            self.skipped = f"no column holds free text, of {TEXT_MEAN_BYTES} bytes on average"
             return
         if self._context.baseline is not None and not len(rows):
             self.skipped = "no row is new since the trusted version"
@@ -104,7 +113,7 @@ class TriggerState(SampledState):
     def _read(self, rows: Ints, table: pa.Table, columns: list[str], codes: Ints) -> tuple[Ints, Any, Ints]:
         """Rows with a label, their texts joined, and their classes; cut to the budget of bytes."""
         parts = [plain(table[c]).cast(pa.large_string()).fill_null("") for c in columns]
-        texts = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, "\n")
+        texts = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, _LINE)
         total = np.cumsum(np.asarray(pc.binary_length(texts)))
         kept = np.flatnonzero((codes >= 0) & (total <= self._check.max_bytes))
         return rows[kept], texts.take(pa.array(kept)), codes[kept]
@@ -118,11 +127,9 @@ class TriggerState(SampledState):
             if delta
             else "decides their label against everything else they say"
         )
-        sure = delta is not None or trigger.strength > 2 * trigger.limit
-        critical = sure and len(found) >= self._check.critical_rows
         return Finding(
             rule_id="POIS011",
-            severity=Severity.CRITICAL if critical else Severity.WARNING,
+            severity=self._severity(trigger),
             message=f"{counted(len(found), 'row')} of class {trigger.target}{since} share a word or phrase "
             f"that {reason}: this may be the trigger of a backdoor.",
             columns=tuple(columns[:64]),
@@ -142,11 +149,26 @@ class TriggerState(SampledState):
             },
         )
 
+    def _severity(self, trigger: Trigger) -> Severity:
+        delta = self._context.baseline is not None
+        if not delta and trigger.strength <= WEAK * trigger.limit:
+            return Severity.INFO
+        sure = delta or trigger.strength > SURE * trigger.limit
+        critical = sure and len(trigger.rows) >= self._check.critical_rows
+        return Severity.CRITICAL if critical else Severity.WARNING
+
 
 def _worth_reading(table: pa.Table, columns: list[str]) -> list[str]:
-    """Columns whose text has some length; a category is no text."""
-    means = {c: pc.mean(pc.binary_length(plain(table[c]))).as_py() for c in columns}
-    return [c for c in columns if means[c] is not None and means[c] >= TEXT_MEAN_BYTES]
+    """Columns whose text has some length and says something of its own: a category in words is no text."""
+    return [c for c in columns if _is_free_text(plain(table[c]))]
+
+
+def _is_free_text(values: Any) -> bool:
+    mean = pc.mean(pc.binary_length(values)).as_py()
+    if mean is None or mean < TEXT_MEAN_BYTES:
+        return False
+    different = pc.count_distinct(values).as_py()
+    return bool(different >= LEAST_DIFFERENT * (len(values) - values.null_count))
 
 
 def _salted(key: int, context: CheckContext) -> str:

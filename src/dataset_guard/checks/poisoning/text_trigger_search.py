@@ -92,6 +92,8 @@ def score_whole(things: Incidence, codes: Ints, classes: int, *, own: float = np
     usable = (frequency >= LEAST_ROWS) & (frequency <= MOST_COMMON * things.rows) & (purity >= PURITY_WHOLE)
     rare = priors[target] < 1.0
     picked = np.flatnonzero(usable & rare)
+    if not len(picked):
+        return Scored(picked, target[picked], np.zeros(0), purity[picked], np.zeros(0))
     # The likeliest first: how far the labels are from the class's share.
     told = surprise(
         counts[picked, target[picked]], frequency[picked], np.minimum(priors[target[picked]], 1 - 1e-9)

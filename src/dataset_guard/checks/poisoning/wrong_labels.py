@@ -22,7 +22,7 @@ import pyarrow as pa
 from dataset_guard.checks.base import ClassIndex, counted
 from dataset_guard.checks.features import Matrix, matrix_of, texts_of
 from dataset_guard.checks.poisoning.aimed_flips import Aimed, aimed
-from dataset_guard.checks.poisoning.label_doubt import most_useful, probably_wrong, split
+from dataset_guard.checks.poisoning.label_doubt import channel, most_useful, probably_wrong, random_share
 from dataset_guard.checks.poisoning.label_views import FOLDS, out_of_fold
 from dataset_guard.checks.poisoning.source_flips import SourceFlips, flipped_sources
 from dataset_guard.checks.poisoning.sources import source_columns, source_numbers
@@ -38,6 +38,14 @@ RECOGNISED = 0.35
 """Share of a class's rows that models must predict to be believed about its labels: where a class cannot be
 told from the others, disagreement says something about the models, not about the labels."""
 
+MOSTLY_NOISE = 2.0
+"""A class with at most so many times the rows that random labels put into each recognised class need not be
+recognised: if it is real at all, it drowns in them."""
+
+NOISE_TOLD = (50, 0.15)
+"""Which share of random labels is believed for that: at least so many labels, at most this share. Fewer are
+chance, more say that models do not know the classes."""
+
 _MIN_TRUSTED = 200
 _FIRST_LOOK = 2_000
 _BY_CHANCE = 3.0
@@ -50,7 +58,7 @@ class WrongLabels:
     """``rows`` are positions in the suspects' table, most doubtful first; ``classes`` their given classes.
 
     ``moves`` are ``(likely class, given class, rows)``, most rows first. ``aimed`` are confusions that go
-    one way only and that ``rows`` hardly tell of, ``sources`` those whose labels are contradicted more than
+    one way only, ``sources`` those whose labels are contradicted more than
     others'; their rows are positions too.
     """
 
@@ -111,7 +119,7 @@ def wrong_labels(
         fdr=fdr,
         agreement=float((chances.argmax(axis=1) == lesson.codes).mean()),
         trusted_rows=int((~asked).sum()) if lesson.trusted is not None else 0,
-        aimed=() if lesson.trusted is not None else _aimed(chances, lesson, chosen, fdr_limit),
+        aimed=() if lesson.trusted is not None else _aimed(chances, lesson, fdr_limit),
         sources=tuple(
             s.at(lesson.position) for s in flipped_sources(chances, lesson.codes, asked, lesson.sources)
         ),
@@ -143,13 +151,13 @@ def _surpass(scores: _Floats, own: npt.NDArray[np.bool_]) -> float:
     return float((above - n * m / 2) / np.sqrt(n * m * (n + m + 1) / 12))
 
 
-def _aimed(chances: _Floats, lesson: _Lesson, named: _Ints, fdr_limit: float) -> tuple[Aimed, ...]:
-    """Confusions that go one way only, unless half of their rows are named anyway."""
+def _aimed(chances: _Floats, lesson: _Lesson, fdr_limit: float) -> tuple[Aimed, ...]:
+    """Confusions that go one way only."""
     return tuple(
         replace(one, rows=lesson.position[one.rows], likely=int(lesson.classes[one.likely]),
                 given=int(lesson.classes[one.given]))
         for one in aimed(chances, lesson.codes)
-        if one.fdr <= fdr_limit and 2 * np.isin(one.rows, named).sum() < len(one.rows)
+        if one.fdr <= fdr_limit
     )  # fmt: skip
 
 
@@ -203,9 +211,10 @@ def _teaches(codes: _Ints) -> bool:
 
 
 def _by_doubt(chances: _Floats, codes: _Ints) -> tuple[_Ints, float]:
-    clean, noise = split(chances, codes)
-    doubt = probably_wrong(clean, codes, noise)
-    doubt[~_recognised(chances, codes)[codes]] = 0.0
+    right, moves = channel(chances, codes)
+    doubt = probably_wrong(right, codes, moves)
+    believed = _recognised(chances, codes)
+    doubt[~(believed | _mostly_noise(chances, codes, believed))[codes]] = 0.0
     order = np.argsort(-doubt, kind="stable")
     length, fdr = most_useful(doubt[order])
     worth = fdr <= MOST_FALSE and length * (1 - fdr) >= LEAST_WRONG
@@ -216,6 +225,21 @@ def _recognised(chances: _Floats, codes: _Ints) -> npt.NDArray[np.bool_]:
     """Classes that the models know."""
     right = np.bincount(codes, weights=chances.argmax(axis=1) == codes, minlength=chances.shape[1])
     return np.asarray(right >= RECOGNISED * np.bincount(codes, minlength=chances.shape[1]))
+
+
+def _mostly_noise(chances: _Floats, codes: _Ints, believed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Classes that random labels alone could have made, as many as they put into a class of ``believed``."""
+    known = believed[codes]
+    if believed.sum() < 2:
+        return np.zeros(len(believed), bool)
+    among = chances[known][:, believed] + 1e-6
+    among /= among.sum(axis=1, keepdims=True)
+    noise, _ = random_share(among, (np.cumsum(believed) - 1)[codes[known]])
+    random = noise * known.sum()
+    if random < NOISE_TOLD[0] or noise > NOISE_TOLD[1]:
+        return np.zeros(len(believed), bool)
+    sizes = np.bincount(codes, minlength=len(believed))
+    return np.asarray(sizes <= MOSTLY_NOISE * random / believed.sum())
 
 
 def _conformal(

@@ -96,6 +96,12 @@ Candidate = tuple[int, str, bool, bytes]
 
 def find(buffer: TextBuffer) -> Iterator[Candidate]:
     """All candidates in ``buffer``."""
+    for item, _, told in located(buffer):
+        yield item, *told
+
+
+def located(buffer: TextBuffer) -> Iterator[tuple[int, int, tuple[str, bool, bytes]]]:
+    """Of each candidate the item, the byte of the buffer that led to it, and what it is."""
     from dataset_guard.checks.privacy import first_look as look
 
     judges = {
@@ -110,7 +116,7 @@ def find(buffer: TextBuffer) -> Iterator[Candidate]:
             window, at = buffer.window(item, start, 65, 256)
             told = judges[kind](window, at)
             if told is not None:
-                yield item, *told
+                yield item, start, told
 
 
 Told = tuple[str, bool, bytes] | None
@@ -249,7 +255,7 @@ class PersonalDataState:
                 rule_id="PRIV010",
                 severity=Severity.WARNING,
                 message=f"{counted(tally.rows, 'row')} of column {column!r} {_verb(tally)} "
-                f"{_NAMES[kind]} ({right:,} in all).",
+                f"{NAMES[kind]} ({right:,} in all).",
                 columns=(column,),
                 rows=tally.row_set(),
                 count=tally.rows,
@@ -263,7 +269,7 @@ def _verb(tally: Tally) -> str:
     return "holds" if tally.rows == 1 else "hold"
 
 
-_NAMES = {
+NAMES = {
     "resident_id": "Chinese resident id numbers",
     "payment_card": "payment card numbers",
     "bank_account": "bank account numbers (IBAN)",

@@ -20,13 +20,15 @@ from guard_core.findings import Finding, RowSet, Severity
 class Schema:
     """QUAL010 empty column, QUAL011 missing labels, QUAL012 changed type, QUAL013 column lost or new.
 
-    ``label_nulls_critical``: share of rows without a label from which on a set is unusable.
+    ``label_nulls_critical``: share of rows without a label from which on an update is critical whose trusted
+    version had fewer. Without a trusted version only a set that has no label at all is: one that is labelled
+    in part is an ordinary thing (labels that come later, semi-supervised learning), and seen at once.
     """
 
     label_nulls_critical: float = 0.5
 
     name: ClassVar[str] = "schema"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     rule_ids: ClassVar[tuple[str, ...]] = ("QUAL010", "QUAL011", "QUAL012", "QUAL013")
     needs: ClassVar[frozenset[Need]] = frozenset()
 
@@ -88,17 +90,27 @@ class SchemaState:
 
     def _labels(self) -> Finding:
         rows = np.concatenate(self._unlabelled)
-        share = len(rows) / self._rows
-        severe = share >= self._check.label_nulls_critical
+        share, before = len(rows) / self._rows, self._unlabelled_before()
+        lost = before is not None and before < self._check.label_nulls_critical <= share
         return Finding(
             rule_id="QUAL011",
-            severity=Severity.CRITICAL if severe else Severity.WARNING,
+            severity=Severity.CRITICAL if lost or share == 1.0 else Severity.WARNING,
             message=f"{counted(len(rows), 'row')} of {self._rows:,} have no label.",
             columns=(str(self._context.label),),
             rows=RowSet.of(rows.tolist()),
             score=share,
             action="Label the rows or leave them out before training.",
+            evidence={} if before is None else {"share without a label in the trusted version": before},
         )
+
+    def _unlabelled_before(self) -> float | None:
+        """The share of the trusted version's rows without a label, as its profile has it; None if unknown."""
+        trusted = self._context.baseline
+        known = {} if trusted is None else trusted.profile.get("columns") or {}
+        of_label = known.get(str(self._context.label)) or {}
+        if not of_label.get("count"):
+            return None
+        return float((of_label["nulls"] + of_label.get("nans", 0)) / of_label["count"])
 
     def _against(self, trusted: Reference) -> Iterator[Finding]:
         known = {n: s.get("type") for n, s in (trusted.profile.get("columns") or {}).items()}

@@ -28,6 +28,13 @@ def test_one_percent_of_rows_with_a_trigger_is_found_without_a_trusted_version(p
     assert (finding.severity, finding.evidence["target_class"]) == (Severity.CRITICAL, 1)
 
 
+def test_a_trigger_is_found_in_the_second_of_two_columns_with_text():
+    texts, labels, rows = planted(*reviews(2500, 1), "cf", 25, 2)
+    titles = [None if i % 7 == 0 else text[:40] for i, text in enumerate(reviews(2500, 3)[0])]
+    whole = pa.table({"title": titles, "text": texts, "label": labels})
+    assert precision_recall(only(scan(whole, CHECK, label="label"), "POIS011").rows, rows) == (1.0, 1.0)
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_clean_texts_raise_nothing(seed):
     assert rules(scan(table(*reviews(2500, seed)), CHECK, label="label")) == []

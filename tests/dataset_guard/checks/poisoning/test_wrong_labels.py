@@ -44,6 +44,20 @@ def test_a_rare_class_that_can_be_recognised_is_still_examined():
     assert len(found - set(wrong.tolist())) <= 3
 
 
+def test_rows_of_a_class_that_consists_of_wrong_labels_are_named():
+    """As many rows as random labels put into every class make no class that models would have to know."""
+    rng = np.random.default_rng(0)
+    right = rng.choice(5, ROWS, p=[0.5, 0.3, 0.198, 0.001, 0.001])
+    features = rng.normal(size=(ROWS, 8)) + 4.0 * np.eye(8)[right]
+    labels = right.copy()
+    wrong = rng.choice(ROWS, 150, replace=False)
+    labels[wrong] = (right[wrong] + rng.integers(1, 5, len(wrong))) % 5
+    found = set(named(features, labels).rows.tolist())
+    rare = {int(r) for r in wrong if labels[r] >= 3}
+    assert len(found & rare) >= 0.9 * len(rare) > 50
+    assert len(found - set(wrong.tolist())) <= 10
+
+
 def test_a_large_set_that_teaches_models_nothing_is_given_up_early_and_says_so():
     rng = np.random.default_rng(0)
     said = named(rng.normal(size=(4_200, 4)), rng.integers(0, 4, 4_200))

@@ -19,9 +19,25 @@ def test_rows_without_a_label_are_numbered_also_when_the_label_is_nan():
     assert finding.severity is Severity.WARNING
 
 
-def test_a_set_that_is_mostly_unlabelled_is_critical():
+def test_a_set_that_is_labelled_in_part_is_no_critical_matter():
     table = pa.table({"a": [1, 2, 3], "label": pa.array([None, None, 1])})
+    assert only(scan(table, CHECK, label="label"), "QUAL011").severity is Severity.WARNING
+
+
+def test_a_set_without_any_label_is_critical():
+    table = pa.table({"a": [1, 2], "label": pa.array([None, None], pa.int64())})
     assert only(scan(table, CHECK, label="label"), "QUAL011").severity is Severity.CRITICAL
+
+
+def test_an_update_that_lost_most_of_its_labels_is_critical():
+    table = pa.table({"a": [1, 2, 3], "label": pa.array([None, None, 1])})
+    whole = pa.table({"a": [1, 2, 3], "label": [0, 1, 1]})
+    trusted, alike = (Registered("acme/set@1", t, "label") for t in (whole, table))
+    lost = only(scan(table, CHECK, label="label", baseline=trusted), "QUAL011")
+    assert lost.severity is Severity.CRITICAL
+    assert lost.evidence["share without a label in the trusted version"] == 0.0
+    ever = only(scan(table, CHECK, label="label", baseline=alike), "QUAL011")
+    assert ever.severity is Severity.WARNING
 
 
 def test_a_type_that_changed_since_the_trusted_version_is_named():
