@@ -191,15 +191,15 @@ def _drive(
             outcomes, others = gateway.submit_many(due)
             run.refused += sum(1 for one in outcomes if not isinstance(one, Admitted | Held))
             start([*[one for one in outcomes if isinstance(one, Admitted)], *others])
-        if done:
+        else:
             start(gateway.release())
-        for name in [name for name in gateway.ledger.evictions() if name in running]:
+        out = [name for name in gateway.ledger.evictions() if name in running]
+        for name in out:
             # Its time is up at once: stopped, and in its line again.
             run.busy += (time.perf_counter() - begun - running.pop(name)) * run.class_of[name].cpus
-            gateway.requeue(name, "taken out")
-            run.taken_out += 1
+        if out:
+            run.taken_out += gateway.requeue_many([(name, "taken out") for name in out])
         if not due and not done:
-            start(gateway.release())
             time.sleep(0.005)
         run.rounds += 1
     run.wall, run.cpu = time.perf_counter() - begun, cpu_seconds() - cpu

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compute_guard.quota import CPU, GPU, HOUR_MS, JOBS, MEMORY, Amounts, Way, base_of, total
-from compute_guard.quota_tree import place_among
+from compute_guard.quota import GPU, HOUR_MS, MEMORY, Amounts, Way, base_of, total
+from compute_guard.quota_tree import place_among, room
 from compute_guard.snapshot import Snapshot
 from compute_guard.workload import Workload
 
@@ -39,6 +39,7 @@ class ResourceAssessment:
     potential: int
     user_limit: int | None = None
     user_used: int = 0
+    """What the user holds, where there is a limit."""
 
     @property
     def fits(self) -> bool:
@@ -170,6 +171,13 @@ class Assessment:
             ),
         }
 
+    @property
+    def numbers(self) -> tuple[object, ...]:
+        """All that :meth:`to_input` says, to be compared."""
+        pending = (self.pending, self.max_pending, self.in_line) if self.max_pending is not None else None
+        place = (len(self.ahead), self.hold, self.way.flavor, self.budget, self.maintenance, pending)
+        return (*self.resources.items(), *place)
+
     def waits_for(self) -> tuple[tuple[str, str], ...]:
         """(rule, sentence) for each thing in the way; empty when the workload may be reserved now."""
         found: list[tuple[str, str]] = []
@@ -239,22 +247,19 @@ def assess(
     if way is None:
         way = _way(snapshot, workload, use)
     mine = snapshot.user_usage.get((workload.queue, workload.user), _NOTHING)
-    resources = {}
-    for name in dict.fromkeys((JOBS, CPU, GPU, MEMORY, *sorted(way.amounts))):
-        quota, base = queue.quota(name), base_of(name)
-        if base in resources and name not in way.amounts:
-            continue
-        place = quotas.place(name)
-        resources[base] = ResourceAssessment(
-            nominal=quota.nominal,
-            used=0 if place is None else use[node][place],
-            borrowing_limit=quota.borrowing_limit,
-            available=quotas.room(workload.queue, name, use),
-            requested=way.amounts[name],
-            potential=quotas.potential(workload.queue, name),
-            user_limit=queue.per_user.get(base),
-            user_used=total(mine, base),
+    resources = {
+        asked.resource: ResourceAssessment(
+            nominal=asked.quota.nominal,
+            used=0 if asked.place is None else use[node][asked.place],
+            borrowing_limit=asked.quota.borrowing_limit,
+            available=0 if asked.place is None else room(quotas.tree, use, node, asked.place),
+            requested=asked.requested,
+            potential=asked.potential,
+            user_limit=asked.user_limit,
+            user_used=0 if asked.user_limit is None else total(mine, asked.resource),
         )
+        for asked in quotas.asked(workload.queue, way.amounts)
+    }
     before = snapshot.ahead_of(workload) if ahead is None else ahead
     kept_for = _owners_waiting(snapshot, workload) if ahead is None else ()
     return Assessment(
@@ -262,7 +267,9 @@ def assess(
         cohort=queue.cohort,
         resources=resources,
         ahead=tuple(
-            other.id for other in before if not queue.per_user or not kept_by_user_cap(snapshot, other)
+            [other.id for other in before if not kept_by_user_cap(snapshot, other)]
+            if queue.per_user
+            else [other.id for other in before]
         ),
         hold=snapshot.holds.get(workload.queue),
         way=way,
@@ -289,7 +296,19 @@ def _owners_waiting(snapshot: Snapshot, workload: Workload) -> tuple[str, ...]:
 def open_ways(snapshot: Snapshot, workload: Workload) -> tuple[Way, ...]:
     """The ways to place ``workload`` that are not under maintenance; all of them when every one is."""
     ways = snapshot.quotas.ways(workload.queue, workload.requests, workload.flavors)
+    if not snapshot.shut:
+        return ways
     return tuple(way for way in ways if way.flavor not in snapshot.shut) or ways
+
+
+def never_fits(snapshot: Snapshot, workload: Workload) -> bool:
+    """Whether some resource could not be reserved even with the cohort idle and nothing else of the user."""
+    way = _way(snapshot, workload, snapshot.dense)
+    return any(
+        asked.requested > asked.potential
+        or (asked.user_limit is not None and asked.requested > asked.user_limit)
+        for asked in snapshot.quotas.asked(workload.queue, way.amounts)
+    )
 
 
 def _way(snapshot: Snapshot, workload: Workload, use: list[list[int]]) -> Way:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from compute_guard.admission import Assessment, assess, kept_by_user_cap
+from compute_guard.admission import Assessment, assess, kept_by_user_cap, never_fits
 from compute_guard.evictions import Evictions
 from compute_guard.ledger import Entry, Posting, Reservation
 from compute_guard.lifecycle import Lifecycle
 from compute_guard.outcomes import Admitted, StateChange, is_denied, principal_of, waiting_reason
+from compute_guard.quiet_trees import QuietTrees
 from compute_guard.quota import Quotas, flavor_of
 from compute_guard.ray_body import body_for_ray
 from compute_guard.round import Pick, Round, decide_round
@@ -20,8 +21,6 @@ from guard_core.findings import Enforcement
 from guard_core.identity import Principal
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
     from guard_core.home import Home
     from guard_core.policy.decision import Decision
 
@@ -38,6 +37,7 @@ class Admissions(Lifecycle):
     def __init__(self, home: Home) -> None:
         super().__init__(home)
         self._asked: dict[str, tuple[object, int]] = {}
+        self._quiet = QuietTrees()
         self.left_over: list[Admitted] = []
         """Admitted by the way, and not yet given to anybody who hands them to Ray."""
 
@@ -50,23 +50,30 @@ class Admissions(Lifecycle):
         """Admission rounds until nobody else fits: who may go, each decided again with what is true now."""
         self.freshen()
         others, self.left_over = self.left_over, []
-        return others + self._admit(self.quotas(), {})
+        with self.one_record():
+            return others + self._admit(self.quotas(), {})
 
     def _admit(self, quotas: Quotas, fresh: Mapping[str, Decision]) -> list[Admitted]:
         """Rounds over the waiting lines. ``fresh`` are decisions of this moment, by workload."""
         admitted: list[Admitted] = []
         barred: set[str] = set()
+        stirred: set[int] = set()  # what policy holds back now is asked about again at the next look
         while True:
             snapshot = self.snapshot(quotas)
             if not snapshot.pending:
                 return admitted
-            round_ = decide_round(snapshot, barred=barred)
-            picks = [*round_.picks, *_hopeless(snapshot, round_, barred)]
-            done, refused = self._take(quotas, picks, fresh)
+            trees = self._quiet.others(snapshot, self.home.policy.revision)
+            if not trees:
+                return admitted
+            round_ = decide_round(snapshot, barred=barred, only=trees)
+            hopeless = _hopeless(snapshot, trees, round_, barred)
+            done, refused = self._take(quotas, [*round_.picks, *hopeless], fresh)
             admitted += done
             barred |= refused
             if round_.displaced:
                 self.evictions.give_notice(quotas, round_.displaced)
+            stirred |= trees if hopeless else round_.stirred
+            self._quiet.note(snapshot, trees - stirred)
             if not refused and not (round_.deeper and done):
                 return admitted
 
@@ -86,7 +93,6 @@ class Admissions(Lifecycle):
         if not picks:
             return admitted, refused
         with self.ledger.posting(quotas) as posting:
-            posting.fetch([pick.workload.id for pick in picks])
             for pick in picks:
                 workload, decision = pick.workload, decided.get(pick.workload.id)
                 if workload.queue in stopped:
@@ -114,20 +120,21 @@ class Admissions(Lifecycle):
 
     def _reserve(self, posting: Posting, pick: Pick, decision: Decision) -> Admitted | None:
         workload = pick.workload
-        # The credential is part of the same transaction: there is none for a job that was not admitted.
-        token = self._job_token(workload, posting.session)
+        made: list[dict[str, Any]] = []
+        token = self._job_token(workload, made.append)
         done = posting.reserve(
             workload.id, decision_id=decision.decision_id, lease_token=token.split("_")[1], way=pick.way
         )
         if done is not Reservation.RESERVED:
-            posting.revoke(token.split("_")[1])
             return None
+        # The credential is part of the same transaction: there is none for a job that was not admitted.
+        posting.grant(made[0])
         return Admitted(workload.id, self._body(workload, token, pick.way.flavor))
 
     def _worth_asking(self, pick: Pick) -> bool:
         """Whether to put this job to policy: its numbers are new, or the last answer is old."""
         now = to_ns(self.home.clock())
-        numbers = (str(pick.assessment.to_input()), self.home.policy.revision)
+        numbers = (pick.assessment.numbers, self.home.policy.revision)
         last = self._asked.get(pick.workload.id)
         if last is not None and last[0] == numbers and now - last[1] < ASK_AGAIN_NS:
             return False
@@ -136,7 +143,7 @@ class Admissions(Lifecycle):
         self._asked[pick.workload.id] = (numbers, now)
         return True
 
-    def _job_token(self, workload: Workload, session: Session | None = None) -> str:
+    def _job_token(self, workload: Workload, store: Callable[[dict[str, Any]], None] | None = None) -> str:
         return self.home.credentials.issue(
             tenant=workload.tenant,
             user=workload.user,
@@ -144,7 +151,7 @@ class Admissions(Lifecycle):
             workload=workload.id,
             datasets=workload.declared,
             ttl_seconds=JOB_TOKEN_SECONDS,
-            session=session,
+            store=store,
         )
 
     def _body(self, workload: Workload, token: str, flavor: str) -> dict[str, Any]:
@@ -172,18 +179,20 @@ class Admissions(Lifecycle):
         return self.home.decide_many(POLICY, questions, enforcement=Enforcement.COOPERATIVE)
 
 
-def _hopeless(snapshot: Snapshot, round_: Round, barred: Collection[str]) -> list[Pick]:
-    """Heads that can never fit: policy denies them, or they would block their lines for ever."""
+def _hopeless(
+    snapshot: Snapshot, trees: Collection[int], round_: Round, barred: Collection[str]
+) -> list[Pick]:
+    """Heads in ``trees`` that can never fit: policy denies them, or they would block their lines for ever."""
     picked = {pick.workload.id for pick in round_.picks}
     found = []
-    for queue, line in snapshot.lines.items():
-        if queue not in snapshot.quotas.queues or queue in snapshot.holds:
+    for queue in (name for root in trees for name in snapshot.quotas.queues_of(root)):
+        line = snapshot.waiting_in(queue)
+        if queue in snapshot.holds:
             continue
         head = next((w for w in line if w.id not in picked and not kept_by_user_cap(snapshot, w)), None)
-        if head is not None and head.id not in barred:
+        if head is not None and head.id not in barred and never_fits(snapshot, head):
             assessment = assess(snapshot, head, ahead=())
-            if not assessment.ever_fits:
-                found.append(Pick(head, assessment.way, assessment))
+            found.append(Pick(head, assessment.way, assessment))
     return found
 
 

@@ -26,7 +26,7 @@ class Amounts(Mapping[str, int]):
     non-integer or an amount outside 0..2**63-1.
     """
 
-    __slots__ = ("_values",)
+    __slots__ = ("_hash", "_values")
 
     def __init__(self, values: Mapping[str, int] | None = None) -> None:
         kept: dict[str, int] = {}
@@ -41,6 +41,7 @@ class Amounts(Mapping[str, int]):
             if amount:
                 kept[name] = amount
         self._values: Mapping[str, int] = MappingProxyType(kept)
+        self._hash: int | None = None
 
     def __getitem__(self, name: str) -> int:
         return self._values.get(name, 0)
@@ -69,6 +70,7 @@ class Amounts(Mapping[str, int]):
             return Amounts(values)  # drops zeros, refuses the rest
         result = object.__new__(Amounts)
         result._values = MappingProxyType(dict(sorted(values.items())))
+        result._hash = None
         return result
 
     def __or__(self, other: Amounts) -> Amounts:
@@ -76,10 +78,12 @@ class Amounts(Mapping[str, int]):
         return Amounts({name: max(self[name], other[name]) for name in {*self, *other}})
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Amounts) and dict(self._values) == dict(other._values)
+        return self is other or (isinstance(other, Amounts) and self._values == other._values)
 
     def __hash__(self) -> int:
-        return hash(tuple(self._values.items()))
+        if self._hash is None:  # asked for at every look at a waiting workload
+            self._hash = hash(tuple(self._values.items()))
+        return self._hash
 
     def __repr__(self) -> str:
         return f"Amounts({dict(self._values)})"

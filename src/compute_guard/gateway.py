@@ -92,7 +92,8 @@ class Gateway(Admissions):
                     asked[place] = (self._described(principal, body, quotas), principal)
                 except UserError as error:
                     outcomes[place] = Refused(400, f"TrainGuard cannot accept this job: {error}")
-            others = self._decide_new(asked, outcomes, quotas)
+            with self.one_record():
+                others = self._decide_new(asked, outcomes, quotas)
         except Denied as error:
             others = []
             self._fill(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Unpack
 
@@ -24,6 +25,7 @@ from guard_core.clock import Clock, system_clock, to_ns
 from guard_core.errors import UserError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Select
     from sqlalchemy.orm import Session
 
     from guard_core.storage import Storage
@@ -54,8 +56,7 @@ class Ledger:
         """
         with self._storage.session() as session:
             number = _number(session)
-            known = None if quotas is None else self._mirrored(quotas, number)
-            posting = Posting(session, self._clock, quotas, known)
+            posting = Posting(session, self._clock, quotas, None if quotas is None else self._seen(number))
             yield posting
             posting.close()
             if posting.changes:
@@ -64,6 +65,11 @@ class Ledger:
             with self._guard:
                 if self._mirror is not None and self._mirror.number == number:
                     self._mirror.apply(posting.changes, number + 1)
+
+    def _seen(self, number: int) -> Mirror | None:
+        """What is remembered, when that is change ``number``."""
+        with self._guard:
+            return self._mirror if self._mirror is not None and self._mirror.number == number else None
 
     def _mirrored(
         self, quotas: Quotas, number: int, shut: Mapping[str, str] | None = None
@@ -272,6 +278,11 @@ class Ledger:
         from guard_core.storage.tables import EvictionRow
 
         with self._storage.reading() as session:
+            known = self._seen(_number(session))
+            if known is not None:
+                with self._guard:
+                    if not any(holder.evicting for holder in known.holders.values()):
+                        return {}
             return {row.workload_id: eviction_of(row) for row in session.scalars(select(EvictionRow))}
 
     def hold(self, queue: str, *, reason: str, by: str) -> None:
@@ -314,14 +325,28 @@ class Ledger:
 
 def _number(session: Session) -> int:
     """How many changes the database has seen."""
+    found = session.connection().scalar(_number_query())
+    return 0 if found is None else int(found)
+
+
+@cache
+def _number_query() -> Select[int]:
+    """Asked in every transaction, so made once."""
+    from sqlalchemy import select
+
     from guard_core.storage.tables import ChangesRow
 
-    row = session.get(ChangesRow, _LEDGER)
-    return 0 if row is None else row.number
+    return select(ChangesRow.number).where(ChangesRow.name == _LEDGER)
 
 
 def _count(session: Session, number: int) -> None:
     """One more change, in the transaction that makes it; ``number`` was read in it."""
+    from sqlalchemy import insert, update
+
     from guard_core.storage.tables import ChangesRow
 
-    session.merge(ChangesRow(name=_LEDGER, number=number + 1))
+    counted = session.connection().execute(
+        update(ChangesRow).where(ChangesRow.name == _LEDGER).values(number=number + 1)
+    )
+    if not counted.rowcount:
+        session.connection().execute(insert(ChangesRow).values(name=_LEDGER, number=number + 1))

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from compute_guard.quota import Amounts, Quotas, flavor_of, gpu_rate
-from compute_guard.snapshot import Holder, Meter, Snapshot
+from compute_guard.meter_rows import BUDGET, FAIR_SHARE, read_meters
+from compute_guard.quota import Amounts, Quotas, flavor_of
+from compute_guard.snapshot import Holder, Snapshot
 from compute_guard.workload import Workload, WorkloadState
 from guard_core.clock import to_ns
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
     from guard_core.storage.tables import EvictionRow, WorkloadRow
 
-FAIR_SHARE = "fair_share"
-BUDGET = "budget"
+
+_KEPT = ("runtime_env_fields", "submitted_by", "flavors", "expected_seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ def snapshot_of(
     """What the database says at this moment; ``lines`` False leaves the waiting workloads out."""
     from sqlalchemy import select
 
-    from guard_core.storage.tables import EvictionRow, MeterRow, QueueHoldRow, ReservationRow, WorkloadRow
+    from guard_core.storage.tables import EvictionRow, QueueHoldRow, ReservationRow, WorkloadRow
 
     holding = [state.value for state in WorkloadState if state.holds_quota]
     amounts: dict[str, dict[str, int]] = {}
@@ -82,9 +83,7 @@ def snapshot_of(
         holder_of(row, amounts.get(row.id, {}), row.id in leaving)
         for row in session.scalars(select(WorkloadRow).where(WorkloadRow.state.in_(holding)))
     )
-    meters: dict[str, dict[str, Meter]] = {FAIR_SHARE: {}, BUDGET: {}}
-    for row in session.scalars(select(MeterRow)):
-        meters.setdefault(row.meter, {})[row.queue] = Meter(row.value, row.rate, row.at_ms)
+    meters = read_meters(session)
     waiting = select(WorkloadRow).where(WorkloadRow.state == WorkloadState.PENDING.value)
     usage, by_user = sums_of(holders)
     return Snapshot(
@@ -115,52 +114,6 @@ def sums_of(holders: Iterable[Holder]) -> tuple[dict[str, Amounts], dict[tuple[s
         {queue: Amounts(amounts) for queue, amounts in usage.items()},
         {own: Amounts(amounts) for own, amounts in by_user.items()},
     )
-
-
-def charge_meters(
-    session: Session, quotas: Quotas, queues: Iterable[str], now_ms: int
-) -> list[tuple[str, str, Meter]]:
-    """Bring the meters of ``queues`` to ``now_ms``, then let them run at what is reserved from now on.
-
-    What they are now: (queue, meter, value).
-    """
-    from sqlalchemy import func, select
-
-    from guard_core.storage.tables import MeterRow, ReservationRow, WorkloadRow
-
-    names = sorted(set(queues) & set(quotas.queues))
-    if not names:
-        return []
-    session.flush()
-    sums = (
-        select(WorkloadRow.queue, ReservationRow.resource, func.sum(ReservationRow.amount))
-        .join(WorkloadRow, WorkloadRow.id == ReservationRow.workload_id)
-        .where(WorkloadRow.queue.in_(names))
-        .group_by(WorkloadRow.queue, ReservationRow.resource)
-    )
-    reserved: dict[str, dict[str, int]] = {}
-    for queue, resource, total in session.execute(sums):
-        reserved.setdefault(queue, {})[resource] = int(total)
-    known = {
-        (row.queue, row.meter): row
-        for row in session.scalars(select(MeterRow).where(MeterRow.queue.in_(names)))
-    }
-    fair = quotas.fair_share
-    found = []
-    for name in names:
-        budget = quotas.queues[name].budget
-        rates = {FAIR_SHARE: (fair.rate(reserved.get(name, {})), fair.half_life_ms)}
-        if budget is not None:
-            rates[BUDGET] = (gpu_rate(reserved.get(name, {})), budget.half_life_ms)
-        for meter, (rate, half_life) in rates.items():
-            row = known.get((name, meter))
-            if row is None:
-                row = MeterRow(queue=name, meter=meter, value=0, rate=0, at_ms=now_ms)
-                session.add(row)
-            shown = Meter(row.value, row.rate, row.at_ms).changed(rate - row.rate, now_ms, half_life)
-            row.value, row.rate, row.at_ms = min(shown.value, 2**63 - 1), shown.rate, shown.at_ms
-            found.append((name, meter, Meter(row.value, row.rate, row.at_ms)))
-    return found
 
 
 def holder_of(row: WorkloadRow, amounts: Mapping[str, int], leaving: bool) -> Holder:
@@ -204,6 +157,12 @@ def stored_spec(workload: Workload, *, keep_secrets: bool) -> dict[str, Any]:
         **({"trainguard_flavors": list(workload.flavors)} if workload.flavors else {}),
         **({"trainguard_expected_seconds": workload.expected_seconds} if workload.expected_seconds else {}),
     }
+
+
+def kept_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a stored submission is kept when its job has ended: :func:`stored_spec` without secrets."""
+    kept = ("entrypoint", "metadata", *(f"trainguard_{name}" for name in _KEPT))
+    return {key: spec[key] for key in kept if key in spec}
 
 
 def entry_of(row: WorkloadRow, eviction: EvictionRow | None = None) -> Entry:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ class Lifecycle:
         self.ledger = Ledger(home.storage, home.clock)
         self._policies = PolicyWatch(_policy_folder(home))
         self._quotas: tuple[object, Quotas] | None = None
+        self._events: list[StateChange] | None = None
 
     def quotas(self) -> Quotas:
         """The quotas in policy data. Raises Undecidable when the policy data cannot be used."""
@@ -85,17 +87,25 @@ class Lifecycle:
 
     def requeue(self, workload_id: str, reason: str) -> bool:
         """Put a job that was taken out back into its line; Ray must not know it any more."""
+        return self.requeue_many([(workload_id, reason)]) == 1
+
+    def requeue_many(self, gone: Sequence[tuple[str, str]]) -> int:
+        """:meth:`requeue` of several in one transaction; how many wait again."""
+        events: list[StateChange] = []
         with self.ledger.posting(self._quotas_if_any()) as posting:
-            entry = posting.entry(workload_id)
-            if entry is None or not posting.requeue(workload_id, reason=reason):
-                return False
-            if entry.lease_token:
-                posting.revoke(entry.lease_token)
-        withdraw_notice(notice_file(self.home.settings.home, workload_id))
-        self._audit(
-            [StateChange(entry.workload, WorkloadState.PREEMPTED.value, f"{reason}; it waits again", None)]
-        )
-        return True
+            posting.fetch([workload_id for workload_id, _ in gone])
+            for workload_id, reason in gone:
+                entry = posting.entry(workload_id)
+                if entry is None or not posting.requeue(workload_id, reason=reason):
+                    continue
+                if entry.lease_token:
+                    posting.revoke(entry.lease_token)
+                text = f"{reason}; it waits again"
+                events.append(StateChange(entry.workload, WorkloadState.PREEMPTED.value, text, None))
+        for event in events:
+            withdraw_notice(notice_file(self.home.settings.home, event.workload.id))
+        self._audit(events)
+        return len(events)
 
     def _quotas_if_any(self) -> Quotas | None:
         """The quotas, for the meters; without usable policy data jobs still end."""
@@ -124,7 +134,23 @@ class Lifecycle:
         self._audit(events)
         return len(events)
 
+    @contextmanager
+    def one_record(self) -> Iterator[None]:
+        """Changes of state within go on record in one write, at its end: act on none of them before."""
+        if self._events is not None:
+            yield
+            return
+        self._events = []
+        try:
+            yield
+        finally:
+            events, self._events = self._events, None
+            self._audit(events)
+
     def _audit(self, events: Sequence[StateChange]) -> None:
+        if self._events is not None:
+            self._events += events
+            return
         try:
             self.home.audit.events([event.record() for event in events])
         except OSError as error:

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from compute_guard.ledger_rows import BUDGET, FAIR_SHARE
+from compute_guard.meter_rows import BUDGET, FAIR_SHARE
 from compute_guard.quota import Amounts, Quotas
 from compute_guard.snapshot import Holder, Meter, Snapshot, queue_order
+from compute_guard.standing import Standing
 from compute_guard.workload import Workload
 
 Change = tuple[str, tuple[Any, ...]]
@@ -27,12 +28,12 @@ class Mirror:
         self.number = number
         self._lines = {queue: list(line) for queue, line in snapshot.lines.items()}
         self._tuples: dict[str, tuple[Workload, ...]] = dict(snapshot.lines)
-        self._pending = {workload.id: workload for workload in snapshot.pending}
-        self._holders = {holder.workload.id: holder for holder in snapshot.holders}
+        self.pending = {workload.id: workload for workload in snapshot.pending}
+        self.holders = {holder.workload.id: holder for holder in snapshot.holders}
         self.usage = dict(snapshot.usage)
         self._user_usage = dict(snapshot.user_usage)
         self._holds = dict(snapshot.holds)
-        self._meters: dict[str, dict[str, Meter]] = {
+        self.meters: dict[str, dict[str, Meter]] = {
             FAIR_SHARE: dict(snapshot.used),
             BUDGET: dict(snapshot.budgets),
         }
@@ -48,12 +49,16 @@ class Mirror:
             usage=dict(self.usage),
             holds=dict(self._holds),
             user_usage=dict(self._user_usage),
-            holders=tuple(self._holders.values()),
-            used=dict(self._meters[FAIR_SHARE]),
-            budgets=dict(self._meters[BUDGET]),
+            holders=tuple(self.holders.values()),
+            used=dict(self.meters[FAIR_SHARE]),
+            budgets=dict(self.meters[BUDGET]),
             shut=shut,
             now_ms=now_ms,
         )
+
+    def standing(self, quotas: Quotas) -> Standing:
+        """What is reserved, for a transaction to go on from."""
+        return Standing(quotas, self.usage, self._user_usage, self._holds)
 
     def apply(self, changes: Iterable[Change], number: int) -> None:
         """Follow a transaction that has been committed as ``number``."""
@@ -65,13 +70,13 @@ class Mirror:
 
     def joined(self, workload: Workload) -> None:
         """It waits."""
-        self._pending[workload.id] = workload
+        self.pending[workload.id] = workload
         insort(self._lines.setdefault(workload.queue, []), workload, key=queue_order)
         self._tuples.pop(workload.queue, None)
 
     def left(self, workload_id: str) -> None:
         """It waits no longer."""
-        workload = self._pending.pop(workload_id, None)
+        workload = self.pending.pop(workload_id, None)
         if workload is None:
             return
         line = self._lines[workload.queue]
@@ -83,39 +88,39 @@ class Mirror:
     def reserved(self, holder: Holder) -> None:
         """It holds quota."""
         self.left(holder.workload.id)
-        self._holders[holder.workload.id] = holder
+        self.holders[holder.workload.id] = holder
         self._count(holder.workload, holder.amounts, Amounts())
 
     def resized(self, workload_id: str, amounts: Amounts) -> None:
         """It holds another amount."""
-        holder = self._holders[workload_id]
-        self._holders[workload_id] = replace(holder, amounts=amounts)
+        holder = self.holders[workload_id]
+        self.holders[workload_id] = replace(holder, amounts=amounts)
         self._count(holder.workload, amounts, holder.amounts)
 
     def given_back(self, workload_id: str) -> None:
         """It holds nothing any more."""
-        holder = self._holders.pop(workload_id, None)
+        holder = self.holders.pop(workload_id, None)
         if holder is not None:
             self._count(holder.workload, Amounts(), holder.amounts)
 
     def noticed(self, workload_id: str) -> None:
         """It has notice."""
-        self._holders[workload_id] = replace(self._holders[workload_id], evicting=True)
+        self.holders[workload_id] = replace(self.holders[workload_id], evicting=True)
 
     def prioritised(self, workload_id: str, priority: int) -> None:
         """It has another place in its line, or among those that may have to go."""
-        workload = self._pending.get(workload_id)
+        workload = self.pending.get(workload_id)
         if workload is not None:
             self.left(workload_id)
             self.joined(replace(workload, priority=priority))
-        holder = self._holders.get(workload_id)
+        holder = self.holders.get(workload_id)
         if holder is not None:
             changed = replace(holder.workload, priority=priority)
-            self._holders[workload_id] = replace(holder, workload=changed)
+            self.holders[workload_id] = replace(holder, workload=changed)
 
     def metered(self, queue: str, meter: str, value: Meter) -> None:
         """A meter was brought up to date."""
-        self._meters[meter][queue] = value
+        self.meters[meter][queue] = value
 
     def _count(self, workload: Workload, more: Amounts, less: Amounts) -> None:
         own = (workload.queue, workload.user)

@@ -16,15 +16,18 @@ from compute_guard.admission import assess
 from compute_guard.ledger_rows import (
     Entry,
     Eviction,
-    charge_meters,
     entry_of,
+    kept_spec,
     snapshot_of,
     stored_spec,
     workload_of,
 )
-from compute_guard.mirror import Change
+from compute_guard.ledger_writes import Writes
+from compute_guard.meter_rows import charged, read_meters, read_reserved, write_meters
+from compute_guard.mirror import Change, Mirror
 from compute_guard.quota import Amounts, Quotas, Way, base_of, flavor_of, total
-from compute_guard.snapshot import Holder, Snapshot
+from compute_guard.snapshot import Holder
+from compute_guard.standing import Standing
 from compute_guard.workload import TRANSITIONS, Workload, WorkloadState
 from guard_core.clock import Clock, to_ns
 from guard_core.errors import GuardError, UserError
@@ -74,55 +77,52 @@ class Posting:
     """The steps of one transaction. Made by :meth:`compute_guard.ledger.Ledger.posting`."""
 
     def __init__(
-        self, session: Session, clock: Clock, quotas: Quotas | None, known: Snapshot | None = None
+        self, session: Session, clock: Clock, quotas: Quotas | None, mirror: Mirror | None = None
     ) -> None:
         self._session = session
         self._now: datetime = clock()
         self._quotas = quotas
-        self._standing = None if known is None else replace(known, pending=())
+        self._mirror = mirror
+        """The ledger before this transaction; nobody changes it while the transaction lasts."""
+        self._standing: Standing | None = None
+        if mirror is not None and quotas is not None:
+            self._standing = mirror.standing(quotas)
+        self._writes = Writes(session, self._now)
         self._moved: set[str] = set()
-        self._fetched: tuple[Any, ...] = ()
+        self._touched: set[str] = set()
+        self._held: dict[str, Amounts] = {}
+        self._rows: dict[str, WorkloadRow | None] = {}
         self._evictions: dict[str, EvictionRow] = {}
-        self._asked: set[str] = set()
-        self._leaving: list[str] = []
+        self._fetched: set[str] = set()
         self.changes: list[Change] = []
         """The steps so far, for the mirror."""
 
     def close(self) -> None:
-        """The last step: meters of the queues whose reservations changed."""
-        self._empty()
-        if self._moved and self._quotas is not None:
-            now_ms = to_ns(self._now) // 1_000_000
-            for queue, meter, value in charge_meters(self._session, self._quotas, self._moved, now_ms):
-                self.changes.append(("metered", (queue, meter, value)))
-
-    def _empty(self) -> None:
-        """Delete what was given back: in one statement, before anybody reads or adds reservations."""
-        from sqlalchemy import delete
-
-        from guard_core.storage.tables import EvictionRow, ReservationRow
-
-        if self._leaving:
-            gone, self._leaving = self._leaving, []
-            tables: tuple[Any, ...] = (ReservationRow, EvictionRow)
-            for table in tables:
-                self._session.execute(delete(table).where(table.workload_id.in_(gone)))
+        """The last step: what was kept back, and meters of the queues whose reservations changed."""
+        self._writes.flush()
+        if not self._moved or self._quotas is None:
+            return
+        self._session.flush()
+        meters = read_meters(self._session) if self._mirror is None else self._mirror.meters
+        usage = read_reserved(self._session, self._moved) if self._standing is None else self._standing.usage
+        now_ms = to_ns(self._now) // 1_000_000
+        found = charged(self._quotas, self._moved, usage, meters, now_ms)
+        write_meters(self._session, found, meters)
+        self.changes += [("metered", one) for one in found]
 
     def fetch(self, workload_ids: Collection[str]) -> None:
-        """Read at once what later steps are about: workloads, their notices and their credentials."""
+        """Read at once what later steps are about: workloads and their notices."""
         from sqlalchemy import select
 
-        from guard_core.storage.tables import CredentialRow, EvictionRow, WorkloadRow
+        from guard_core.storage.tables import EvictionRow, WorkloadRow
 
-        session, ids = self._session, list(workload_ids)
-        rows = session.scalars(select(WorkloadRow).where(WorkloadRow.id.in_(ids))).all()
-        notices = session.scalars(select(EvictionRow).where(EvictionRow.workload_id.in_(ids))).all()
-        tokens = [row.lease_token for row in rows if row.lease_token is not None]
-        credentials = session.scalars(select(CredentialRow).where(CredentialRow.id.in_(tokens))).all()
-        # The session itself keeps only what somebody refers to.
-        self._fetched = (rows, credentials)
-        self._evictions = {row.workload_id: row for row in notices}
-        self._asked |= set(ids)
+        ids = [one for one in workload_ids if one not in self._rows]
+        rows = self._session.scalars(select(WorkloadRow).where(WorkloadRow.id.in_(ids))).all()
+        notices = self._session.scalars(select(EvictionRow).where(EvictionRow.workload_id.in_(ids))).all()
+        self._rows |= dict.fromkeys(ids)
+        self._rows |= {row.id: row for row in rows}
+        self._evictions |= {row.workload_id: row for row in notices}
+        self._fetched |= set(ids)
 
     def add(
         self,
@@ -133,31 +133,31 @@ class Posting:
         decision_id: str = "",
     ) -> None:
         """Record a new workload, pending or already denied. IntegrityError surfaces when its id is taken."""
-        from guard_core.storage.tables import WorkloadRow
-
         if state not in (WorkloadState.PENDING, WorkloadState.DENIED):
             raise IllegalTransition(f"a workload starts pending or denied, not {state.value}")
         if state is WorkloadState.PENDING:
             self.changes.append(("joined", (replace(workload, created_ns=to_ns(self._now)),)))
-        self._session.add(
-            WorkloadRow(
-                id=workload.id,
-                tenant=workload.tenant,
-                user=workload.user,
-                queue=workload.queue,
-                state=state.value,
-                requests=dict(workload.requests),
-                datasets=list(workload.declared),
-                spec=stored_spec(workload, keep_secrets=state is WorkloadState.PENDING),
-                reason=reason,
-                decision_id=decision_id,
-                ray_job_id=None,
-                priority=workload.priority,
-                created_at=self._now,
-                admitted_at=None,
-                finished_at=self._now if state.terminal else None,
-                lease_token=None,
-            )
+        self._rows.pop(workload.id, None)
+        self._touched.add(workload.id)
+        self._writes.add(
+            {
+                "id": workload.id,
+                "tenant": workload.tenant,
+                "user": workload.user,
+                "queue": workload.queue,
+                "state": state.value,
+                "requests": dict(workload.requests),
+                "datasets": list(workload.declared),
+                "spec": stored_spec(workload, keep_secrets=state is WorkloadState.PENDING),
+                "reason": reason,
+                "decision_id": decision_id,
+                "ray_job_id": None,
+                "priority": workload.priority,
+                "created_at": self._now,
+                "admitted_at": None,
+                "finished_at": self._now if state.terminal else None,
+                "lease_token": None,
+            }
         )
 
     def reserve(
@@ -169,36 +169,36 @@ class Posting:
         way: Way | None = None,
     ) -> Reservation:
         """Admit a pending workload if its request still fits."""
-        from guard_core.storage.tables import ReservationRow
-
-        if self._quotas is None:
-            raise IllegalTransition("quotas are needed to reserve")
-        row = self._row(workload_id)
-        if row is None or row.state != WorkloadState.PENDING:
+        workload = self._waiting(workload_id)
+        if workload is None:
             return Reservation.NOT_PENDING
-        workload = workload_of(row)
-        if workload.queue not in self._quotas.queues:
+        taken = self._standing_now().way_for(workload, way)
+        if taken is None:
             return Reservation.NO_ROOM
-        standing = self._standing_now()
-        assessment = assess(standing, workload, ahead=(), way=way)
-        if not assessment.fits or assessment.hold is not None:
-            return Reservation.NO_ROOM
-        held = assessment.way.amounts
-        self._empty()
-        self._session.add_all(
-            ReservationRow(workload_id=row.id, resource=resource, amount=amount)
-            for resource, amount in held.items()
-        )
-        self._standing = standing.with_reserved(workload, assessment.way.flavor, held)
+        self._writes.reserve(workload_id, taken.amounts)
+        self._hold(workload_id, workload.queue, workload.user, taken.amounts, Amounts())
         since = to_ns(self._now) // 1_000_000
-        self.changes.append(("reserved", (Holder(workload, held, assessment.way.flavor, since),)))
-        self._moved.add(workload.queue)
-        row.state = WorkloadState.ADMITTED.value
-        row.reason = ""
-        row.admitted_at = self._now
-        row.decision_id = decision_id or row.decision_id
-        row.lease_token = lease_token
+        self.changes.append(("reserved", (Holder(workload, taken.amounts, taken.flavor, since),)))
+        self._write_admitted(workload_id, decision_id, lease_token)
         return Reservation.RESERVED
+
+    def _waiting(self, workload_id: str) -> Workload | None:
+        """The workload while it is pending. From memory where that is as good as the database."""
+        if self._mirror is not None and workload_id not in {*self._rows, *self._touched}:
+            return self._mirror.pending.get(workload_id)
+        row = self._row(workload_id)
+        return None if row is None or row.state != WorkloadState.PENDING else workload_of(row)
+
+    def _write_admitted(self, workload_id: str, decision_id: str, lease_token: str | None) -> None:
+        self._touched.add(workload_id)
+        if decision_id and workload_id not in self._rows:
+            self._writes.admit(workload_id, self._now, decision_id, lease_token)
+            return
+        row = self._row(workload_id)
+        if row is not None:
+            row.state, row.reason = WorkloadState.ADMITTED.value, ""
+            row.admitted_at, row.lease_token = self._now, lease_token
+            row.decision_id = decision_id or row.decision_id
 
     def resize(self, workload_id: str, wanted: Amounts) -> Growth:
         """Set what a workload holds to ``wanted``, never below what it declared, if its queue has room.
@@ -215,7 +215,7 @@ class Posting:
         if row is None or not WorkloadState(row.state).holds_quota:
             state = "not in the ledger" if row is None else row.state
             return Growth(Amounts(), False, False, f"job {workload_id} is {state}")
-        self._empty()
+        self._writes.flush()
         query = select(ReservationRow).where(ReservationRow.workload_id == workload_id)
         rows = {reserved.resource: reserved for reserved in self._session.scalars(query)}
         held = {name: reserved.amount for name, reserved in rows.items()}
@@ -237,28 +237,28 @@ class Posting:
                 rows[name].amount = target[name]
             else:
                 self._session.delete(rows[name])
-        self._standing = None
-        self._moved.add(row.queue)
+        self._hold(workload_id, row.queue, row.user, target, Amounts(held))
         self.changes.append(("resized", (workload_id, target)))
         return Growth(_plain(target), True)
 
     def _in_the_way(self, workload: Workload, more: Amounts) -> tuple[bool, str] | None:
         """(can it ever pass, why not now), or None when ``more``, named with its flavor, fits."""
-        standing = self._standing_now()
+        standing = self._standing_now().snapshot()
         way = Way(flavor_of(more), more, standing.quotas.vector(more))
         seen = assess(standing, replace(workload, requests=_plain(more)), ahead=(), way=way)
         if seen.fits and seen.hold is None:
             return None
         return seen.ever_fits, "; ".join(text for _, text in seen.waits_for())
 
-    def _standing_now(self) -> Snapshot:
+    def _standing_now(self) -> Standing:
         """Reservations as this transaction sees them, its own included."""
         if self._quotas is None:
             raise IllegalTransition("quotas are needed to reserve")
         if self._standing is None:
-            self._empty()
+            self._writes.flush()
             self._session.flush()
-            self._standing = snapshot_of(self._session, self._quotas, lines=False)
+            read = snapshot_of(self._session, self._quotas, lines=False)
+            self._standing = Standing(self._quotas, read.usage, read.user_usage, read.holds)
         return self._standing
 
     def move(
@@ -284,7 +284,7 @@ class Posting:
             self._give_back(row)
         if to.terminal:
             row.finished_at = self._now
-            row.spec = stored_spec(workload_of(row), keep_secrets=False)
+            row.spec = kept_spec(row.spec)
         return True
 
     def evict(self, workload_id: str, eviction: Eviction) -> bool:
@@ -323,11 +323,6 @@ class Posting:
         self.changes.append(("joined", (workload_of(row),)))
         return True
 
-    @property
-    def session(self) -> Session:
-        """The transaction, for what has to happen together with it (a job's credential)."""
-        return self._session
-
     def entry(self, workload_id: str) -> Entry | None:
         """The workload as it stands in this transaction."""
         row = self._row(workload_id)
@@ -336,17 +331,17 @@ class Posting:
     def _notice(self, workload_id: str) -> EvictionRow | None:
         from guard_core.storage.tables import EvictionRow
 
-        if workload_id in self._asked:
+        if workload_id in self._fetched:
             return self._evictions.get(workload_id)
         return self._session.get(EvictionRow, workload_id)
 
+    def grant(self, credential: dict[str, Any]) -> None:
+        """Store a job's credential: there is none for a job that was not admitted."""
+        self._writes.grant(credential)
+
     def revoke(self, credential_id: str) -> None:
         """End a job's credential; one that is unknown or ended already is left as it is."""
-        from guard_core.storage.tables import CredentialRow
-
-        row = self._session.get(CredentialRow, credential_id)
-        if row is not None and row.revoked_at is None:
-            row.revoked_at = self._now
+        self._writes.revoke(credential_id)
 
     def forget_denied(self, workload_id: str) -> None:
         """Delete a refused workload, so that a mended one may have its name."""
@@ -354,6 +349,7 @@ class Posting:
         if row is not None and row.state == WorkloadState.DENIED:
             self._session.delete(row)
             self._session.flush()
+            del self._rows[workload_id]
 
     def note(self, workload_id: str, **facts: Unpack[Facts]) -> bool:
         """Record facts that change no state. False for an unknown id."""
@@ -369,13 +365,29 @@ class Posting:
     def _row(self, workload_id: str) -> WorkloadRow | None:
         from guard_core.storage.tables import WorkloadRow
 
-        return self._session.get(WorkloadRow, workload_id)
+        if workload_id in self._writes.about:
+            self._writes.flush()
+        if self._rows.get(workload_id) is None:
+            self._rows[workload_id] = self._session.get(WorkloadRow, workload_id)
+        return self._rows[workload_id]
 
     def _give_back(self, row: WorkloadRow) -> None:
-        self._leaving.append(row.id)
-        self._standing = None
-        self._moved.add(row.queue)
+        held = self._held.get(row.id)
+        if held is None and self._mirror is not None and row.id in self._mirror.holders:
+            held = self._mirror.holders[row.id].amounts
+        self._writes.give_back(row.id)
+        self._hold(row.id, row.queue, row.user, Amounts(), held)
         self.changes.append(("given_back", (row.id,)))
+
+    def _hold(self, workload_id: str, queue: str, user: str, now: Amounts, before: Amounts | None) -> None:
+        """A workload holds ``now`` what was ``before``; None: that would have to be read."""
+        self._touched.add(workload_id)
+        self._held[workload_id] = now
+        self._moved.add(queue)
+        if before is None:
+            self._standing = None
+        elif self._standing is not None:
+            self._standing.change(queue, user, now, before)
 
 
 def _plain(amounts: Mapping[str, int]) -> Amounts:

@@ -92,6 +92,22 @@ class Way:
     vector: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request comes to in one resource of a queue, as far as that does not change with use.
+
+    ``place`` is the column of `Quotas.resources`, None for what nobody has quota of; ``potential`` the most
+    the queue could ever hold, with its whole cohort idle.
+    """
+
+    resource: str
+    place: int | None
+    requested: int
+    quota: ResourceQuota
+    potential: int
+    user_limit: int | None
+
+
 @dataclass(frozen=True)
 class Quotas:
     """All queues, immutable. The arithmetic of who may still reserve how much."""
@@ -201,6 +217,35 @@ class Quotas:
             self._ways[key] = found
         return found
 
+    @cached_property
+    def _asked(self) -> dict[tuple[str, Amounts], tuple[Asked, ...]]:
+        return {}
+
+    def asked(self, name: str, amounts: Amounts) -> tuple[Asked, ...]:
+        """``amounts``, named with their flavors, one by one beside the quotas of queue ``name``.
+
+        The four resources that every job is told about come first, whether it asks for them or not.
+        """
+        found = self._asked.get((name, amounts))
+        if found is None:
+            queue, rows = self.queues[name], dict[str, Asked]()
+            for resource in dict.fromkeys((JOBS, CPU, GPU, MEMORY, *sorted(amounts))):
+                base = base_of(resource)
+                if base not in rows or resource in amounts:
+                    rows[base] = Asked(
+                        resource=base,
+                        place=self.place(resource),
+                        requested=amounts[resource],
+                        quota=queue.quota(resource),
+                        potential=self.potential(name, resource),
+                        user_limit=queue.per_user.get(base),
+                    )
+            found = tuple(rows.values())
+            if len(self._asked) >= WAYS_KEPT:
+                self._asked.clear()
+            self._asked[name, amounts] = found
+        return found
+
     def place(self, resource: str) -> int | None:
         """The column of ``resource`` in dense use, None for what nobody has quota of."""
         return self._places.get(resource)
@@ -219,12 +264,22 @@ class Quotas:
             above = self.cohorts[above].parent or above
         return above
 
+    @cached_property
+    def _trees(self) -> Mapping[int, tuple[str, ...]]:
+        found: dict[int, list[str]] = {}
+        for name, node in self.nodes.items():
+            found.setdefault(self.tree.root[node], []).append(name)
+        return {root: tuple(names) for root, names in found.items()}
+
+    def queues_of(self, root: int) -> tuple[str, ...]:
+        """The queues of the tree of cohorts whose top is the node ``root`` of `tree`."""
+        return self._trees[root]
+
     def members(self, queue: Queue) -> tuple[Queue, ...]:
         """The queues that share a tree of cohorts with ``queue``, itself included."""
         if queue.cohort is None:
             return (queue,)
-        root = self.tree.root[self.nodes[queue.name]]
-        return tuple(q for q in self.queues.values() if self.tree.root[self.nodes[q.name]] == root)
+        return tuple(self.queues[name] for name in self.queues_of(self.tree.root[self.nodes[queue.name]]))
 
     def queue_of(self, tenant: str, name: str = "") -> Queue:
         """The queue ``name`` of ``tenant``, or its own one. Raises UserError when it has no such queue."""

@@ -47,12 +47,14 @@ class Displacement:
 class Round:
     """What one round decided, in order.
 
-    ``deeper``: all that it looked at in some line got in, and the line goes on.
+    ``deeper``: all that it looked at in some line got in, and the line goes on. ``stirred``: the trees of
+    cohorts in which somebody got in or has to go.
     """
 
     picks: tuple[Pick, ...] = ()
     displaced: tuple[Displacement, ...] = ()
     deeper: bool = False
+    stirred: frozenset[int] = frozenset()
 
 
 class Layout:
@@ -65,6 +67,7 @@ class Layout:
         barred: Collection[str] = (),
         protected: Collection[str] = (),
         depth: int = DEPTH,
+        only: Collection[int] | None = None,
     ) -> None:
         quotas = snapshot.quotas
         self.snapshot = snapshot
@@ -77,14 +80,20 @@ class Layout:
         self.work = Work(*([] for _ in Work._fields))
         self.holders = {holder.workload.id: holder for holder in snapshot.holders if _known(quotas, holder)}
         running = []
+        self._running: dict[int, list[int]] = {}
         for holder in self.holders.values():
             way = Way(holder.flavor, holder.amounts, quotas.vector(holder.amounts))
             running.append(self._add(holder.workload, (way,)))
+            root = self.tree.root[quotas.nodes[holder.workload.queue]]
+            self._running.setdefault(root, []).append(running[-1])
             self.work.admitted[-1] = holder.admitted_ms
             self.work.evicting[-1] = int(holder.evicting)
             self.work.protected[-1] = int(holder.workload.id in protected)
         self._cut: set[int] = set()
-        lines = [self._line(queue, barred, depth) for queue in quotas.queues]
+        lines = [
+            self._line(queue, barred, depth) if only is None or self.tree.root[node] in only else []
+            for queue, node in quotas.nodes.items()
+        ]
         # Ids as ranks, so that ties are broken as the line itself breaks them.
         ranks = {name: rank for rank, name in enumerate(sorted(item.id for item in self.items))}
         self.work.serial.extend(ranks[item.id] for item in self.items)
@@ -126,20 +135,17 @@ class Layout:
             self._users[own] = len(self._user_used)
             held = self.snapshot.user_usage.get(own, Amounts())
             self._user_used.append([total(held, name) for name in self._caps])
-        for column, value in (
-            (work.queue, self.snapshot.quotas.nodes[workload.queue]),
-            (work.user, self._users[own]),
-            (work.priority, workload.priority),
-            (work.created, workload.created_ns // 1_000_000),
-            (work.first, len(self.ways)),
-            (work.ways, len(ways)),
-            (work.asked, [total(workload.requests, name) for name in self._caps]),
-            (work.way, len(self.ways)),
-            (work.admitted, 0),
-            (work.evicting, 0),
-            (work.protected, 0),
-        ):
-            column.append(value)
+        work.queue.append(self.snapshot.quotas.nodes[workload.queue])
+        work.user.append(self._users[own])
+        work.priority.append(workload.priority)
+        work.created.append(workload.created_ns // 1_000_000)
+        work.first.append(len(self.ways))
+        work.ways.append(len(ways))
+        work.asked.append([total(workload.requests, name) for name in self._caps])
+        work.way.append(len(self.ways))
+        work.admitted.append(0)
+        work.evicting.append(0)
+        work.protected.append(0)
         self.ways.extend(ways)
         work.requests.extend(way.vector for way in ways)
         return place
@@ -154,16 +160,16 @@ class Layout:
 
     def round_in(self, root: int) -> tuple[list[int], list[tuple[int, int]]]:
         """Run the cycle in one tree: the workloads picked, and (who has to go, for whom)."""
-        waiting = sum(self.board.length)
+        waiting, running = sum(self.board.length), self._running.get(root, [])
         picks, victims, causes = [0] * waiting, [0] * len(self.items), [0] * len(self.items)
         picked, gone = cycle(
             self.tree,
             self.work,
-            self.board,
+            self.board._replace(running=running),  # nobody outside the tree can help
             self.terms,
             self.scratch,
             root,
-            len(self.board.running),
+            len(running),
             self.snapshot.now_ms,
             picks,
             victims,
@@ -173,18 +179,26 @@ class Layout:
 
 
 def decide_round(
-    snapshot: Snapshot, *, barred: Collection[str] = (), protected: Collection[str] = (), depth: int = DEPTH
+    snapshot: Snapshot,
+    *,
+    barred: Collection[str] = (),
+    protected: Collection[str] = (),
+    depth: int = DEPTH,
+    only: Collection[int] | None = None,
 ) -> Round:
     """Who may be reserved now, in order, and who has to make room.
 
-    ``protected`` workloads are never taken out.
+    ``protected`` workloads are never taken out. ``only`` the lines in these trees of cohorts are looked at.
     """
-    layout = Layout(snapshot, barred=barred, protected=protected, depth=depth)
+    layout = Layout(snapshot, barred=barred, protected=protected, depth=depth, only=only)
     displaced = list(_lowered(layout))
     picks: list[Pick] = []
+    stirred = set()
     use = [list(row) for row in snapshot.dense]
     for root in layout.roots():
         chosen, victims = layout.round_in(root)
+        if chosen or victims:
+            stirred.add(root)
         picks += _picks(layout, use, chosen)
         displaced += [
             Displacement(
@@ -195,7 +209,7 @@ def decide_round(
             )
             for gone, cause in victims
         ]
-    return Round(tuple(picks), tuple(displaced), layout.used_up())
+    return Round(tuple(picks), tuple(displaced), layout.used_up(), frozenset(stirred))
 
 
 def next_admissible(snapshot: Snapshot) -> Workload | None:

@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -27,8 +27,6 @@ from guard_core.errors import Denied, UserError
 from guard_core.files import locked, write_atomic
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
     from guard_core.config import OidcSettings
     from guard_core.oidc import OidcTokens
     from guard_core.storage import Storage
@@ -144,11 +142,11 @@ class Credentials:
         workload: str | None = None,
         datasets: Iterable[str] = (),
         ttl_seconds: int | None = None,
-        session: Session | None = None,
+        store: Callable[[dict[str, Any]], None] | None = None,
     ) -> str:
         """Make a credential; returns its token, shown this once. Raises UserError for bad names.
 
-        ``session`` is a writing transaction of the same storage that it becomes part of.
+        ``store`` is given its row instead, for a caller who writes it in a transaction of its own.
         """
         if not NAME.match(tenant):
             raise UserError(f"tenant {tenant!r} is not a name: lower-case letters, digits, '.', '_' or '-'")
@@ -163,7 +161,7 @@ class Credentials:
         token = f"tg_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
         now = self._clock()
         expires = None if ttl_seconds is None else now + timedelta(seconds=ttl_seconds)
-        self._store(token, tenant, user, tuple(roles), kind, workload, tuple(datasets), now, expires, session)
+        self._store(token, tenant, user, tuple(roles), kind, workload, tuple(datasets), now, expires, store)
         return token
 
     def _store(
@@ -177,27 +175,27 @@ class Credentials:
         datasets: tuple[str, ...],
         now: datetime,
         expires: datetime | None,
-        session: Session | None = None,
+        store: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
+        row: dict[str, Any] = {
+            "id": _id_of(token),
+            "kind": kind,
+            "tenant": tenant,
+            "user": user,
+            "roles": list(roles),
+            "workload": workload,
+            "datasets": list(datasets),
+            "token_sha256": _digest(token),
+            "created_at": now,
+            "expires_at": expires,
+        }
+        if store is not None:
+            store(row)
+            return
         from guard_core.storage.tables import CredentialRow
 
-        row = CredentialRow(
-            id=_id_of(token),
-            kind=kind,
-            tenant=tenant,
-            user=user,
-            roles=list(roles),
-            workload=workload,
-            datasets=list(datasets),
-            token_sha256=_digest(token),
-            created_at=now,
-            expires_at=expires,
-        )
-        if session is not None:
-            session.add(row)
-            return
-        with self._storage.session() as own:
-            own.add(row)
+        with self._storage.session() as session:
+            session.add(CredentialRow(**row))
 
     def verify(self, token: str) -> Principal:
         """Who ``token`` proves: a credential of ours, or a token of the identity provider in the settings.

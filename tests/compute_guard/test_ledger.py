@@ -308,6 +308,26 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.ledger.requeue(workload.id, reason="r", quotas=QUOTAS):
             self.expected.pop(workload.id)
 
+    @rule(first=jobs, second=jobs, end=st.sampled_from([WorkloadState.FINISHED, WorkloadState.PENDING]))
+    def in_one_transaction(self, first, second, end):
+        """Admit two, grow one, end it or put it back, and admit it again where that is possible."""
+        with self.ledger.posting(QUOTAS) as posting:
+            self.count += 1
+            posting.add(job(f"j{self.count}"))
+            for one in (first.id, second.id, f"j{self.count}"):
+                if posting.reserve(one, decision_id="d", lease_token="t") is Reservation.RESERVED:
+                    self.expected[one] = posting.entry(one).workload.requests
+            grown = posting.resize(first.id, Amounts({"jobs": 2}))
+            if grown.granted:
+                self.expected[first.id] = grown.reserved
+            if first.id in self.expected:
+                ended = end is WorkloadState.FINISHED
+                done = posting.move(first.id, end) if ended else posting.requeue(first.id, reason="r")
+                assert done
+                del self.expected[first.id]
+            if posting.reserve(first.id, decision_id="d") is Reservation.RESERVED:
+                self.expected[first.id] = posting.entry(first.id).workload.requests
+
     @rule(queue=st.sampled_from(["acme", "beta"]), on=st.booleans())
     def hold(self, queue, on):
         if on:

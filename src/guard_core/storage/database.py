@@ -46,6 +46,8 @@ class Storage:
         self.url = _normal_url(url)
         self._lock_path = lock_path
         self._engine: Engine | None = None
+        self._reader: tuple[Engine, Engine] | None = None
+        """The engine, and the same for transactions that only read."""
         self._pid = os.getpid()
         self._guard = Lock()
 
@@ -135,11 +137,17 @@ class Storage:
         """A transaction that only reads: one consistent snapshot, never waits for a writer (SQLite)."""
         from sqlalchemy.orm import Session
 
-        engine = self.engine.execution_options(trainguard_reading=True)
-        if not self.is_sqlite:
-            engine = engine.execution_options(isolation_level="REPEATABLE READ")
-        with self._trouble(), Session(engine, expire_on_commit=False) as session:
+        with self._trouble(), Session(self._reading_engine(), expire_on_commit=False) as session:
             yield session  # closing rolls back; an explicit rollback would expire what was read
+
+    def _reading_engine(self) -> Engine:
+        engine, made = self.engine, self._reader
+        if made is None or made[0] is not engine:
+            reader = engine.execution_options(trainguard_reading=True)
+            if not self.is_sqlite:
+                reader = reader.execution_options(isolation_level="REPEATABLE READ")
+            made = self._reader = (engine, reader)
+        return made[1]
 
     @contextmanager
     def _trouble(self) -> Iterator[None]:
