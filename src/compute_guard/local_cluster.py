@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import socket
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 OBSERVE = "observe-and-stop"
 FIRST_NODE = 11
+AGENT_PORT = "dashboard-agent-listen-port"
 HEAD_ADDRESSES = ("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1")
 
 
@@ -97,26 +100,37 @@ def up(
         options = {
             "port": gcs,
             "dashboard-port": dashboard,
-            "dashboard-agent-listen-port": agent,
+            AGENT_PORT: agent,
             **({"num-cpus": 0, "object-store-memory": 80_000_000} if gated else size),
         }
         try:
             start_node(home.settings, cluster, ["--head", *HEAD_ADDRESSES], options, period_ms, "head")
-            _wait_until_it_admits(home, cluster)
-            for number, pool in enumerate(pools):
-                address = [
-                    f"--address={cluster.gate_address}",
-                    f"--node-ip-address=127.0.0.{FIRST_NODE + number}",
+            # The nodes need the head's gate, which is up; its dashboard gets ready beside them.
+            with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as starting:
+                ports = _free_ports(len(pools))  # Ray's own default is one port for every node of a machine
+                started = [
+                    starting.submit(
+                        _start_further, home, cluster, number, pool, {**size, AGENT_PORT: port}, period_ms
+                    )
+                    for number, (pool, port) in enumerate(zip(pools, ports, strict=True))
                 ]
-                (agent,) = _free_ports(1)  # Ray's own default is one port for every node of a machine
-                options = {**size, "dashboard-agent-listen-port": agent}
-                start_node(home.settings, cluster, address, options, period_ms, f"node-{number}", pool)
+                _wait_until_it_admits(home, cluster)
+                for node in started:
+                    node.result()
             if pools:
                 _wait_for_nodes(cluster, len(pools))
         except BaseException:
             down(home)
             raise
     return cluster
+
+
+def _start_further(
+    home: Home, cluster: Cluster, number: int, pool: str, options: Mapping[str, int | None], period_ms: int
+) -> None:
+    """A node beside the head, at an address of its own."""
+    address = [f"--address={cluster.gate_address}", f"--node-ip-address=127.0.0.{FIRST_NODE + number}"]
+    start_node(home.settings, cluster, address, options, period_ms, f"node-{number}", pool)
 
 
 def _wait_for_nodes(cluster: Cluster, count: int) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from compute_guard.quota import Amounts
 
 NOTHING = Amounts()
+_IDLE = "idle:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class LeaseBook:
         self._leases: dict[str, Lease] = {}
         self._by_worker: dict[str, str] = {}
         self._sums: dict[str, dict[str, int]] = defaultdict(dict)
+        self._idle: dict[str, set[str]] = defaultdict(set)
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -62,6 +64,8 @@ class LeaseBook:
         self._leases[lease.id] = lease
         if lease.worker:
             self._by_worker[lease.worker] = lease.id
+        if lease.id.startswith(_IDLE):
+            self._idle[lease.workload].add(lease.node)
         sums = self._sums[lease.workload]
         for name, amount in lease.amounts.items():
             sums[name] = sums.get(name, 0) + amount
@@ -80,6 +84,10 @@ class LeaseBook:
             return None
         if lease.worker and self._by_worker.get(lease.worker) == lease_id:
             del self._by_worker[lease.worker]
+        if lease_id.startswith(_IDLE):
+            self._idle[lease.workload].discard(lease.node)
+            if not self._idle[lease.workload]:
+                del self._idle[lease.workload]
         sums = self._sums[lease.workload]
         for name, amount in lease.amounts.items():
             sums[name] -= amount
@@ -87,13 +95,29 @@ class LeaseBook:
             del self._sums[lease.workload]
         return lease
 
-    def drop_worker(self, worker: str) -> Lease | None:
-        """Forget the lease of a worker that died."""
-        return self.drop(self._by_worker.get(worker, ""))
+    def of_worker(self, worker: str) -> Lease | None:
+        """The lease that a worker has."""
+        return self._leases.get(self._by_worker.get(worker, ""))
 
-    def drop_job(self, job: str) -> int:
-        """Forget everything a job holds. How many leases that were."""
-        return self._drop_all(lease for lease in self.leases() if lease.job == job)
+    def idle_at(self, workload: str) -> tuple[str, ...]:
+        """The nodes that keep something of a workload beyond its leases."""
+        return tuple(self._idle.get(workload, ()))
+
+    def change_idle(self, node: str, workload: str, change: Mapping[str, int]) -> bool:
+        """Add to what ``node`` keeps of a workload, or take from it. Whether there was as much to take."""
+        name = f"{_IDLE}{node}:{workload}"
+        before = self.drop(name)
+        after = dict(before.amounts if before is not None else {})
+        for resource, more in change.items():
+            after[resource] = after.get(resource, 0) + more
+        kept = Amounts({resource: amount for resource, amount in after.items() if amount > 0})
+        if kept:
+            self.add(Lease(id=name, workload=workload, job="", node=node, amounts=kept))
+        return all(amount >= 0 for amount in after.values())
+
+    def drop_groups(self, job: str) -> int:
+        """Forget the placement groups of a job. How many that were."""
+        return self._drop_all(lease for lease in self.leases() if lease.job == job and not lease.node)
 
     def drop_node(self, node: str) -> int:
         """Forget everything on a node that is gone. How many leases that were."""

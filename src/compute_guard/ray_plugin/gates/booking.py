@@ -80,10 +80,15 @@ class Booking:
                 )
         return found
 
-    def hear(self, node: str, message: Mapping[str, Any]) -> None:
-        """Take a message of ``node`` that needs no answer; one that nobody knows is for a later version."""
+    def hear(self, node: str, message: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Take a message of ``node`` that nobody waits for; one that is not known is for a later version."""
         op = message.get("op")
         book = self._credit.book
+        if op == "report":
+            granted = self._leases(node, message["granted"])
+            for workload in self._credit.reports.take(node, granted, message):
+                self._credit.returned(workload)
+            return {"op": "heard", "number": message["number"], "terms": self._judge.terms}
         if op == "settle":
             book.settle(str(message["lease"]), str(message["worker"]), node)
         elif op == "release":
@@ -96,6 +101,7 @@ class Booking:
         elif op == "lost":
             book.drop_node(node)
             self._losing = asyncio.ensure_future(self._lose(node))
+        return None
 
     async def _lose(self, node: str) -> None:
         try:
@@ -121,6 +127,7 @@ class Booking:
         raise Refusal(f"the head does not know the message {op!r}")
 
     async def _acquire(self, node: str, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        terms = self._judge.terms
         job_id, caller = str(message["job"]), message.get("caller")
         job = self._jobs.get(job_id)
         supervisor = False
@@ -153,6 +160,9 @@ class Booking:
             id=str(message["lease"]), workload=workload, job=job_id, node=node, amounts=demand.amounts
         )
         await self._credit.acquire(lease)
+        head = self._nodes.head_for(pools) if HEAD_RESOURCE in message["needs"] else ""
+        # Whose head a node is may change at any time, and a supervisor is one of its kind.
+        lasting = terms == self._judge.terms and not head and job is not None
         return {
             "tenant": tenant,
             "workload": workload,
@@ -161,11 +171,13 @@ class Booking:
             "supervisor": supervisor,
             "amounts": dict(lease.amounts),
             "pools": list(pools),
-            "head": self._nodes.head_for(pools) if HEAD_RESOURCE in message["needs"] else "",
+            "head": head,
             "here": gate.pool in pools,
             "token": self._tokens.of(tenant),
             "uid": self._users.of(tenant) if self._users is not None else None,
             "groups": [self._users.node_group(gate.name)] if self._users is not None else [],
+            "terms": terms if lasting else "",
+            "keep": not account.waiting,
         }
 
     async def _account(self, workload: str) -> Account:

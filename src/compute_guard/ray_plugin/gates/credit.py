@@ -21,6 +21,7 @@ from compute_guard.ray_plugin.gates.account import Account, Waiter
 from compute_guard.ray_plugin.gates.book import Lease, LeaseBook
 from compute_guard.ray_plugin.gates.demand import WORKERS
 from compute_guard.ray_plugin.gates.judge import Judge
+from compute_guard.ray_plugin.gates.reports import Reports
 from compute_guard.ray_plugin.gates.wire import Refusal
 from compute_guard.workload import WorkloadState
 from guard_core.errors import GuardError
@@ -39,6 +40,7 @@ class Credit:
 
     def __init__(self, judge: Judge, book: LeaseBook) -> None:
         self.book = book
+        self.reports = Reports(book)
         self._judge = judge
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="trainguard-ledger")
         self._accounts: dict[str, Account] = {}
@@ -85,6 +87,7 @@ class Credit:
         account = await self.account(lease.workload)
         if not account.waiting and self._grant(account, lease):
             return
+        self.reports.recall(lease.workload)
         waiter = Waiter(lease, asyncio.get_running_loop().create_future())
         account.waiting.append(waiter)
         self.pump(account)
@@ -196,12 +199,18 @@ class Credit:
 
     def release(self, lease: Lease | None) -> None:
         """After a lease left the book: let the next ones in."""
-        if lease is not None and (account := self._accounts.get(lease.workload)) is not None:
+        if lease is not None:
+            self.returned(lease.workload)
+
+    def returned(self, workload: str) -> None:
+        """After something of a workload left the book: let the next ones in."""
+        if (account := self._accounts.get(workload)) is not None:
             self.pump(account)
 
     async def tick(self) -> None:
         """Compare with the ledger (ended workloads, reservations, idle credit), then try everybody again."""
         await self._judge.refresh()
+        self.reports.terms(self._judge.terms)
         ledger = self._judge.gateway.ledger
         entries, reserved = await self._in_thread(
             lambda: (ledger.entries(states=_LIVING), ledger.reservations())
@@ -216,6 +225,8 @@ class Credit:
             if entry is None:
                 self._close(workload, account)
                 continue
+            if entry.state is not account.entry.state:
+                self.reports.ask_anew(workload)  # policy may look at the state
             account.entry = entry
             if not account.growing:
                 account.credit = reserved.get(workload, Amounts())
@@ -228,6 +239,7 @@ class Credit:
 
     def _close(self, workload: str, account: Account) -> None:
         del self._accounts[workload]
+        self.reports.ask_anew(workload)
         for waiter in account.waiting:
             if not waiter.granted.done():
                 waiter.granted.set_exception(Refusal(f"job {workload} has ended"))

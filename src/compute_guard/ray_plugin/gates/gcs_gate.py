@@ -156,9 +156,9 @@ class GcsGate:
         reply = await self._upstream.forward(call, request)
         if call.name == "ReportWorkerFailure":
             worker = pb.ReportWorkerFailureRequest.FromString(request).worker_failure.worker_address.worker_id
-            self._credit.release(self._credit.book.drop_worker(worker.hex()))
+            self._credit.reports.worker_gone(worker.hex())
         elif call.name == "MarkJobFinished":
-            self._credit.book.drop_job(pb.MarkJobFinishedRequest.FromString(request).job_id.hex())
+            self._credit.reports.job_over(pb.MarkJobFinishedRequest.FromString(request).job_id.hex())
         elif call.name == "UnregisterNode":
             self._nodes.gone(pb.UnregisterNodeRequest.FromString(request).node_id)
         return reply

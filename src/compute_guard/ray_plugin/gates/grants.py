@@ -57,9 +57,21 @@ class Grants:
         if lease in self._grants:
             self._grants[lease] = replace(self._grants[lease], worker=worker)
 
-    def drop(self, lease: str) -> bool:
-        """Forget a lease. Whether there was one."""
-        return self._grants.pop(lease, None) is not None
+    def drop(self, lease: str) -> Grant | None:
+        """Forget a lease. What was granted, None for an unknown one."""
+        return self._grants.pop(lease, None)
+
+    def of_worker(self, worker: str) -> tuple[str, ...]:
+        """The leases that a worker has."""
+        return tuple(grant.lease for grant in self._grants.values() if grant.worker == worker)
+
+    def of_job(self, job: str) -> tuple[str, ...]:
+        """The leases of a job."""
+        return tuple(grant.lease for grant in self._grants.values() if grant.job == job)
+
+    def get(self, lease: str) -> Grant | None:
+        """What was granted under this id."""
+        return self._grants.get(lease)
 
     def owner(self, lease: str) -> str | None:
         """The tenant of a lease, None for an unknown one."""
@@ -76,6 +88,10 @@ class Grants:
             self._grants.setdefault(grant.lease, grant)
             if grant.tenant:
                 self._tenants.setdefault(grant.job, grant.tenant)
+
+    def all_of(self, leases: Iterable[str]) -> tuple[Grant, ...]:
+        """The grants of ``leases``, which are all known."""
+        return tuple(self._grants[lease] for lease in leases)
 
     def all(self) -> tuple[Grant, ...]:
         """All grants."""

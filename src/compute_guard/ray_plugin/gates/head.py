@@ -76,6 +76,7 @@ class Head:
             Users(self.folder / USERS_FILE) if config.profile == "hardened" else None,
         )
         self.desk = Desk(self._system, self.booking.greet, self.booking.ask, self.booking.hear)
+        self.credit.reports.desk = self.desk
 
     async def _owner(self, submission: str) -> str | None:
         ledger = self.judge.gateway.ledger

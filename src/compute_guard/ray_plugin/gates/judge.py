@@ -54,6 +54,7 @@ class Judge:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="trainguard-judge")
         self._known: dict[tuple[Any, ...], Verdict] = {}
         self._revision = ""
+        self._generation = 0
         self._pools: dict[tuple[str, int], tuple[str, ...]] = {}
         self._fresh_until = 0.0
         self._quotas: Quotas | None = None
@@ -79,11 +80,25 @@ class Judge:
         except (GuardError, OSError) as error:
             # Nothing that was allowed before may be taken for allowed now.
             self._quotas, self._trouble = None, str(error)
-            self._known, self._pools = {}, {}
+            self._forget()
             return
         if revision != self._revision or quotas != self._quotas:
-            self._known, self._pools = {}, {}
+            self._forget()
         self._revision, self._quotas, self._trouble = revision, quotas, ""
+
+    def _forget(self) -> None:
+        self._known, self._pools = {}, {}
+        self._generation += 1
+
+    @property
+    def terms(self) -> str:
+        """What answers given now rest on: they hold as long as this stays the same. Empty: on nothing.
+
+        A maintenance window opens by the clock alone, so a new minute is new terms.
+        """
+        if self._trouble or time.monotonic() >= self._fresh_until + OVERDUE_SECONDS:
+            return ""
+        return f"{self._generation}.{int(time.time() // 60)}"
 
     @property
     def trouble(self) -> str:
@@ -154,7 +169,9 @@ class Judge:
         memory = self._pools
         verdicts = {name: await self.placement(tenant, name) for name in self.pool_labels()}
         found = tuple(name for name, verdict in verdicts.items() if verdict.allow)
-        if not any(verdict.undecidable for verdict in verdicts.values()):
+        if any(verdict.undecidable for verdict in verdicts.values()):
+            self._generation += 1  # nobody may remember an answer that rests on this one
+        else:
             if len(memory) >= REMEMBERED:
                 memory.clear()
             memory[key] = found

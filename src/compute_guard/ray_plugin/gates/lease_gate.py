@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ray.core.generated import node_manager_pb2 as pb
 
+from compute_guard.ray_plugin.gates.allowance import Allowance
 from compute_guard.ray_plugin.gates.environment import brought_by
 from compute_guard.ray_plugin.gates.fence import fence_spec
 from compute_guard.ray_plugin.gates.grants import Grants
@@ -44,19 +47,28 @@ TENANT_CALLS = frozenset(
 _TELLING = frozenset({"RequestWorkerLease", "ReturnWorkerLease", "CancelWorkerLease", "PrestartWorkers"})
 _UNSCHEDULABLE = pb.RequestWorkerLeaseReply.SCHEDULING_CANCELLED_UNSCHEDULABLE
 _INTENDED = pb.RequestWorkerLeaseReply.SCHEDULING_CANCELLED_INTENDED
+REPORT_SECONDS = 0.05
 
 
 class LeaseGate:
     """Judges the calls to one raylet."""
 
     def __init__(
-        self, upstream: Upstream, line: Line, grants: Grants, admitted: Callable[[Mapping[str, Any]], None]
+        self,
+        upstream: Upstream,
+        line: Line,
+        grants: Grants,
+        admitted: Callable[[Mapping[str, Any]], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._upstream = upstream
         self._line = line
         self._grants = grants
         self._admitted = admitted
         self._held: dict[str, asyncio.Future[Mapping[str, Any]]] = {}
+        self._clock = clock
+        self.allowance = Allowance(clock)
+        self._due: asyncio.TimerHandle | None = None
 
     async def __call__(self, call: Call, request: bytes) -> bytes:
         """Answer one call. Raises Refusal."""
@@ -79,7 +91,7 @@ class LeaseGate:
                 return _nothing(pb.CancelWorkerLeaseReply)
             return await self._forward(call, request)
         reply = await self._forward(call, request)
-        self._give_back(pb.ReturnWorkerLeaseRequest.FromString(request).lease_id.hex())
+        self._returned(pb.ReturnWorkerLeaseRequest.FromString(request).lease_id.hex())
         return reply
 
     def _own(self, call: Call, request: bytes) -> None:
@@ -110,62 +122,136 @@ class LeaseGate:
         message = pb.RequestWorkerLeaseRequest.FromString(request)
         spec = message.lease_spec
         lease = spec.lease_id.hex()
-        asking = self._line.ask(_question(call, spec))
+        question = _question(call, spec)
+        known = self.allowance.grant(question, lease) if self._grants.owner(lease) is None else None
+        if known is not None:
+            self._report_soon()
+            return await self._granted(call, message, lease, known)
+        asked_at = self._clock()
+        asking = self._line.ask(question.message(lease))
         self._held[lease] = asking
         try:
             answer = await asyncio.shield(asking)
         except Refusal as no:
             return _refused(no.text, _UNSCHEDULABLE)
         except asyncio.CancelledError:
-            if not asking.done():
-                asking.cancel()
-                raise
-            if asking.cancelled():
+            taken_back = asking.cancelled()
+            asking.cancel()
+            if self._held.get(lease) is asking:
+                # The head hears that nobody asks any more; should it have answered already, it hears this.
+                asyncio.get_running_loop().call_soon(self._line.tell, {"op": "release", "lease": lease})
+            if taken_back:
                 return _refused("the request was taken back", _INTENDED)
-            self._give_back(lease)
             raise
         finally:
-            self._held.pop(lease, None)
+            if self._held.get(lease) is asking:
+                del self._held[lease]
+        self.allowance.learn(question, answer, asked_at)
         return await self._granted(call, message, lease, answer)
 
     async def _granted(self, call: Call, message: Any, lease: str, answer: Mapping[str, Any]) -> bytes:
         if answer.get("tenant"):
             self._grants.add(lease, answer)
-            self._admitted(answer)
-            fence_spec(message.lease_spec, answer["pools"], answer["head"])
         try:
+            if answer.get("tenant"):
+                self._admitted(answer)
+                fence_spec(message.lease_spec, answer["pools"], answer["head"])
             raw = await self._forward(call, message.SerializeToString())
             reply = pb.RequestWorkerLeaseReply.FromString(raw)
         except BaseException:
-            self._give_back(lease)
+            self.give_back(lease)
             raise
         worker = reply.worker_address.worker_id
         if worker:
             self._grants.settle(lease, worker.hex())
-            self._line.tell({"op": "settle", "lease": lease, "worker": worker.hex()}, soon=False)
+            if not self.allowance.untold(lease):
+                self._line.tell({"op": "settle", "lease": lease, "worker": worker.hex()}, soon=False)
         else:
             # Spilled to another node, rejected, cancelled: nothing is held here.
-            self._give_back(lease)
+            self.give_back(lease)
         return raw
 
-    def _give_back(self, lease: str) -> None:
-        self._grants.drop(lease)
-        self._line.tell({"op": "release", "lease": lease})
+    def _returned(self, lease: str) -> None:
+        """A lease came back; what it held stays here for the next one, if there is one soon."""
+        grant = self._grants.get(lease)
+        if grant is not None and self.allowance.keep(grant):
+            self._grants.drop(lease)
+            self._report_soon()
+        else:
+            self.give_back(lease)
+
+    def give_back(self, lease: str) -> None:
+        """A lease has ended, and what it held goes back to the head."""
+        grant = self._grants.drop(lease)
+        if grant is not None and self.allowance.ended(grant):
+            self._report()
+        else:
+            self._line.tell({"op": "release", "lease": lease})
+
+    # --- what the head and this gate tell one another
+
+    def hear(self, message: Mapping[str, Any]) -> None:
+        """Take what the head says without being asked; what is not known is for a later version."""
+        op = message.get("op")
+        if op == "heard":
+            self.allowance.heard(message["number"], message["terms"])
+            return
+        if op == "terms":
+            self.allowance.change(message["terms"])
+        elif op == "recall":
+            self.allowance.recall(message["workload"])
+        elif op == "anew":
+            self.allowance.forget(workload=message["workload"])
+        elif op == "over":
+            self.allowance.forget(job=message["job"])
+            for lease in self._grants.of_job(message["job"]):
+                self.give_back(lease)
+        elif op == "gone":
+            for lease in self._grants.of_worker(message["worker"]):
+                self.give_back(lease)
+        self._report()
+
+    def _report_soon(self) -> None:
+        if self._due is None and self.allowance.active:
+            self._due = asyncio.get_running_loop().call_later(REPORT_SECONDS, self._report)
+
+    def _report(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        self.allowance.trim()
+        if self.allowance.active:
+            self._line.tell(self.allowance.report(self._grants))
+        self._report_soon()
 
 
-def _question(call: Call, spec: Any) -> Mapping[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What decides about a lease: two leases with the same question get the same answer."""
+
+    job: str
+    caller: str | None
+    credential: str
+    needs: tuple[tuple[str, float], ...]
+    fields: tuple[str, ...]
+
+    def message(self, lease: str) -> Mapping[str, Any]:
+        """As it is put to the head."""
+        return {
+            "op": "acquire",
+            "lease": lease,
+            "job": self.job,
+            "caller": self.caller,
+            "credential": self.credential,
+            "needs": dict(self.needs),
+            "fields": self.fields,
+        }
+
+
+def _question(call: Call, spec: Any) -> _Question:
     brought = brought_by(spec.runtime_env_info.serialized_runtime_env)
-    job = spec.job_id.hex()
-    return {
-        "op": "acquire",
-        "lease": spec.lease_id.hex(),
-        "job": job,
-        "caller": call.tenant,
-        "credential": brought.credential,
-        "needs": dict(spec.required_resources),
-        "fields": brought.fields,
-        "actor": spec.actor_id.hex() if spec.actor_id.strip(b"\xff") else "",
-    }
+    needs = tuple(sorted(spec.required_resources.items()))
+    return _Question(spec.job_id.hex(), call.tenant, brought.credential, needs, brought.fields)
 
 
 def _nothing(reply: Any) -> bytes:

@@ -26,8 +26,8 @@ LAZY_SECONDS = 0.02
 Answer = Mapping[str, Any]
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Answer]]
 """(node name, message) -> answer. Raises Refusal."""
-Hear = Callable[[str, Mapping[str, Any]], None]
-"""Takes (node name, message) of a message that needs no answer."""
+Hear = Callable[[str, Mapping[str, Any]], Mapping[str, Any] | None]
+"""Takes (node name, message) of a message that nobody waits for; gives what is to be told in return."""
 
 
 class _Lines:
@@ -56,6 +56,9 @@ class _Lines:
         if lines and not self._writer.is_closing():
             self._writer.write(b"".join(lines))
 
+    def close(self) -> None:
+        self._writer.close()
+
 
 class Desk:
     """The head's end. ``greet`` takes a node's report and gives its name; ``ask`` answers its messages."""
@@ -71,7 +74,18 @@ class Desk:
         self._greet = greet
         self._ask = ask
         self._hear = hear
-        self._open: dict[str, asyncio.StreamWriter] = {}
+        self._open: dict[str, _Lines] = {}
+        self._tasks: dict[str, dict[Any, asyncio.Task[None]]] = {}
+
+    def tell(self, name: str, message: Mapping[str, Any]) -> None:
+        """Say something to a node's gate; one that is not on the line now hears all there is to know anew."""
+        if (lines := self._open.get(name)) is not None:
+            lines.send(json.dumps(message).encode() + b"\n")
+
+    def hang_up(self, name: str) -> None:
+        """End a node's connection: it makes a new one and says everything from the beginning."""
+        if (lines := self._open.get(name)) is not None:
+            lines.close()
 
     def connected(self) -> frozenset[str]:
         """The nodes whose gates are on the line now."""
@@ -83,23 +97,28 @@ class Desk:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks: dict[Any, asyncio.Task[None]] = {}
-        name = ""
+        lines, name = _Lines(writer), ""
         try:
             hello = json.loads(await asyncio.wait_for(reader.readline(), 10))
             if not same(str(hello.get("token", "")), self._token()):
                 return
             name = await self._greet(hello)
-            self._open[name] = writer
-            writer.write(b'{"id":0,"ok":{}}\n')
-            lines = _Lines(writer)
+            # What its former connection still asks for counts no more: this one asks again.
+            for task in list(self._tasks.get(name, {}).values()):
+                task.cancel()
+            self._open[name], self._tasks[name] = lines, tasks
+            lines.send(b'{"id":0,"ok":{}}\n')
             while line := await reader.readline():
                 message = json.loads(line)
                 number = message.pop("id", None)
                 if number is None and message.get("op") != "forget":
                     try:
-                        self._hear(name, message)
+                        said = self._hear(name, message)
                     except Exception:
                         logger.exception("a message of %s was not understood", name)
+                    else:
+                        if said is not None:
+                            lines.send(json.dumps(said).encode() + b"\n")
                     continue
                 if number is None:
                     if (pending := tasks.get(message.get("of"))) is not None:
@@ -114,8 +133,8 @@ class Desk:
             # What this node still waits for, it will ask again on its next connection.
             for task in list(tasks.values()):
                 task.cancel()
-            if self._open.get(name) is writer:
-                del self._open[name]
+            if self._open.get(name) is lines:
+                del self._open[name], self._tasks[name]
             writer.close()
 
     async def _answer(self, lines: _Lines, name: str, number: Any, message: Mapping[str, Any]) -> None:
@@ -136,14 +155,23 @@ def _forget(tasks: dict[Any, asyncio.Task[None]], number: Any, _done: object) ->
 
 
 class Line:
-    """A node's end: keeps connecting, greets with ``hello()``, asks again what was not answered."""
+    """A node's end: keeps connecting, greets with ``hello()``, asks again what was not answered.
+
+    ``hear`` takes what the head says without being asked.
+    """
 
     def __init__(
-        self, host: str, port: int, token: Callable[[], str], hello: Callable[[], Mapping[str, Any]]
+        self,
+        host: str,
+        port: int,
+        token: Callable[[], str],
+        hello: Callable[[], Mapping[str, Any]],
+        hear: Callable[[Mapping[str, Any]], None],
     ) -> None:
         self._where = (host, port)
         self._token = token
         self._hello = hello
+        self._hear = hear
         self._numbers = itertools.count(1)
         self._asked: dict[int, tuple[bytes, asyncio.Future[Answer]]] = {}
         self._lines: _Lines | None = None
@@ -164,15 +192,20 @@ class Line:
         reader, writer = await asyncio.open_connection(*self._where, limit=LINE_BYTES)
         try:
             greeting = {"token": self._token(), **self._hello()}
-            writer.write(json.dumps(greeting).encode() + b"\n")
+            # What happens from now on is not in the greeting, so it is said behind it, accepted yet or not.
+            lines = self._lines = _Lines(writer)
+            lines.send(json.dumps(greeting).encode() + b"\n")
+            for line, _ in self._asked.values():
+                lines.send(line)
             if not await asyncio.wait_for(reader.readline(), 10):
                 raise OSError("the head did not accept this node")
-            self._lines = _Lines(writer)
-            for line, _ in self._asked.values():
-                self._lines.send(line)
             self.connected.set()
             while line := await reader.readline():
-                self._answered(json.loads(line))
+                message = json.loads(line)
+                if "id" in message:
+                    self._answered(message)
+                else:
+                    self._hear(message)
         finally:
             writer.close()
 

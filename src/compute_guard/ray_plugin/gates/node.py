@@ -53,7 +53,7 @@ class Node:
         self.upstream = Upstream(f"{config.address}:{config.raylet_port}", self._system)
         self.grants = Grants()
         host, _, port = config.head.rpartition(":")
-        self.line = Line(host, int(port), self._system, self._hello)
+        self.line = Line(host, int(port), self._system, self._hello, lambda said: self.gate.hear(said))
         self.gate = LeaseGate(self.upstream, self.line, self.grants, self._admitted)
         self._reaper = Reaper()
         self._zygote: subprocess.Popen[bytes] | None = None
@@ -70,6 +70,7 @@ class Node:
         self._refused = 0
 
     def _hello(self) -> Mapping[str, Any]:
+        self.gate.allowance.clear()
         return {
             "address": self.config.address,
             "raylet_port": self.config.raylet_port,
@@ -204,8 +205,7 @@ class Node:
             and not rows[grant.worker].used_resources
         }
         for lease in gone & self._missing:
-            self.grants.drop(lease)
-            self.line.tell({"op": "release", "lease": lease})
+            self.gate.give_back(lease)
         self._missing = gone
 
 

@@ -29,7 +29,10 @@ async def line(heard: list[str], token: str = "secret"):
     desk = Desk(lambda: "secret", greet, ask, lambda _node, message: heard.append(message["say"]))
     server = await desk.start("127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    made = Line("127.0.0.1", port, lambda: token, lambda: {"name": "n1"})
+    made = Line(
+        "127.0.0.1", port, lambda: token, lambda: {"name": "n1"}, lambda said: heard.append(said["say"])
+    )
+    made.desk = desk
     talking = asyncio.ensure_future(made.run())
     yield made
     talking.cancel()
@@ -58,6 +61,24 @@ def test_what_may_wait_leaves_before_what_is_said_next_or_a_moment_later():
             async with asyncio.timeout(5):
                 while heard[-1] != "alone":
                     await asyncio.sleep(0.01)
+
+    asyncio.run(body())
+
+
+def test_what_the_head_says_unasked_arrives_and_a_connection_it_ends_is_made_anew():
+    async def body():
+        heard: list[str] = []
+        async with line(heard) as made:
+            await asyncio.wait_for(made.ask({"say": "hello"}), 5)
+            made.desk.tell("n1", {"say": "news"})
+            made.desk.tell("another", {"say": "not for us"})
+            await asyncio.wait_for(made.ask({"say": "again"}), 5)
+            assert heard == ["hello", "news", "again"] or heard == ["hello", "again", "news"]
+            made.desk.hang_up("n1")
+            async with asyncio.timeout(5):
+                while made.connected.is_set():
+                    await asyncio.sleep(0.01)
+            assert await asyncio.wait_for(made.ask({"say": "back"}), 5) == {"to": "n1"}
 
     asyncio.run(body())
 
