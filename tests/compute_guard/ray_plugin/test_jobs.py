@@ -45,8 +45,8 @@ def test_a_job_that_ignores_sigterm_and_leaves_a_detached_actor_is_gone_afterwar
         seen=lambda: (client.get_job_info(job), client.get_job_logs(job)),
     )
     done = actions.stop_job(job, reason="incident inc-1")
-    assert done.verified
-    assert (done.drivers, done.actors, done.left) == (1, 1, 0)
+    # The reconciler may end the driver and its actor first: what counts is that nothing is left.
+    assert (done.verified, done.left) == (True, 0)
     details = client.get_job_info(job)
     assert details.status == "STOPPED"
     assert "incident inc-1" in details.message
