@@ -238,11 +238,19 @@ def _fingerprint_on_ray(path: Path | str, address: str, *, set_root: bool) -> di
 @dataset.command()
 @click.argument("ref", metavar="N@V")
 @click.option("--path", type=_place, help="Compare with this instead of where it was.")
+@click.option(
+    "--keyless", is_flag=True, help="By the signed BLAKE3 of each file alone, not by the tenant's keyed tags."
+)
 @_tenant
 @format_option("text", "json")
 @click.pass_context
 def verify(
-    ctx: click.Context, ref: str, path: Path | str | None, tenant: str | None, output_format: str
+    ctx: click.Context,
+    ref: str,
+    path: Path | str | None,
+    keyless: bool,
+    tenant: str | None,
+    output_format: str,
 ) -> None:
     """Is the data of N@V still what was registered? If not, say which file, block, column and rows."""
     from dataset_guard.cli_text import verification_text
@@ -251,7 +259,12 @@ def verify(
 
     with shown() as show:
         found = run(
-            ref, path=path, tenant=tenant, home=ctx.obj.home(), progress=lambda r, n: show("verify", r, n)
+            ref,
+            path=path,
+            tenant=tenant,
+            home=ctx.obj.home(),
+            progress=lambda r, n: show("verify", r, n),
+            keyless=keyless,
         )
     if output_format == "json":
         _echo_json(found.to_json())

@@ -47,7 +47,7 @@ def endorse(home: Home, ref: str, *, tenant: str | None = None) -> Version:
             f"the audit log does not say that {version.ref} was registered with this record; "
             "register the data again"
         )
-    found = verify(Reference(version, record), home=home)
+    found = verify(Reference(version, record), home=home, keyless=True)
     if not found.ok:
         raise Tampered(f"{version.ref} is not as registered: {'; '.join(found.problems)}")
     home.audit.event(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dataset_guard.manifest import FileEntry, manifest_of
@@ -13,17 +14,24 @@ from guard_core.errors import Tampered, UserError
 
 if TYPE_CHECKING:
     from dataset_guard.checks.base import CheckContext
+    from dataset_guard.file_tags import FileTags
     from dataset_guard.known import KnownHashes
+    from dataset_guard.reference import Reference
     from dataset_guard.request import Request
     from dataset_guard.scan_result import Progress, ScanResult
 
 
 def examine(
-    request: Request, data: Any, progress: Callable[[Progress], None] | None, *, keep: bool
+    request: Request,
+    data: Any,
+    progress: Callable[[Progress], None] | None,
+    *,
+    keep: FileTags | None = None,
 ) -> tuple[Source, ScanResult, tuple[FileEntry, ...]]:
     """Read the data once. Raises UserError for bad data, and when its files change meanwhile.
 
-    With ``keep`` the result has what the next registration of a set in files need not read again.
+    With ``keep``, which gets the tags of the files, the result has what the next registration of a set in
+    files need not read again.
     """
     from dataset_guard.checks.base import CheckContext
 
@@ -32,7 +40,8 @@ def examine(
         raise UserError(f"{_said(source)} has no rows; a dataset needs at least one")
     _check_label(source, request.label)
     before = _signs(source)
-    entries = manifest_of(source)
+    newest = _newest(request) if source.files else None
+    entries = manifest_of(source, tags=keep, before=_recognisable(newest, keep))
     context = CheckContext(
         schema=source.schema,
         name=request.name,
@@ -44,7 +53,7 @@ def examine(
         suites=request.evaluation,
         parameters=request.parameters,
     )
-    result = _scanned(request, source, entries, context, progress, keep=keep and bool(entries))
+    result = _scanned(request, source, entries, context, progress, newest, keep=bool(keep and entries))
     if result.fingerprint.rows == 0:
         raise UserError(f"{_said(source)} has no rows; a dataset needs at least one")
     if _signs(source) != before:
@@ -58,6 +67,7 @@ def _scanned(
     entries: Sequence[FileEntry],
     context: CheckContext,
     progress: Callable[[Progress], None] | None,
+    newest: Reference | None,
     *,
     keep: bool,
 ) -> ScanResult:
@@ -72,7 +82,7 @@ def _scanned(
             checks=request.checks,
             progress=progress,
             budget=request.budget,
-            known=_grown_from(request, source, entries, key),
+            known=_grown_from(newest, source, entries, key, request.label),
             keep=keep,
         )
     from dataset_guard.ray_data import connected
@@ -84,23 +94,33 @@ def _scanned(
         )
 
 
-def _grown_from(
-    request: Request, source: Source, entries: Sequence[FileEntry], key: bytes
-) -> KnownHashes | None:
-    """What the newest version knows of its rows, when all its files are in ``source``; else None.
+def _newest(request: Request) -> Reference | None:
+    """The newest version. One that cannot be believed any more is no help, and no obstacle either."""
+    registry = Registry(request.home)
+    if registry.find(request.name, tenant=request.tenant) is None:
+        return None
+    with suppress(Tampered):
+        return registry.reference(request.name, tenant=request.tenant)
+    return None
 
-    A version that cannot be believed any more is no help, and no obstacle either: all rows are hashed then.
-    """
+
+def _recognisable(newest: Reference | None, tags: FileTags | None) -> Sequence[FileEntry]:
+    """The files of ``newest``, when ``tags`` have been given theirs."""
+    with suppress(Tampered):
+        if newest is not None and tags is not None and newest.load_tags(tags):
+            return newest.manifest
+    return ()
+
+
+def _grown_from(
+    newest: Reference | None, source: Source, entries: Sequence[FileEntry], key: bytes, label: str | None
+) -> KnownHashes | None:
+    """What the ``newest`` version knows of its rows, when all its files are in ``source``; else None."""
     from dataset_guard.known import known_hashes
 
-    registry = Registry(request.home)
-    if not entries or registry.find(request.name, tenant=request.tenant) is None:
-        return None
-    try:
-        newest = registry.reference(request.name, tenant=request.tenant)
-        return known_hashes(newest, source, entries, key=key, label=request.label)
-    except Tampered:
-        return None
+    with suppress(Tampered):  # then all rows are hashed
+        return None if newest is None else known_hashes(newest, source, entries, key=key, label=label)
+    return None
 
 
 def _said(source: Source) -> str:

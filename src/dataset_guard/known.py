@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dataset_guard.canonical import canonical_schema
+from dataset_guard.file_tags import FileTags
 from dataset_guard.fingerprint import BLOCK_ROWS, FingerprintPart, Leaves
 from dataset_guard.identity import BlockRange
 from dataset_guard.manifest import FileEntry, manifest_of
@@ -262,9 +263,12 @@ def known_of_base(
     with opened_home(home) as opened:
         owner = caller_of(opened, base, tenant=tenant).tenant
         reference = Registry(opened).reference(base, tenant=owner)
-        entries = manifest_of(source)
+        key = tenant_row_key(opened, owner)
+        tags = FileTags(key)
+        before = reference.manifest if reference.load_tags(tags) else ()
+        entries = manifest_of(source, tags=tags, before=before)
         blocks = known_blocks(reference, source, entries)
         if blocks is None or not set_root:
             return blocks
-        rows = known_rows(reference, source, entries, tenant_row_key(opened, owner))
+        rows = known_rows(reference, source, entries, key)
         return replace(blocks, rows=rows)

@@ -2,7 +2,8 @@
 
 Each file is named by its path relative to the data's root and known by BLAKE3 and size. It is the fast
 path of verification: unchanged bytes need no decoding. Times of modification are recorded nowhere and
-prove nothing.
+prove nothing. Where tags under the tenant's key are at hand (:mod:`dataset_guard.file_tags`), they say
+which files are unchanged; BLAKE3 has the last word on all others.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from dataset_guard.file_tags import LEAST_BYTES, Expected, FileTags
 from dataset_guard.reading.files import listed
 from dataset_guard.reading.places import Place, RemotePath
 from dataset_guard.reading.source import Source
@@ -44,35 +46,40 @@ class FileEntry:
 
 
 _READ_BYTES = 8 << 20
-_SMALL_BYTES = 1 << 20
+_SMALL_BYTES = LEAST_BYTES
 """Below this, waking other threads costs more than they save."""
 
 
-def file_digest(path: Place, *, threads: int = blake3.AUTO) -> str:
-    """BLAKE3 of a file's bytes, 64 hex: of a local one through a memory map on all cores. Raises OSError."""
+def file_digest(path: Place, *, threads: int = blake3.AUTO, tags: FileTags | None = None) -> str:
+    """BLAKE3 of a file's bytes, 64 hex: of a local one through a memory map on all cores. Raises OSError.
+
+    ``tags`` get those of a large local file.
+    """
     if isinstance(path, RemotePath):
         return _streamed_digest(path, threads)
     size = path.stat().st_size
     if size <= _SMALL_BYTES:
         return blake3(path.read_bytes()).hexdigest()
+    if tags is not None:
+        return tags.digest(path, threads=threads)
     return blake3(max_threads=threads).update_mmap(path).hexdigest()
 
 
-def file_digests(files: Sequence[Place]) -> list[str]:
+def file_digests(files: Sequence[Place], tags: FileTags | None = None) -> list[str]:
     """The digests of ``files``. Of many, a core takes one each: that splits better than single files do.
 
-    Raises UserError, naming the file.
+    ``tags`` get those of the large ones. Raises UserError, naming the file.
     """
     cores = os.cpu_count() or 1
     if len(files) < 2 * cores:
-        return [_readable_digest(file) for file in files]
+        return [_readable_digest(file, tags=tags) for file in files]
     with ThreadPoolExecutor(cores) as pool:
-        return list(pool.map(partial(_readable_digest, threads=1), files))
+        return list(pool.map(partial(_readable_digest, threads=1, tags=tags), files))
 
 
-def _readable_digest(file: Place, threads: int = blake3.AUTO) -> str:
+def _readable_digest(file: Place, *, threads: int = blake3.AUTO, tags: FileTags | None) -> str:
     try:
-        return file_digest(file, threads=threads)
+        return file_digest(file, threads=threads, tags=tags)
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror or error}); try again") from error
 
@@ -85,13 +92,41 @@ def _streamed_digest(path: RemotePath, threads: int) -> str:
     return hasher.hexdigest()
 
 
-def manifest_of(source: Source) -> tuple[FileEntry, ...]:
-    """The manifest of ``source``, in row order; empty for data that is in no file. Raises UserError."""
-    digests = file_digests(source.files)
+def manifest_of(
+    source: Source, *, tags: FileTags | None = None, before: Sequence[FileEntry] = ()
+) -> tuple[FileEntry, ...]:
+    """The manifest of ``source``, in row order; empty for data that is in no file.
+
+    Files of ``before`` are recognised by their ``tags``, which get those of the others. Raises UserError.
+    """
+    names = [source.name_of(file) for file in source.files]
+    sizes = [file.stat().st_size for file in source.files]
+    named, sized = {entry.path: entry for entry in before}, {entry.bytes: entry for entry in before}
+    may_be = [
+        named[name] if name in named and named[name].bytes == size else sized.get(size)
+        for name, size in zip(names, sizes, strict=True)
+    ]
+    known = _same(source.files, may_be, tags)
+    unknown = [file for file, same in zip(source.files, known, strict=True) if same is None]
+    others = iter(file_digests(unknown, tags))
     return tuple(
-        FileEntry(source.name_of(file), digest, file.stat().st_size, rows)
-        for file, digest, rows in zip(source.files, digests, source.file_rows, strict=True)
+        FileEntry(name, next(others) if same is None else same.blake3, size, rows)
+        for name, same, size, rows in zip(names, known, sizes, source.file_rows, strict=True)
     )
+
+
+def _same(
+    files: Sequence[Place], may_be: Sequence[FileEntry | None], tags: FileTags | None
+) -> list[FileEntry | None]:
+    """For each file the entry of equal size that it ``may_be``, where it has the tags of that; else None."""
+    known: list[FileEntry | None] = [None] * len(files)
+    pairs = zip(files, may_be, strict=True)
+    asked = [(i, f, e) for i, (f, e) in enumerate(pairs) if e is not None and isinstance(f, Path)]
+    if tags is not None:
+        said = tags.same([Expected(file, entry.blake3, entry.bytes) for _, file, entry in asked])
+        for (i, _, entry), same in zip(asked, said, strict=True):
+            known[i] = entry if same else None
+    return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +138,8 @@ class FileChanges:
     different: tuple[str, ...]
     moved: tuple[tuple[str, str], ...] = ()
     """(name now, name it was registered under) of extra or different files with registered bytes."""
+    by_tag: int = 0
+    """How many files were recognised by the tenant's tags; all others by BLAKE3."""
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.extra or self.different)
@@ -120,16 +157,20 @@ class FileChanges:
         )
 
 
-def compare(entries: Sequence[FileEntry], path: Place) -> FileChanges:
+def compare(entries: Sequence[FileEntry], path: Place, *, tags: FileTags | None = None) -> FileChanges:
     """``entries`` against what lies at ``path`` now: a file, or the folder that ``entries`` are relative to.
 
-    Every file is read; sizes only save the reading of files that cannot be the same.
+    Every file is read; sizes only save the reading of files that cannot be the same. BLAKE3 decides where
+    ``tags`` do not show that a file is the same.
     """
     found = _found_at(path, entries)
     there = [entry for entry in entries if entry.path in found]
     fits = [entry for entry in there if found[entry.path].stat().st_size == entry.bytes]
-    digests = file_digests([found[entry.path] for entry in fits])
-    same = {entry.path for entry, digest in zip(fits, digests, strict=True) if digest == entry.blake3}
+    tagged = _same([found[entry.path] for entry in fits], fits, tags)
+    same = {entry.path for entry in tagged if entry is not None}
+    hashed = [entry for entry in fits if entry.path not in same]
+    digests = file_digests([found[entry.path] for entry in hashed])
+    same |= {entry.path for entry, digest in zip(hashed, digests, strict=True) if digest == entry.blake3}
     different = [entry.path for entry in there if entry.path not in same]
     names = {entry.path for entry in entries}
     extra = sorted(name for name in found if name not in names)
@@ -138,6 +179,7 @@ def compare(entries: Sequence[FileEntry], path: Place) -> FileChanges:
         extra=tuple(extra),
         different=tuple(different),
         moved=tuple(_moved(entries, {name: found[name] for name in (*extra, *different)})),
+        by_tag=len(fits) - len(hashed),
     )
 
 

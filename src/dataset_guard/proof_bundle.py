@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from dataset_guard.prove import (
     Shown,
     ask,
@@ -74,7 +76,7 @@ class SignedRows:
     @classmethod
     def of(cls, envelope: Mapping[str, Any], verifier: Verifier) -> SignedRows:
         """From the ``signed`` envelope of a bundle. Raises Tampered."""
-        signed = json.loads(verifier.verify_bytes(envelope, payload_type=PAYLOAD_TYPE))
+        signed = msgspec.json.decode(verifier.verify_bytes(envelope, payload_type=PAYLOAD_TYPE))
         return cls(
             ref=str(signed["ref"]),
             fingerprint=str(signed["fingerprint"]),

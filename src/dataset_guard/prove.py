@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from blake3 import blake3
 
 from dataset_guard.rowtree import Gap, root_of
@@ -196,15 +197,16 @@ def check_proof(
         envelope = proof["signed"]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"this is not a row proof: {error!r}") from None
-    signed = json.loads(verifier.verify_bytes(envelope, payload_type=PAYLOAD_TYPE))
-    present = says(*path, raw_of(signed["row"], 16), int(signed["rows"]), raw_of(signed["root"], 32))
+    signed = msgspec.json.decode(verifier.verify_bytes(envelope, payload_type=PAYLOAD_TYPE))
+    root = raw_of(signed["root"], 32)
+    present = says(*path, raw_of(signed["row"], 16), int(signed["rows"]), root)
     if opening is not None:
         check_opening(row, opening, [raw_of(signed["bound"], 32)], form=OPENING_FORMAT)
     return Proven(
         ref=str(signed["ref"]),
         fingerprint=str(signed["fingerprint"]),
         rows=int(signed["rows"]),
-        rows_root=raw_of(signed["root"], 32).hex(),
+        rows_root=root.hex(),
         present=present,
         row_checked=row is not None,
     )

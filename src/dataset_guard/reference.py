@@ -14,6 +14,7 @@ from dataset_guard import record as records
 from guard_core.errors import Tampered
 
 if TYPE_CHECKING:
+    from dataset_guard.file_tags import FileTags
     from dataset_guard.fingerprint import Leaves
     from dataset_guard.manifest import FileEntry
     from dataset_guard.reading.places import Place
@@ -101,6 +102,13 @@ class Reference:
         from dataset_guard.leaves import read_leaves
 
         return read_leaves(records.checked_sidecar(self.version.folder, records.LEAVES, self.record))
+
+    def load_tags(self, tags: FileTags) -> bool:
+        """Give ``tags`` those of the version's files; False for a version that has none."""
+        if records.TAGS not in self.record["sidecars"]:
+            return False
+        tags.load(records.checked_sidecar(self.version.folder, records.TAGS, self.record))
+        return True
 
     @property
     def columns(self) -> tuple[tuple[str, str], ...]:

@@ -22,6 +22,7 @@ from dataset_guard import record as records
 from dataset_guard.caller import opened_home
 from dataset_guard.commit import Commit, Step
 from dataset_guard.examine import examine
+from dataset_guard.file_tags import FileTags
 from dataset_guard.keeping import keep
 from dataset_guard.manifest import manifest_of
 from dataset_guard.registry import Registry
@@ -76,7 +77,7 @@ def scan(
             ray,
             settings,
         )
-        source, result, _ = examine(request, data, progress, keep=False)
+        source, result, _ = examine(request, data, progress)
         decision = decide(request, result, version=None)
         return report_of(request, source, result, decision)
 
@@ -140,15 +141,18 @@ def register(
         request = replace(
             request, derived=derived or derivation(request, parents, transform, transform_parameters)
         )
-        source, result, entries = examine(request, data, progress, keep=True)
+        key = tenant_row_key(opened, request.tenant)
+        tags = FileTags(key)
+        source, result, entries = examine(request, data, progress, keep=tags)
         step("scanned")
         with _disk_trouble(opened.path("datasets")):
             staging = Registry(opened).stage()
             try:
                 kept = keep(source, staging.folder / records.DATA) if not source.files else None
-                write_sidecars(staging.folder, result, tenant_row_key(opened, request.tenant))
+                write_sidecars(staging.folder, result, key)
                 step("staged")
-                listed = manifest_of(kept) if kept else entries
+                listed = manifest_of(kept, tags=tags) if kept else entries
+                tags.write(staging.folder / records.TAGS, [entry.blake3 for entry in listed])
                 contents = VersionFolder(request, source, result, listed, staging.folder)
                 return Commit(contents, staging).run(step)
             finally:

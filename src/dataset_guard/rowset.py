@@ -147,12 +147,11 @@ def inserted(many: Hashes, few: Hashes) -> Hashes:
     beside = many[np.minimum(places, len(many) - 1)]
     if np.any((beside[:, 0] == few[:, 0]) & (beside[:, 1] != few[:, 1])):
         return sorted_run([many, few])  # equal halves of unequal hashes: never by chance
-    # One slice after another: np.insert looks at every row, and takes twice as long.
+    # Rows as items of 16 bytes, which numpy moves at once: a fifth of what np.insert takes.
+    places += np.arange(len(few))
     whole = np.empty((len(many) + len(few), 2), np.uint64)
-    at = 0
-    for number, place in enumerate(places.tolist()):
-        whole[at + number : place + number] = many[at:place]
-        at = place
-    whole[places + np.arange(len(few))] = few
-    whole[at + len(few) :] = many[at:]
+    old = np.ones(len(whole), np.bool_)
+    old[places] = False
+    whole.view("V16")[old] = np.ascontiguousarray(many).view("V16")
+    whole[places] = few
     return whole

@@ -17,6 +17,7 @@ import numpy as np
 
 from dataset_guard import record as records
 from dataset_guard.caller import opened_home
+from dataset_guard.file_tags import FileTags
 from dataset_guard.fingerprint import BLOCK_ROWS, Fingerprint
 from dataset_guard.identity import Progress, identify
 from dataset_guard.known import KnownBlocks, known_blocks
@@ -60,12 +61,15 @@ class Verification:
     """Whether the data had to be decoded (some file had other bytes)."""
     grown: bool = False
     """Whether files were added and nothing else changed: the version can be read as it was registered."""
+    keyed: bool = False
+    """Whether some file was recognised by its tags, so that no BLAKE3 was computed of it."""
 
     def to_json(self) -> dict[str, Any]:
         """The documented shape, with reference, notes and problems beside it."""
         return {
             "ok": self.ok,
             "grown": self.grown,
+            "keyed": self.keyed,
             "changes": [change.to_json() for change in self.changes],
             "ref": self.ref,
             "notes": list(self.notes),
@@ -80,9 +84,12 @@ def verify(
     tenant: str | None = None,
     home: Home | None = None,
     progress: Progress | None = None,
+    keyless: bool = False,
 ) -> Verification:
     """Compare a registered version with its data, or with what lies at ``path``.
 
+    Large files are recognised by tags under the tenant's key (:mod:`dataset_guard.file_tags`), and with
+    ``keyless`` by the signed BLAKE3 alone: slower, and who has stolen the key gains nothing by it.
     A platform admin may name any tenant's version, anybody else only their own (Denied).
     Raises Tampered when the record or a sidecar itself was changed, UserError when there is no such
     version or no data to look at. What was found is an audit event ``dataset.verified``.
@@ -99,18 +106,28 @@ def verify(
         always = (records.LEAVES, records.ROWS, records.FINDINGS, records.MANIFEST)
         for name in dict.fromkeys((*always, *reference.record["sidecars"])):
             records.checked_sidecar(reference.version.folder, name, reference.record)
-        found = _verified(opened, reference, None if path is None else place_of(path), progress)
+        tags = None if keyless else _tags(opened, reference)
+        found = _verified(opened, reference, None if path is None else place_of(path), progress, tags)
         opened.audit.event(
             "dataset.verified",
             subject=reference.ref,
-            data={"ok": found.ok, "changes": len(found.changes), "problems": list(found.problems[:20])},
+            data={
+                "ok": found.ok,
+                "changes": len(found.changes),
+                "problems": list(found.problems[:20]),
+                "keyed": found.keyed,
+            },
             enforcement=Enforcement.DETECTIVE,
         )
         return found
 
 
 def _verified(
-    home: Home, reference: Reference, given: Place | None, progress: Progress | None
+    home: Home,
+    reference: Reference,
+    given: Place | None,
+    progress: Progress | None,
+    tags: FileTags | None,
 ) -> Verification:
     path = given or reference.data_path()
     if path is None:
@@ -120,11 +137,10 @@ def _verified(
             raise UserError(f"there is no file or folder {path}; check the path")
         gone = tuple(Change(file=entry.path) for entry in reference.manifest)
         return Verification(ref=reference.ref, ok=False, changes=gone, problems=(f"{path} is missing",))
-    files = compare(reference.manifest, path) if reference.manifest else None
+    files = compare(reference.manifest, path, tags=tags) if reference.manifest else None
     if files is not None and not files:
-        return Verification(
-            ref=reference.ref, ok=True, notes=("every file has the bytes it was registered with",)
-        )
+        note = "every file has the bytes it was registered with"
+        return Verification(ref=reference.ref, ok=True, notes=(note,), keyed=bool(files.by_tag))
     try:
         source = open_source(path)
         known = None if files is None else _known(reference, source, files)
@@ -135,6 +151,12 @@ def _verified(
         note = "re-encoded, same content: other bytes, the same rows"
         return Verification(ref=reference.ref, ok=True, notes=(note,), decoded=True)
     return _compared(home, reference, source, found, files)
+
+
+def _tags(home: Home, reference: Reference) -> FileTags | None:
+    """The tags of the version's files, if it has some."""
+    tags = FileTags(tenant_row_key(home, reference.version.tenant))
+    return tags if reference.load_tags(tags) else None
 
 
 def _known(reference: Reference, source: Source, files: FileChanges) -> KnownBlocks | None:
@@ -185,6 +207,7 @@ def _compared(
         problems=tuple(problems),
         decoded=True,
         grown=grown,
+        keyed=files is not None and bool(files.by_tag),
     )
 
 

@@ -64,13 +64,9 @@ class VersionFolder:
         _dump(folder / records.FINDINGS, report.document())
         _dump(folder / records.MANIFEST, [entry.to_json() for entry in self.entries])
         report.save_html(folder / records.REPORT)
-        sidecars = (
-            records.LEAVES,
-            records.ROWS,
-            records.SEALED,
-            records.FINDINGS,
-            records.MANIFEST,
-        )
+        sidecars = [records.LEAVES, records.ROWS, records.SEALED, records.FINDINGS, records.MANIFEST]
+        if (folder / records.TAGS).exists():
+            sidecars.append(records.TAGS)
         record = self._record(report, uri, kept, {n: records.sidecar_entry(folder / n) for n in sidecars})
         _dump(folder / records.RECORD, record)
         _dump(folder / records.ENVELOPE, records.sign(record, home.signer))
