@@ -25,6 +25,8 @@ _U = np.uint32
 _BLOCK = 64
 _CHUNK = 1024
 _MAX_DEPTH = 54
+_BYTES = np.uint64(0x00FF00FF00FF00FF)
+_PAIRS = np.uint64(0x0000FFFF0000FFFF)
 
 IV = np.array(
     [
@@ -250,6 +252,22 @@ def rehash(digests: Any, key: Any, out: Any) -> None:
         for lane in range(count):
             for j in range(8):
                 out[first + lane, j] = cv[j * LANES + lane]
+
+
+@inlined
+def _big_endian(first: Any, second: Any) -> Any:
+    """Eight bytes, held as two little-endian words, read as a big-endian number."""
+    both = np.uint64(first) << np.uint64(32) | np.uint64(second)
+    both = (both & _BYTES) << np.uint64(8) | (both >> np.uint64(8)) & _BYTES
+    return (both & _PAIRS) << np.uint64(16) | (both >> np.uint64(16)) & _PAIRS
+
+
+@kernel
+def halves(digests: Any, out: Any) -> None:
+    """The first 16 bytes of each digest, (n, 8) uint32, as two big-endian numbers, (n, 2) uint64."""
+    for i in range(len(digests)):
+        out[i, 0] = _big_endian(digests[i, 0], digests[i, 1])
+        out[i, 1] = _big_endian(digests[i, 2], digests[i, 3])
 
 
 def key_words(key: bytes) -> npt.NDArray[np.uint32]:

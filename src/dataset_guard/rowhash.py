@@ -27,6 +27,8 @@ Hashes = npt.NDArray[np.uint64]
 """Shape (rows, 2): the first and second 8 bytes of each 128-bit hash, read as big-endian numbers, so
 sorting by (hi, lo) sorts the hashes as byte strings."""
 
+_Sizes = npt.NDArray[np.int64]
+
 
 def row_key(names: Iterable[str]) -> bytes:
     """The public key of row digests over the columns ``names`` (in any order)."""
@@ -74,22 +76,24 @@ class RowHasher:
 
         n = batch.num_rows
         cells = [cells_of(batch.column(c.index)) for c in self._columns]
-        digests = np.empty((n, 8), np.uint32)
+        public = np.empty((n, 2), np.uint64)
+        keyed = None if self._key is None else np.empty((n, 2), np.uint64)
         wants_features = self._label is not None and self._key is not None
-        features = np.empty((n, 8), np.uint32) if wants_features else None
+        features = np.empty((n, 2), np.uint64) if wants_features else None
+        rooms = _Room(), _Room()
         for start in range(0, n, _WINDOW_ROWS):
-            stop = min(n, start + _WINDOW_ROWS)
-            self._window(cells, start, stop, digests, features)
-        keyed = None if self._key is None else _halves(self._keyed(digests))
-        return RowHashes(
-            _halves(digests), keyed, None if features is None else _halves(self._keyed(features))
-        )
+            part = slice(start, min(n, start + _WINDOW_ROWS))
+            outs = (h if h is None else h[part] for h in (public, keyed, features))
+            self._window(cells, part.start, part.stop, rooms, *outs)
+        return RowHashes(public, keyed, features)
 
-    def _window(self, cells: list[Any], start: int, stop: int, digests: Any, features: Any) -> None:
+    def _window(
+        self, cells: list[Any], start: int, stop: int, rooms: Any, public: Any, keyed: Any, features: Any
+    ) -> None:
         from dataset_guard import rowpack
 
         sizes = rowpack.measure(cells, start, stop) if cells else np.zeros(stop - start, np.int64)
-        starts, out = _padded(sizes)
+        starts, ends, out = rooms[0].of(sizes)
         pos = starts.copy()
         cut = len(cells) if self._label is None else self._label
         rowpack.write(cells[:cut], out, pos, start)
@@ -97,22 +101,26 @@ class RowHasher:
         rowpack.write(cells[cut : cut + 1], out, pos, start)
         after = pos.copy()
         rowpack.write(cells[cut + 1 :], out, pos, start)
-        self._digest(out, starts, sizes, self._row_key, digests[start:stop])
+        rowpack.clear_rest(out, pos, ends)
+        self._digest(out, starts, sizes, self._row_key, public, keyed)
         if features is not None:
             rest = sizes - (after - before)
-            targets, short = _padded(rest)
-            words, fewer = out.view(np.uint64), short.view(np.uint64)
-            rowpack.drop_span(words, starts, before, after, rest, fewer, targets)
-            self._digest(short, targets, rest, self._feature_key, features[start:stop])
+            targets, ends, short = rooms[1].of(rest)
+            rowpack.drop_span(out, starts, before, after, pos, short, targets)
+            rowpack.clear_rest(short, targets + rest, ends)
+            self._digest(short, targets, rest, self._feature_key, None, features)
 
-    def _digest(self, data: Any, starts: Any, sizes: Any, key: Any, out: Any) -> None:
-        mode = self._lanes.KEYED_HASH
-        self._lanes.hash_messages(data.view(np.uint32), starts >> 2, sizes, key, mode, out)
-
-    def _keyed(self, digests: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-        out = np.empty_like(digests)
-        self._lanes.rehash(digests, self._key, out)
-        return out
+    def _digest(self, data: Any, starts: Any, sizes: Any, key: Any, public: Any, keyed: Any) -> None:
+        """Write the row hashes, or None of them, public and keyed: all of a window, which the cache holds."""
+        lanes = self._lanes
+        digests = np.empty((len(sizes), 8), np.uint32)
+        lanes.hash_messages(data.view(np.uint32), starts >> 2, sizes, key, lanes.KEYED_HASH, digests)
+        if public is not None:
+            lanes.halves(digests, public)
+        if keyed is not None:
+            again = np.empty_like(digests)
+            lanes.rehash(digests, self._key, again)
+            lanes.halves(again, keyed)
 
 
 def row_hashes(batch: pa.RecordBatch, *, key: bytes | None, exclude: Sequence[str] = ()) -> Hashes:
@@ -121,15 +129,17 @@ def row_hashes(batch: pa.RecordBatch, *, key: bytes | None, exclude: Sequence[st
     return hashes.public if hashes.keyed is None else hashes.keyed
 
 
-def _padded(sizes: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """(starts, zeroed room) for rows of ``sizes`` bytes: each at a multiple of 64, with 64 spare bytes."""
-    room = np.maximum((sizes + 63) & ~63, 64)
-    ends = np.cumsum(room)
-    total = int(ends[-1]) if len(ends) else 0
-    return ends - room, np.zeros(total // 8 + 8, np.uint64).view(np.uint8)
+class _Room:
+    """Room for a window of rows, used again by the next: fresh memory costs more than writing the rows."""
 
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
 
-def _halves(digests: npt.NDArray[np.uint32]) -> Hashes:
-    if not len(digests):
-        return np.empty((0, 2), np.uint64)
-    return np.ascontiguousarray(digests[:, :4]).view(">u8").astype(np.uint64)
+    def of(self, sizes: _Sizes) -> tuple[_Sizes, _Sizes, npt.NDArray[np.uint8]]:
+        """(starts, ends, bytes) for rows of ``sizes`` bytes: each begins and ends at multiples of 64."""
+        room = np.maximum((sizes + 63) & ~63, 64)
+        ends = np.cumsum(room)
+        total = int(ends[-1]) if len(ends) else 0
+        if total > len(self._bytes):
+            self._bytes = np.empty(total // 4 + 16, np.uint32).view(np.uint8)
+        return ends - room, ends, self._bytes

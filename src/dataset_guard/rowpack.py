@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dataset_guard.byte_words import copy_bytes, put_word
 from dataset_guard.jit import kernel
 
 _FIRST_WIDE, _LAST_WIDE = 3, 19  # tags from INT to the nanosecond DURATION carry eight bytes
@@ -47,9 +48,7 @@ def _write_fixed(tags: Any, values: Any, out: Any, pos: Any) -> None:
         at = pos[i]
         out[at] = tags[i]
         if _FIRST_WIDE <= tags[i] <= _LAST_WIDE:
-            value = values[i]
-            for b in range(8):
-                out[at + 1 + b] = np.uint8(value >> np.uint64(8 * b))
+            put_word(out, at + 1, values[i])
             pos[i] = at + 9
         else:
             pos[i] = at + 1
@@ -69,9 +68,9 @@ def _write_counted(tag: int, valid: Any, counts: Any, offsets: Any, data: Any, o
                 at += 1
             out[at] = np.uint8(rest)
             at += 1
-            for j in range(offsets[i], offsets[i + 1]):
-                out[at] = data[j]
-                at += 1
+            size = offsets[i + 1] - offsets[i]
+            copy_bytes(data, offsets[i], size, out, at)
+            at += size
         else:
             out[at] = 0
             at += 1
@@ -81,39 +80,31 @@ def _write_counted(tag: int, valid: Any, counts: Any, offsets: Any, data: Any, o
 @kernel
 def _write_raw(offsets: Any, data: Any, out: Any, pos: Any) -> None:
     for i in range(len(offsets) - 1):
-        at = pos[i]
-        for j in range(offsets[i], offsets[i + 1]):
-            out[at] = data[j]
-            at += 1
-        pos[i] = at
+        size = offsets[i + 1] - offsets[i]
+        copy_bytes(data, offsets[i], size, out, pos[i])
+        pos[i] += size
 
 
 @kernel
-def drop_span(source: Any, starts: Any, first: Any, last: Any, sizes: Any, out: Any, targets: Any) -> None:
-    """Copy each row without its bytes from ``first`` to ``last``; ``sizes`` are the sizes that remain.
-
-    ``source`` and ``out`` are little-endian uint64, positions are in bytes, rows begin at multiples of
-    eight. ``source`` has one word more than its last row. Bytes after a row in ``out`` are zero.
-    """
+def drop_span(source: Any, starts: Any, first: Any, last: Any, stops: Any, out: Any, targets: Any) -> None:
+    """Copy each row without its bytes from ``first`` to ``last``; all are positions in bytes, one per row."""
     for i in range(len(starts)):
-        base, to = starts[i] >> 3, targets[i] >> 3
-        cut, gap, size = first[i] - starts[i], last[i] - first[i], sizes[i]
-        whole = cut >> 3  # words before the gap are copied as they are
-        for w in range(whole):
-            out[to + w] = source[base + w]
-        for w in range(whole, (size + 7) >> 3):
-            at = (w << 3) + gap
-            shift = np.uint64((at & 7) << 3)
-            word = source[base + (at >> 3)] >> shift
-            if shift:
-                word |= source[base + (at >> 3) + 1] << (np.uint64(64) - shift)
-            if w == whole and cut & 7:
-                kept = (np.uint64(1) << np.uint64((cut & 7) << 3)) - np.uint64(1)
-                word = (source[base + w] & kept) | (word & ~kept)
-            beyond = ((w + 1) << 3) - size
-            if beyond > 0:
-                word &= np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(beyond << 3)
-            out[to + w] = word
+        kept = first[i] - starts[i]
+        copy_bytes(source, starts[i], kept, out, targets[i])
+        copy_bytes(source, last[i], stops[i] - last[i], out, targets[i] + kept)
+
+
+@kernel
+def clear_rest(out: Any, stops: Any, ends: Any) -> None:
+    """Zero the bytes between each row's end and the end of its room."""
+    for i in range(len(stops)):
+        at = stops[i]
+        while at + 8 <= ends[i]:
+            put_word(out, at, np.uint64(0))
+            at += 8
+        while at < ends[i]:
+            out[at] = 0
+            at += 1
 
 
 def measure(columns: Sequence[Any], start: int = 0, stop: int | None = None) -> npt.NDArray[np.int64]:

@@ -22,6 +22,7 @@ SET_TAG = b"dg1:set\0"
 _RUN_ROWS = 4_194_304  # 64 MiB of hashes
 _PIECE_ROWS = 262_144  # merged at a time: 4 MiB, memory that the next piece can have again
 _DEFAULT_MEMORY = 1 << 30
+_MANY_ROWS = 8192
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -110,6 +111,12 @@ def set_root_of(names: Iterable[str], rows: int, pieces: Iterable[Hashes]) -> by
 
 def sorted_run(parts: Sequence[Hashes]) -> Hashes:
     """The hashes of all ``parts`` in ascending order, shape (n, 2)."""
+    if sum(map(len, parts)) >= _MANY_ROWS:
+        from dataset_guard.rowsort import spread_sorted  # numba: late, for those who sort a few only
+
+        spread = spread_sorted(parts)
+        if spread is not None:
+            return spread
     run = np.concatenate(parts) if parts else np.empty((0, 2), np.uint64)
     return np.take(run, sort_hashes(run), axis=0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dataset_guard.rowset import sort_hashes
+from dataset_guard.rowset import sorted_run
 
 Hashes = npt.NDArray[np.uint64]
 _Bools = npt.NDArray[np.bool_]
@@ -23,7 +23,7 @@ class HashIndex:
     """A multiset of hashes to look rows up in. 16 bytes per distinct hash, and 8 for its count."""
 
     def __init__(self, hashes: Hashes) -> None:
-        ordered = np.ascontiguousarray(hashes[sort_hashes(hashes)])
+        ordered = sorted_run([hashes])
         first = np.flatnonzero(~equal_to_previous(ordered))
         self.total = len(ordered)
         self._hi = np.ascontiguousarray(ordered[first, 0])
