@@ -415,6 +415,81 @@ def personal(mails: int) -> list[Measure]:
             met=both >= 0.99,
         ),
         Measure("  that Presidio has not", len(ours - theirs), "hits"),
+        *_two_stages(every, some, theirs, spent + more, their_rate),
+    ]
+
+
+def _two_stages(
+    every: list[str], some: list[str], theirs: set[Any], first: float, their_rate: float
+) -> list[Measure]:
+    """Our first stage over all mails and Presidio over what it found (PRIV011), beside Presidio over all."""
+    from dataset_guard.checks.privacy.second_opinion import SecondOpinion
+
+    check = SecondOpinion(most_values=10_000)
+
+    def opinions(texts: list[str]) -> dict[str, int]:
+        batch = pa.record_batch({"text": texts})
+        state = check.start(CheckContext(schema=batch.schema))
+        state.update(batch, 0, None, None)
+        return {f.evidence["kind"]: f.count or 0 for f in state.finish()}
+
+    opinions(some[:2])  # imports are not charged
+    confirmed = opinions(some)
+    _, spent = cpu(lambda: opinions(every))
+    asked = {kind for _, kind, _ in theirs}
+    checked = sum(confirmed.get(kind, 0) for kind in asked)
+    distinct = len({(kind, value) for _, kind, value in theirs})
+    size = sum(len(t.encode()) for t in every) / 1e6
+    rate = size / (first + spent)
+    return [
+        Measure(
+            "two stages, MB per CPU-s (Presidio is asked about every value)", rate, "MB",
+            "Presidio, patterns only", their_rate, rate / their_rate, ">= 100x", rate >= 100 * their_rate,
+        ),
+        Measure(
+            "  of Presidio's values with check digits, confirmed", checked / max(1, distinct),
+            f"of {distinct}", target=">= 0.99", met=checked >= 0.99 * distinct,
+        ),
+    ]  # fmt: skip
+
+
+# --- names of persons ------------------------------------------------------------------------------------
+
+NAME_COLUMNS = {
+    ("Stat2Data-AHCAvote2017", "Member"), ("Stat2Data-AlitoConfirmation", "Senator"),
+    ("Stat2Data-Kershaw", "Batter"), ("bakeoff-bakers_raw", "baker_full"),
+    ("openintro-nyc_marathon", "name"), ("stevedata-fakeAPI", "county"),
+}  # fmt: skip
+"""Columns of the reporting half that hold names of persons (surname and given name), judged by a person."""
+
+
+def names() -> list[Measure]:
+    """Columns of clean tables that PRIV012 reports, and whether they hold names of persons."""
+    from dataset_guard.checks.privacy.person_names import PersonNames
+    from dataset_guard.profile import is_text
+
+    check, columns, found = PersonNames(most_rows=5_000), 0, set()
+
+    def look() -> None:
+        nonlocal columns
+        for corpus in corpora.clean_tables("reporting"):
+            context = CheckContext(schema=corpus.table.schema)
+            columns += sum(is_text(f.type) for f in corpus.table.schema)
+            if check.applies(context) is None:
+                state = check.start(context)
+                for n, batch in enumerate(corpus.table.combine_chunks().to_batches(max_chunksize=65_536)):
+                    state.update(batch, n * 65_536, None, None)
+                found.update((corpus.name, f.columns[0]) for f in state.finish())
+
+    _, spent = cpu(look)
+    print(f"columns of names: {sorted(found)}")
+    right = len(found & NAME_COLUMNS)
+    return [
+        Measure(
+            "columns of names: precision", right / max(1, len(found)), f"{len(found)} of {columns} columns"
+        ),
+        Measure("  recall", right / len(NAME_COLUMNS), f"of {len(NAME_COLUMNS)}"),
+        Measure("  cost", spent / columns * 1e3, "CPU-ms per column"),
     ]
 
 
@@ -602,6 +677,7 @@ def main() -> int:
         "contamination": lambda: contamination(max(5_000, arguments.documents // 4)),
         "pictures": pictures,
         "personal": lambda: personal(arguments.mails),
+        "names": names,
         "overlap": overlap,
         "clean": lambda: clean_tables(arguments.tables, arguments.tables_from),
         "scale": lambda: scale(arguments.rows),
