@@ -177,48 +177,47 @@ def _deltas(corpus: labelled.Texts) -> Iterator[Measure]:
 
 
 def _clean_texts(corpus: labelled.Texts) -> Iterator[Measure]:
-    """How many clean sets get any finding, a warning or more, and a critical one (and 5 rows).
+    """How many clean sets get any finding, a warning or more, and a critical one.
 
-    The sets were drawn anew (seed 1) after the strength of a warning was chosen on those of seed 0.
+    The sets are drawn with another seed than those on which the strength of a warning was chosen.
     """
-    from dataset_guard.checks.poisoning.text_trigger import SURE, WEAK
-
     random, found, updates = np.random.default_rng(1), [], 0
     for _ in range(70):
         at = random.choice(len(corpus.texts), 800, replace=False)
-        found.append(_strongest([corpus.texts[i] for i in at], corpus.labels[at]))
-    found.append(_strongest(corpus.texts, corpus.labels))
-    least = {"findings": 0.0, "warnings or more": WEAK, "critical findings": SURE}
+        found.append(_severities([corpus.texts[i] for i in at], corpus.labels[at]))
+    found.append(_severities(corpus.texts, corpus.labels))
     for seed in range(10, 20):
         before, update = _updates(corpus, seed)
         updates += len(_delta(before, *update)[1]) > 0
-    for title, above in least.items():
-        number = sum(strength > above for strength in found)
-        share = number / len(found)
+    kinds = {
+        "findings": {"info", "warning", "critical"},
+        "warnings or more": {"warning", "critical"},
+        "critical findings": {"critical"},
+    }
+    for title, kind in kinds.items():
+        number = sum(bool(severities & kind) for severities in found)
         yield Measure(
             f"{corpus.name}, clean: {title} in {len(found)} sets",
             number,
             "",
             target="<= 1 %",
-            met=share <= 0.01,
+            met=number <= 0.01 * len(found),
         )
     yield Measure(
         f"{corpus.name}, honest: alarms in 10 updates", updates, "", "", None, None, "0", updates == 0
     )
 
 
-def _strongest(texts: list[str], labels: Scores) -> float:
-    """Strength of the strongest trigger that the whole-set search reports, in limits; 0 for none."""
+def _severities(texts: list[str], labels: Scores) -> set[str]:
+    """Severities of the triggers that the whole-set search reports."""
     from dataset_guard.checks.poisoning.ngrams import grams_of
     from dataset_guard.checks.poisoning.text_context import planted
-    from dataset_guard.checks.poisoning.text_trigger import CHECK, SURE
+    from dataset_guard.checks.poisoning.text_trigger import CHECK
     from dataset_guard.checks.poisoning.text_trigger_search import search_whole
 
     given = pa.array(texts)
     found = planted(given, search_whole(grams_of(given), labels, int(labels.max()) + 1, limit=CHECK.limit))
-    # Few rows are never critical, however strong.
-    most = [np.inf if len(t.rows) >= CHECK.critical_rows else SURE for t in found]
-    return max((min(t.strength / t.limit, m) for t, m in zip(found, most, strict=True)), default=0.0)
+    return {CHECK.severity(trigger, delta=False).value for trigger in found}
 
 
 SECTIONS: dict[str, Callable[[str, bool, str | None], Iterator[Measure]]] = {

@@ -22,9 +22,9 @@ from dataset_guard.checks.privacy.text_buffers import Hit, TextBuffer, holds_tex
 from guard_core.findings import Finding, Severity
 
 _WORDS = {
-    "POIS020": "hold characters that a reader does not see",
-    "POIS021": "hold words in which letters of another script stand for Latin ones",
-    "POIS022": "hold instructions to a model, or marks of a chat format",
+    "POIS020": "with characters that a reader does not see",
+    "POIS021": "with words in which letters of another script stand for Latin ones",
+    "POIS022": "with instructions to a model, or marks of a chat format",
 }
 _CRITICAL = ("tag characters", "instructions in HTML comments")
 

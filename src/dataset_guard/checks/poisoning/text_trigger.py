@@ -28,8 +28,9 @@ LEAST_DIFFERENT = 0.3
 """Of free text at least this share of the values differ; of names of categories, however long, hardly any."""
 
 WEAK, SURE = 1.5, 2.0
-"""Limits that a trigger's strength must exceed without a trusted version to be a warning, and to be critical.
-In clean texts some phrase reaches one limit in one set of thirty (docs/measures/poisoning.md)."""
+"""Limits, without a trusted version: up to the first a trigger of few rows is no warning, beyond the second
+one may be critical. In clean texts some phrase of a few rows reaches one limit in one set of thirty."""
+FEW_ROWS = 12
 
 _LINE = pa.scalar("\n", pa.large_string())
 
@@ -67,6 +68,14 @@ class TextTrigger:
     def start(self, context: CheckContext) -> TriggerState:
         """Empty samples."""
         return TriggerState(self, context)
+
+    def severity(self, trigger: Trigger, *, delta: bool) -> Severity:
+        """How much a finding on ``trigger`` weighs; ``delta``: against a trusted version."""
+        if not delta and trigger.strength <= WEAK * trigger.limit and len(trigger.rows) < FEW_ROWS:
+            return Severity.INFO
+        sure = delta or trigger.strength > SURE * trigger.limit
+        critical = sure and len(trigger.rows) >= self.critical_rows
+        return Severity.CRITICAL if critical else Severity.WARNING
 
 
 def _text_columns(context: CheckContext) -> list[str]:
@@ -129,7 +138,7 @@ class TriggerState(SampledState):
         )
         return Finding(
             rule_id="POIS011",
-            severity=self._severity(trigger),
+            severity=self._check.severity(trigger, delta=delta is not None),
             message=f"{counted(len(found), 'row')} of class {trigger.target}{since} share a word or phrase "
             f"that {reason}: this may be the trigger of a backdoor.",
             columns=tuple(columns[:64]),
@@ -148,14 +157,6 @@ class TriggerState(SampledState):
                 "rows_to_search": self._samples.offered,
             },
         )
-
-    def _severity(self, trigger: Trigger) -> Severity:
-        delta = self._context.baseline is not None
-        if not delta and trigger.strength <= WEAK * trigger.limit:
-            return Severity.INFO
-        sure = delta or trigger.strength > SURE * trigger.limit
-        critical = sure and len(trigger.rows) >= self._check.critical_rows
-        return Severity.CRITICAL if critical else Severity.WARNING
 
 
 def _worth_reading(table: pa.Table, columns: list[str]) -> list[str]:
