@@ -54,21 +54,24 @@ def channel(chances: Floats, codes: Ints) -> tuple[Floats, Floats]:
     best, temperature, moves = -np.inf, float(_TEMPERATURES[warmest]), start
     for number in range(warmest, max(-1, warmest - _SHARPER - 1), -2):
         right = _tempered(logs[some], _TEMPERATURES[number])
-        learnt = _learnt(right, codes[some], start)
-        likely = float(np.log((right * learnt[:, codes[some]].T).sum(axis=1)).sum())
+        explained = learnt(right, codes[some], start)
+        likely = float(np.log((right * explained[:, codes[some]].T).sum(axis=1)).sum())
         if likely > best:
-            best, temperature, moves = likely, float(_TEMPERATURES[number]), learnt
+            best, temperature, moves = likely, float(_TEMPERATURES[number]), explained
     return _tempered(logs, temperature), moves
 
 
-def _learnt(right: Floats, codes: Ints, start: Floats) -> Floats:
-    """The moves that explain ``codes`` best, given what the rows say, by expectation and maximisation."""
+def learnt(right: Floats, codes: Ints, start: Floats, prior_rows: float = PRIOR_ROWS) -> Floats:
+    """The moves that explain ``codes`` best, given what the rows say, by expectation and maximisation.
+
+    ``prior_rows`` of each class speak for ``start``.
+    """
     given = np.eye(len(start))[codes]
     moves = start
     for _ in range(_ROUNDS):
         origin = right * moves[:, codes].T
         origin /= origin.sum(axis=1, keepdims=True)
-        moves = origin.T @ given + PRIOR_ROWS * start
+        moves = origin.T @ given + prior_rows * start
         moves /= moves.sum(axis=1, keepdims=True)
     return moves
 

@@ -41,7 +41,7 @@ class LabelErrors:
     max_classes: int = 200
 
     name: ClassVar[str] = "label_errors"
-    version: ClassVar[str] = "6"
+    version: ClassVar[str] = "7"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS002", "POIS003", "POIS004")
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes", "feature_hashes"})
 
@@ -169,9 +169,9 @@ class ErrorState:
         return Finding(
             rule_id="POIS004",
             severity=Severity.WARNING,
-            message=f"{counted(len(flips.rows), 'row')} of one source ({flips.column}) have labels that "
-            f"models contradict: {len(flips.rows) / flips.size:.0%} of its {flips.size:,} examined rows, of "
-            f"the other sources' {flips.others:.1%}.",
+            message=f"{counted(len(flips.rows), 'row')} of one source ({flips.column}) probably have a wrong "
+            f"label: models contradict {flips.contradicted:.0%} of its {flips.size:,} examined rows, of the "
+            f"other sources' {flips.others:.1%}.",
             columns=(self._label, flips.column),
             rows=RowSet.of(rows[flips.rows].tolist()),
             score=round(len(flips.rows) / flips.size, 6),
@@ -180,6 +180,7 @@ class ErrorState:
             evidence={
                 "source_hash": salted_source(flips.number, self._context.tenant),
                 "rows_of_the_source": flips.size,
+                "contradicted_share": round(flips.contradicted, 6),
                 "share_of_other_sources": round(flips.others, 6),
                 "examined_rows": examined,
                 "offered_rows": self._suspects.seen,
