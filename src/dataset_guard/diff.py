@@ -23,13 +23,17 @@ from dataset_guard.rowhash import RowHasher
 from dataset_guard.rowkeys import tenant_row_key
 from dataset_guard.rowset import sort_hashes
 from dataset_guard.urls import is_url
-from guard_core.errors import UserError
+from guard_core.errors import Tampered, UserError
 from guard_core.findings import RowSet
 
 if TYPE_CHECKING:
     from guard_core.home import Home
 
 Hashes = npt.NDArray[np.uint64]
+_READS = (
+    "this comparison has to read it: compare without --key (by the row hashes kept with versions), "
+    "or give the path of a copy"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +102,12 @@ class _Side:
     source: Source | None
 
     def readable(self) -> Source:
-        source = self.source if self.reference is None else self.reference.open()
+        try:
+            source = self.source if self.reference is None else self.reference.open()
+        except Tampered as error:
+            raise Tampered(f"{error}; {_READS}") from None
         if source is None:
-            raise UserError(f"the data of {self.name} is gone, and this comparison has to read it")
+            raise UserError(f"the data of {self.name} is gone, and {_READS}")
         return source
 
     def hashes(self, key: bytes, columns: list[str]) -> Hashes:

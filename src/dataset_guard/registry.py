@@ -272,7 +272,8 @@ def _dataset_row(session: Session, tenant: str, name: str) -> Any:
 def _gone(version: Version) -> str:
     if version.destroyed_at is not None:
         return (
-            f"{version.ref} was destroyed on {version.destroyed_at:%Y-%m-%d}; its destruction record is kept"
+            f"{version.ref} was destroyed on {version.destroyed_at:%Y-%m-%d}; the signed record of that is "
+            "in its folder (to check it: trainguard dataset check-destruction)"
         )
     return f"{version.ref} was deleted; bring it back: trainguard dataset delete {version.ref} --restore"
 

@@ -107,6 +107,30 @@ def check_proof(
     click.echo(f"{about} is {'' if found.present else 'not '}among the {found.rows:,} rows of {found.ref}")
 
 
+@click.command("check-destruction")
+@click.argument("record", type=_file, metavar="destruction.dsse.json")
+@click.option(
+    "--key", type=click.Path(path_type=Path), required=True, metavar="PUB", help="The public key (PEM)."
+)
+@format_option("text", "json")
+def check_destruction(record: Path, key: Path, output_format: str) -> None:
+    """Check a destruction record with a public key: what was destroyed, by whom; needs no home."""
+    from dataset_guard.destroy import check_destruction as run
+    from dataset_guard.prove import load_json
+    from guard_core.attestation import Verifier
+
+    said = run(load_json(record, "the destruction record"), Verifier.of(key))
+    if output_format == "json":
+        _echo_json(said)
+        return
+    approved = f", approved by {', '.join(said['approved_by'])}" if said["approved_by"] else ""
+    what = f"{said['ref']} ({said['rows']:,} rows, {said['fingerprint']})"
+    click.echo(f"{what} was destroyed on {said['destroyed_at']} by {said['destroyed_by']}{approved}")
+    click.echo(f"  {len(said['removed'])} files {said['method']}")
+    for place in said["not_removed"]:
+        click.echo(f"  not touched: {place}")
+
+
 @click.command()
 @click.argument("ref", metavar="N@V")
 @click.option(
@@ -363,4 +387,16 @@ def _echo_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-COMMANDS = (prove, check_proof, export, share, clean, waive, approve, endorse, delete, destroy)
+COMMANDS = (
+    prove,
+    check_proof,
+    export,
+    share,
+    clean,
+    waive,
+    approve,
+    endorse,
+    delete,
+    destroy,
+    check_destruction,
+)

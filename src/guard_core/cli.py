@@ -183,15 +183,21 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _say_what_would_be_allowed(context: CommandContext, error: Denied) -> None:
-    """Note the smallest changes that policy would have allowed: the person who was refused reads them."""
+    """Note the smallest changes that policy would have allowed: the person who was refused reads them.
+
+    Where none was found, what the policy's own notes say to do instead.
+    """
     from contextlib import suppress
 
     from guard_core.policy.explanation import explain
 
     with suppress(GuardError, click.ClickException):  # a denial is told whatever can be found out about it
-        would = explain(context.home(), error.decision_id).would
-        for one in () if would is None else would.found[:3]:
+        explained = explain(context.home(), error.decision_id)
+        found = () if explained.would is None else explained.would.found[:3]
+        for one in found:
             error.add_note(f"allowed if you {one.to_text()}")
+        for said in () if found else explained.to_json()["instead"].values():
+            error.add_note(f"instead: {said}")
 
 
 def _reader_gone() -> int:

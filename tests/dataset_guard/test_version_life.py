@@ -222,6 +222,20 @@ def test_a_forged_destruction_record_is_not_believed(home, people, kept):
         load_destruction(kept.folder, home.signer, ref="acme/set@1")
 
 
+def test_who_has_the_public_key_alone_checks_a_destruction_record(home, people, kept, tmp_path, capsys):
+    approved(people)
+    destroy(people("alice"), "set@1", confirm="acme/set@1")
+    [key] = home.path("keys").glob("*.pub.pem")
+    asked = ["--home", str(tmp_path / "none"), "dataset", "check-destruction", str(kept.folder / RECORD)]
+    assert main([*asked, "--key", str(key)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("acme/set@1 (")
+    assert "by alice, approved by acme/bob" in said
+    other = kept.folder / records.ENVELOPE
+    assert main([*asked[:-1], str(other), "--key", str(key)]) == 1
+    assert "no destruction record" in capsys.readouterr().err
+
+
 # --- waived --------------------------------------------------------------------------------------
 
 

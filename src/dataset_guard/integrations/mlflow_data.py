@@ -1,7 +1,8 @@
 """Datasets in MLflow: what a run took in, with which verdict, and the report beside it.
 
 * :func:`log_input` puts a registered version on a run (digest ``dg1:`` + 32 hex, verdict, version);
-* :func:`evaluation_tags` ties an MLflow evaluation dataset to the version that its records come from;
+* :func:`evaluation_tags` ties an MLflow evaluation dataset to the version that its records come from, and
+  :func:`evaluation_records` makes the records;
 * :func:`log_registration` also stores the report, the findings and the signed attestation as artifacts;
 * :func:`record_registration` makes a finished MLflow run for a registration (``dataset register --mlflow``);
 * ``mlflow.data.from_trainguard("acme/digits@3")`` and ``trainguard://acme/digits@3`` work by entry points.
@@ -14,8 +15,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date, time
 from typing import TYPE_CHECKING, Any
 
 from dataset_guard.integrations.mlflow_fields import input_tags, registration_tags
@@ -40,6 +42,7 @@ __all__ = [
     "TrainGuardDataset",
     "TrainGuardSource",
     "dataset",
+    "evaluation_records",
     "evaluation_tags",
     "log_input",
     "log_registration",
@@ -106,6 +109,40 @@ def evaluation_tags(ref: str, *, tenant: str | None = None, home: Home | None = 
 
     with open_access(ref, purpose="evaluate", tenant=tenant, home=home) as access:
         return input_tags(access.report, "evaluation", {})
+
+
+def evaluation_records(
+    ref: str, *, expectations: Sequence[str] = (), tenant: str | None = None, home: Home | None = None
+) -> list[dict[str, Any]]:
+    """The rows of ``ref``, verified, as records for ``merge_records`` of an MLflow evaluation dataset.
+
+    ``expectations`` names the columns that are expected answers [the label, if the version has one]; the
+    others are inputs. A server with ``TRAINGUARD_MLFLOW_EVALUATION_ROWS=1`` takes such records only. Days and
+    times become ISO text. Raises as :func:`dataset_guard.read`, and UserError for a column that is not there.
+    """
+    from dataset_guard.verified_read import read
+
+    reader = read(ref, purpose="evaluate", tenant=tenant, home=home)
+    table = reader.to_table()
+    expected = list(expectations) or [name for name in (reader.report.label,) if name is not None]
+    missing = [name for name in expected if name not in table.column_names]
+    if missing:
+        raise UserError(
+            f"{ref} has no column {missing[0]!r}; its columns are {', '.join(table.column_names)}"
+        )
+    rows = ({k: _plain(v) for k, v in row.items()} for row in table.to_pylist())
+    return [
+        {
+            "inputs": {k: v for k, v in row.items() if k not in expected},
+            "expectations": {k: row[k] for k in expected},
+        }
+        for row in rows
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """A cell as JSON has it."""
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 def log_registration(report: Report, *, run_id: str | None = None) -> str:

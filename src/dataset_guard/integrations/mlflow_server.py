@@ -7,9 +7,9 @@ on the same port. ``--app-name`` takes one app only, so this one wraps another: 
 ``TRAINGUARD_HOME`` names the registry; ``TRAINGUARD_MLFLOW_REGISTERED_ONLY=1`` also refuses datasets that
 are not registered. Label: `enforced` for entries in this MLflow server, however they are sent to it. It
 cannot know what a run really read; verified reads and job admission are for that. Of MLflow's evaluation
-datasets it gates what they say of registered versions, not their records
-(:mod:`dataset_guard.integrations.mlflow_evaluation`). Not gated: tags of other people than TrainGuard, and
-data uploaded as artifacts.
+datasets it gates what they say of registered versions, and with ``TRAINGUARD_MLFLOW_EVALUATION_ROWS=1`` also
+that their records are rows of those (:mod:`dataset_guard.integrations.mlflow_evaluation`). Not gated: tags of
+other people than TrainGuard, and data uploaded as artifacts.
 
 Structure follows mlflow.server.auth.create_app (MLflow 3.17), whose interface is marked experimental.
 """
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 INNER_APP = "TRAINGUARD_MLFLOW_INNER_APP"
 REGISTERED_ONLY = "TRAINGUARD_MLFLOW_REGISTERED_ONLY"
+EVALUATION_ROWS = "TRAINGUARD_MLFLOW_EVALUATION_ROWS"
 GATED = {
     "/mlflow/runs/log-inputs": "LogInputs",
     "/mlflow/runs/log-batch": "LogBatch",
@@ -101,7 +102,8 @@ def gate() -> Any:
         why = tag_refusal(home(), token, tag_change(body, tagged))
     about = prompt_job(body, job) if job else call_of(request.method, path, body, _tags_of_evaluation)
     if about is not None:
-        why = why or evaluation_refusal(home(), token, about, registered_only=only)
+        rows = os.environ.get(EVALUATION_ROWS) == "1"
+        why = why or evaluation_refusal(home(), token, about, registered_only=only, rows_only=rows)
     return None if why is None else _refusal_answer(why)
 
 

@@ -19,7 +19,12 @@ import pytest
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
 from mlflow.exceptions import MlflowException
 
-from dataset_guard.integrations.mlflow_data import dataset, evaluation_tags, record_registration
+from dataset_guard.integrations.mlflow_data import (
+    dataset,
+    evaluation_records,
+    evaluation_tags,
+    record_registration,
+)
 from dataset_guard.integrations.mlflow_fields import input_tags
 from dataset_guard.integrations.mlflow_lineage import MARK
 from dataset_guard.register import register
@@ -294,6 +299,7 @@ def test_mlflows_basic_auth_is_wrapped_and_both_speak(server, tmp_path, mlflow_d
         "MLFLOW_AUTH_CONFIG_PATH": str(users),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "of this test",
         "TRAINGUARD_MLFLOW_REGISTERED_ONLY": "1",
+        "TRAINGUARD_MLFLOW_EVALUATION_ROWS": "1",
     }
     with serving(tmp_path, server.home.settings.home, **environment) as url:
         inner = replace(server, url=url)
@@ -326,7 +332,10 @@ def evaluation_datasets_name_their_version(store, server):
     made = store.create_dataset(
         "good", tags=evaluation_tags("good@1", tenant="acme", home=server.home), experiment_ids=["0"]
     )
-    assert store.upsert_dataset_records(made.dataset_id, [record]) == {"inserted": 1, "updated": 0}
+    rows = evaluation_records("good@1", tenant="acme", home=server.home)
+    assert sum(store.upsert_dataset_records(made.dataset_id, rows).values()) == len(rows)
+    with pytest.raises(MlflowException, match="which is no column of acme/good@1"):
+        store.upsert_dataset_records(made.dataset_id, [record])
     with pytest.raises(MlflowException, match="acme/bad@1 is quarantined"):
         store.set_dataset_tags(made.dataset_id, {"guard.dataset.evaluation": "acme/bad@1"})
     store.set_dataset_tags(made.dataset_id, {"owner": "lin"})
