@@ -85,7 +85,9 @@ class Admissions(Lifecycle):
         worth = [pick for pick in asks if self._worth_asking(pick)]
         decided = dict(fresh)
         questions = [(pick.workload, pick.assessment, principal_of(pick.workload)) for pick in worth]
-        decided |= {pick.workload.id: made for pick, made in zip(worth, self._decide(questions), strict=True)}
+        decided |= dict(zip((pick.workload.id for pick in worth), self._decide(questions), strict=True))
+        for name in [name for name, made in decided.items() if made.allow]:
+            self._asked.pop(name, None)  # used up: whoever is back in the line is asked about anew
         refused: set[str] = set()
         stopped: set[str] = set()
         admitted: list[Admitted] = []

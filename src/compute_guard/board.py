@@ -1,6 +1,6 @@
 """What a scheduling cycle works on, as containers of integers: workloads, waiting lines, settings.
 
-So that it also runs compiled (:mod:`compute_guard.replay_loop`), it uses nothing but integers, loops and
+So that it also runs compiled (:mod:`compute_guard.compiled`), it uses nothing but integers, loops and
 indexing; every name of a container says how it is indexed: ``usage[node][resource]``.
 """
 

@@ -1,7 +1,7 @@
 """The scheduling cycle on plain integers: quota arithmetic, order, fair share and reclaim.
 
 One source, two ways to run it: admission calls these functions as they stand, on lists; the replay of long
-traces (:mod:`compute_guard.replay_loop`) has numba compile the same lines, on arrays. So they use nothing but
+traces (:mod:`compute_guard.compiled`) has numba compile the same lines, on arrays. So they use nothing but
 integers, loops and indexing, and every name of a container says how it is indexed: ``usage[node][resource]``.
 
 Quota arithmetic: Kueue's ``resource_node.go``. Order of the heads of the lines in one tree of cohorts: who

@@ -1,6 +1,6 @@
 """How much each queue has had: use that is counted as it happens and halves with a half-life. Integers.
 
-So that it also runs compiled (:mod:`compute_guard.replay_loop`), it uses nothing but integers, loops and
+So that it also runs compiled (:mod:`compute_guard.compiled`), it uses nothing but integers, loops and
 indexing; every name of a container says how it is indexed: ``usage[node][resource]``.
 """
 

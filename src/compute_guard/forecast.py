@@ -13,7 +13,7 @@ from typing import Final
 
 from compute_guard.fair_meter import charge
 from compute_guard.quota_tree import take_all
-from compute_guard.replay_loop import RUNNING
+from compute_guard.replay_course import RUNNING
 from compute_guard.simulate import Stage
 from compute_guard.snapshot import NO_METER, Snapshot
 from compute_guard.traces import TraceJob

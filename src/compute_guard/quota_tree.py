@@ -1,7 +1,7 @@
 """Quota arithmetic on plain integers: what a queue may use in its tree of cohorts.
 
 Kueue's ``pkg/cache/scheduler/resource_node.go``. So that it also runs compiled
-(:mod:`compute_guard.replay_loop`), it uses nothing but integers, loops and indexing; every name of a
+(:mod:`compute_guard.compiled`), it uses nothing but integers, loops and indexing; every name of a
 container says how it is indexed: ``usage[node][resource]``.
 """
 

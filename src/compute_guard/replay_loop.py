@@ -1,172 +1,25 @@
 """The event loop of what-if replays: the same cycle as live admission, driven by a trace instead of by Ray.
 
-Written like :mod:`compute_guard.cycle`, so that it runs as it stands (:data:`INTERPRETED`) and compiled by
-numba (:func:`compiled`); a test holds both to the same answers. Time is in milliseconds. At one moment first
-what ends gives its quota back, then what arrives joins its line, then the cycle runs in every tree of
+Written like :mod:`compute_guard.cycle`, so that it runs as it stands (:data:`INTERPRETED`) and compiled
+(:mod:`compute_guard.compiled`); a test holds both to the same answers. Time is in milliseconds. At one moment
+first what ends gives its quota back, then what arrives joins its line, then the cycle runs in every tree of
 cohorts that changed.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
-from types import FunctionType, SimpleNamespace
-from typing import Any, Final, NamedTuple
+from types import SimpleNamespace
+from typing import Final
 
-from compute_guard import board, fair_meter, quota_tree, victims
-from compute_guard import cycle as core
 from compute_guard.board import Board, Scratch, Terms, Work
 from compute_guard.cycle import cycle
 from compute_guard.fair_meter import advance, charge, rate_of
-from compute_guard.quota_tree import BIGGEST, Ints, Tree, fits, give_all
+from compute_guard.quota_tree import BIGGEST, Ints, Tree, give_all
+from compute_guard.replay_agenda import Agenda, risen, sunk
+from compute_guard.replay_course import ABSENT, ENDED, REJECTED, RUNNING, WAITING, Budgets, Course, Grace
+from compute_guard.replay_lines import drop_picked, hopeless, join
 
-ABSENT: Final = 0
-WAITING: Final = 1
-RUNNING: Final = 2
-ENDED: Final = 3
-REJECTED: Final = 4
 CHECK_MS: Final = 900_000  # how often queues whose budget is spent are looked at again
-
-
-class Course(NamedTuple):
-    """A trace and what becomes of it, by job. ``order`` are jobs by arrival; times in ms.
-
-    ``left`` is work still to do; ``began`` this run, ``first`` the first one (-1: never), ``end`` of this
-    run, ``done`` the end of all; ``ran`` is time on the cluster, ``stops`` how often it was taken out.
-    """
-
-    order: Ints
-    arrival: Ints
-    left: Ints
-    state: Ints
-    began: Ints
-    first: Ints
-    end: Ints
-    done: Ints
-    ran: Ints
-    stops: Ints
-
-
-class Agenda(NamedTuple):
-    """Running jobs by end, as a heap: ``heap[i]``, ``place[job]`` in it; ``seat[job]`` in `Board.running`."""
-
-    heap: Ints
-    place: Ints
-    seat: Ints
-
-
-class Grace(NamedTuple):
-    """By queue: time between notice and stop, whether work is kept then, and whether the job waits again."""
-
-    grace: Ints
-    keeps: Ints
-    requeue: Ints
-
-
-class Budgets(NamedTuple):
-    """By queue: GPU-time that may be used (-1: no budget) and its meter; ``gpu`` is 1 for columns of GPUs."""
-
-    limit: Ints
-    half_life: Ints
-    value: Ints
-    rate: Ints
-    at: Ints
-    gpu: Ints
-
-
-def earlier(course: Course, one: int, other: int) -> bool:
-    """The heap's order: by end, then by number."""
-    if course.end[one] != course.end[other]:
-        return bool(course.end[one] < course.end[other])
-    return bool(one < other)
-
-
-def risen(course: Course, agenda: Agenda, spot: int) -> int:
-    """Move a job up the heap as far as its end says; where it then is."""
-    job = agenda.heap[spot]
-    while spot > 0:
-        above = (spot - 1) // 2
-        if not earlier(course, job, agenda.heap[above]):
-            break
-        agenda.heap[spot] = agenda.heap[above]
-        agenda.place[agenda.heap[spot]] = spot
-        spot = above
-    agenda.heap[spot] = job
-    agenda.place[job] = spot
-    return spot
-
-
-def sunk(course: Course, agenda: Agenda, spot: int, size: int) -> None:
-    """Move a job down the heap as far as its end says."""
-    job = agenda.heap[spot]
-    while True:
-        below = 2 * spot + 1
-        if below >= size:
-            break
-        if below + 1 < size and earlier(course, agenda.heap[below + 1], agenda.heap[below]):
-            below += 1
-        if not earlier(course, agenda.heap[below], job):
-            break
-        agenda.heap[spot] = agenda.heap[below]
-        agenda.place[agenda.heap[spot]] = spot
-        spot = below
-    agenda.heap[spot] = job
-    agenda.place[job] = spot
-
-
-def ahead(work: Work, one: int, other: int) -> bool:
-    """The order of a waiting line."""
-    if work.priority[one] != work.priority[other]:
-        return bool(work.priority[one] > work.priority[other])
-    if work.created[one] != work.created[other]:
-        return bool(work.created[one] < work.created[other])
-    return bool(work.serial[one] < work.serial[other])
-
-
-def join(work: Work, board: Board, job: int) -> None:
-    """Put a job into its line."""
-    queue = work.queue[job]
-    line = board.lines[queue]
-    if board.length[queue] == len(line):
-        # The array is full at its end: move what still waits to its beginning.
-        front = board.front[queue]
-        for spot in range(front, board.length[queue]):
-            line[spot - front] = line[spot]
-        board.length[queue] -= front
-        board.front[queue] = 0
-    spot = board.length[queue]
-    while spot > board.front[queue] and ahead(work, job, line[spot - 1]):
-        line[spot] = line[spot - 1]
-        spot -= 1
-    line[spot] = job
-    board.length[queue] += 1
-
-
-def drop_picked(board: Board, scratch: Scratch, course: Course, queue: int) -> None:
-    """Take who was picked out of a line; only jobs before the cursor can have been."""
-    line = board.lines[queue]
-    spot = scratch.cursor[queue]
-    target = spot
-    while spot > board.front[queue]:
-        spot -= 1
-        if course.state[line[spot]] == WAITING:
-            target -= 1
-            line[target] = line[spot]
-    board.front[queue] = target
-
-
-def hopeless(tree: Tree, idle: Ints, work: Work, terms: Terms, job: int) -> bool:
-    """Whether a job could not even run alone."""
-    queue = work.queue[job]
-    for place in range(len(terms.cap[queue])):
-        if 0 <= terms.cap[queue][place] < work.asked[job][place]:
-            return True
-    for way in range(work.first[job], work.first[job] + work.ways[job]):
-        if fits(tree, idle, queue, work.requests[way]):
-            return False
-    return True
 
 
 def gpus_of(budgets: Budgets, request: Ints) -> int:
@@ -365,44 +218,6 @@ def replay(
     return cycles
 
 
-LOOP: Final = (
-    earlier,
-    risen,
-    sunk,
-    ahead,
-    join,
-    drop_picked,
-    hopeless,
-    gpus_of,
-    meter,
-    leave,
-    replay,
-)
-"""The loop's own functions, each after those it calls."""
+LOOP_KERNEL: Final = (gpus_of, meter, leave, replay)
+"""Every function here that is compiled, each after those it calls."""
 INTERPRETED: Final = SimpleNamespace(replay=replay, cycle=cycle)
-
-
-@cache
-def compiled() -> SimpleNamespace:
-    """The same functions, compiled; the machine code is kept beside this file for the next process."""
-    import numba
-
-    sources = (quota_tree, board, fair_meter, victims, core)
-    scope: dict[str, Any] = {}
-    for source in sources:
-        scope |= vars(source)
-    scope |= globals()
-    # numba judges by the age of a function's own file whether kept code is stale; these call across files.
-    files = (*(str(source.__file__) for source in sources), __file__)
-    text = b"".join(Path(file).read_bytes() for file in files)
-    mark = hashlib.sha256(text).hexdigest()[:12]
-    for function in (*core.KERNEL, *LOOP):
-        own: Callable[..., Any] = FunctionType(function.__code__, scope, function.__name__)
-        own.__module__ = function.__module__
-        own.__qualname__ = f"{function.__name__}_{mark}"
-        # Only what Python calls needs a way in from Python: unpacking so many arrays is a sixth of compiling.
-        inner = function not in (replay, cycle)
-        scope[function.__name__] = numba.njit(cache=True, no_cpython_wrapper=inner, no_cfunc_wrapper=True)(
-            own
-        )
-    return SimpleNamespace(replay=scope["replay"], cycle=scope["cycle"])

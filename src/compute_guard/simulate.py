@@ -12,19 +12,12 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from compute_guard.board import Board, Work, scratch_for
+from compute_guard.compiled import compiled
 from compute_guard.quota import GPU, STORAGE_LIMIT, Amounts, Quotas, Way, base_of, total
 from compute_guard.quota_tree import Tree
-from compute_guard.replay_loop import (
-    ABSENT,
-    ENDED,
-    INTERPRETED,
-    REJECTED,
-    Agenda,
-    Budgets,
-    Course,
-    Grace,
-    compiled,
-)
+from compute_guard.replay_agenda import Agenda
+from compute_guard.replay_course import ABSENT, ENDED, REJECTED, Budgets, Course, Grace
+from compute_guard.replay_loop import INTERPRETED
 from compute_guard.round import terms_of
 from compute_guard.traces import Trace, TraceJob
 from guard_core.errors import UserError

@@ -1,6 +1,6 @@
 """Who has to make room: for an owner, for a higher priority, for a fairer share, or for a lowered quota.
 
-So that it also runs compiled (:mod:`compute_guard.replay_loop`), it uses nothing but integers, loops and
+So that it also runs compiled (:mod:`compute_guard.compiled`), it uses nothing but integers, loops and
 indexing; every name of a container says how it is indexed: ``usage[node][resource]``.
 """
 

@@ -62,6 +62,16 @@ def test_what_does_not_fit_waits_in_order_and_is_released_in_order(gateway, ada)
     assert [admitted.id for admitted in gateway.release()] == ["big", "small"]
 
 
+def test_a_job_that_was_taken_out_goes_again_as_soon_as_there_is_room(gateway, ada):
+    gateway.submit(ada, ask("runs", 2))
+    gateway.submit(ada, ask("waits", 2))
+    gateway.finish("runs", WorkloadState.FINISHED, "SUCCEEDED:")
+    assert [admitted.id for admitted in gateway.release()] == ["waits"]
+    # Back in its line it has the numbers it was asked about with before, and that answer was used up.
+    assert gateway.requeue("waits", "taken out")
+    assert [admitted.id for admitted in gateway.release()] == ["waits"]
+
+
 def test_releasing_twice_releases_once(gateway, ada):
     gateway.submit(ada, ask("runs", 2))
     gateway.submit(ada, ask("waits", 2))

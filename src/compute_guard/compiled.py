@@ -1,0 +1,67 @@
+"""The scheduling cycle and the event loop of replays as machine code, from the lines that also run as they
+stand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import FunctionType, SimpleNamespace
+from typing import Any, Final
+
+from compute_guard import (
+    board,
+    cycle,
+    fair_meter,
+    quota_tree,
+    replay_agenda,
+    replay_course,
+    replay_lines,
+    replay_loop,
+    victims,
+)
+
+SOURCES: Final = (
+    quota_tree,
+    board,
+    fair_meter,
+    victims,
+    cycle,
+    replay_course,
+    replay_agenda,
+    replay_lines,
+    replay_loop,
+)
+KERNEL: Final = (
+    *cycle.KERNEL,
+    *replay_agenda.AGENDA_KERNEL,
+    *replay_lines.LINES_KERNEL,
+    *replay_loop.LOOP_KERNEL,
+)
+"""Every function that is compiled, each after those it calls."""
+
+
+@cache
+def compiled() -> SimpleNamespace:
+    """The same functions, compiled; the machine code is kept beside their files for the next process."""
+    import numba
+
+    scope: dict[str, Any] = {}
+    for source in SOURCES:
+        scope |= vars(source)
+    # numba judges by the age of a function's own file whether kept code is stale; these call across files.
+    files = [str(source.__file__) for source in SOURCES]
+    text = b"".join(Path(file).read_bytes() for file in files)
+    mark = hashlib.sha256(text).hexdigest()[:12]
+    for function in KERNEL:
+        own: Callable[..., Any] = FunctionType(function.__code__, scope, function.__name__)
+        own.__module__ = function.__module__
+        own.__qualname__ = f"{function.__name__}_{mark}"
+        # Only what Python calls needs a way in from Python: unpacking so many arrays is a sixth of compiling.
+        inner = function not in (replay_loop.replay, cycle.cycle)
+        scope[function.__name__] = numba.njit(cache=True, no_cpython_wrapper=inner, no_cfunc_wrapper=True)(
+            own
+        )
+    return SimpleNamespace(replay=scope["replay"], cycle=scope["cycle"])
