@@ -11,14 +11,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dataset_guard.byte_words import word_at
 from dataset_guard.checks.leakage.folding import Cells, folded, point_at, width_of
-from dataset_guard.checks.leakage.tokens import ASCII, kind_of, longest_of, mixed, tokens_of
+from dataset_guard.checks.leakage.tokens import (
+    ASCII,
+    BYTES_LOWERED,
+    FOREIGN,
+    kind_of,
+    longest_of,
+    mixed,
+    tokens_of,
+)
 from dataset_guard.jit import inlined, kernel
 
 TOKENS = 5
 SHORT = 12
 BYTES = 6
 _LIKELY_SHORT = 96
+
+_SPACE = np.uint8(0x20)
+_BYTES_SPACED = np.where(BYTES_LOWERED == 0, _SPACE, BYTES_LOWERED)
 
 _U32 = np.uint32
 _U64 = np.uint64
@@ -61,11 +73,44 @@ def _plain(data: Any, start: int, stop: int, fold: Any, plain: Any) -> Any:
 
 
 @kernel
+def _ascii(data: Any, start: int, stop: int, plain: Any) -> Any:
+    """As :func:`_plain`, for ASCII, without a branch, which a processor could not foresee; and whether it is.
+
+    Numbers without a sign, or numba would ask of each index whether it counts from the end.
+    """
+    m, tokens, spaced, foreign = _U64(0), _U64(0), _U64(1), _U64(0)
+    for i in range(_U64(start), _U64(stop)):
+        byte = _BYTES_SPACED[data[i]]
+        plain[m] = byte
+        space = _U64(byte == _SPACE)
+        foreign |= _U64(byte == FOREIGN)
+        m += _U64(1) - (space & spaced)
+        tokens += (space ^ _U64(1)) & spaced
+        spaced = space
+    return np.int64(m - spaced if m else m), np.int64(tokens), foreign == _U64(0)
+
+
+@kernel
+def _window_hashes(plain: Any, windows: int, out: Any) -> None:
+    """The windows of ``BYTES`` bytes that begin at each of the first ``windows`` bytes, times a factor."""
+    head, factor = _U64(BYTES) << _U64(8 * BYTES), _U64(0x9E3779B97F4A7C15)
+    bytes_, pairs = _U64(0x00FF00FF00FF00FF), _U64(0x0000FFFF0000FFFF)
+    for t in range(windows):
+        word = word_at(plain, t)  # the first byte is to be the highest
+        word = (word & bytes_) << _U64(8) | (word >> _U64(8)) & bytes_
+        word = (word & pairs) << _U64(16) | (word >> _U64(16)) & pairs
+        word = word << _U64(32) | word >> _U64(32)
+        out[t] = (head | word >> _U64(64 - 8 * BYTES)) * factor
+
+
+@kernel
 def _hashes(data: Any, start: int, stop: int, fold: Any, tokens: Any, plain: Any, out: Any) -> int:
     """Write a 64-bit number for each shingle of one text, to be mixed; returns how many. Windows roll."""
     m, n = 0, SHORT
     if stop - start <= _LIKELY_SHORT:  # most are: not cut twice
-        m, n = _plain(data, start, stop, fold, plain)
+        m, n, easy = _ascii(data, start, stop, plain)
+        if not easy:
+            m, n = _plain(data, start, stop, fold, plain)
     if n >= SHORT:
         n = tokens_of(data, start, stop, fold, tokens)
     if n >= SHORT:
@@ -82,14 +127,7 @@ def _hashes(data: Any, start: int, stop: int, fold: Any, tokens: Any, plain: Any
     if m == 0:
         m, n = _plain(data, start, stop, fold, plain)
     if m >= 2 * BYTES:
-        window = _U64(0)
-        mask = (_U64(1) << _U64(8 * BYTES)) - _U64(1)
-        head = _U64(BYTES) << _U64(8 * BYTES)
-        for t in range(BYTES - 1):
-            window = (window << _U64(8)) | _U64(plain[t])
-        for t in range(m - BYTES + 1):
-            window = ((window << _U64(8)) | _U64(plain[t + BYTES - 1])) & mask
-            out[t] = (head | window) * _U64(0x9E3779B97F4A7C15)
+        _window_hashes(plain, m - BYTES + 1, out)
         return m - BYTES + 1
     return 0
 
@@ -123,7 +161,7 @@ def shingle(
     ``ends[i]`` is where the shingles of text i end; a text with too little in it has none, nor has one whose
     rank is above ``limit``: nobody will keep it. ``rank`` mixes the least shingle, so it is equal for
     near-duplicates with the probability of their similarity. ``tokens``, ``plain`` and ``hashes`` are
-    scratch as long as the longest text.
+    scratch of :func:`~dataset_guard.checks.leakage.tokens.longest_of` items.
     """
     at = 0
     for i in range(len(offsets) - 1):

@@ -21,10 +21,10 @@ ASCII = np.zeros(128, np.uint8)
 for _byte in b"0123456789abcdefghijklmnopqrstuvwxyz":
     ASCII[_byte] = ASCII[ord(chr(_byte).upper())] = _byte
 
-_FOREIGN = 1
-_BYTES_LOWERED = np.full(256, _FOREIGN, np.uint8)
-"""As ``ASCII``; ``_FOREIGN`` for a byte of a longer character."""
-_BYTES_LOWERED[:128] = ASCII
+FOREIGN = 1
+BYTES_LOWERED = np.full(256, FOREIGN, np.uint8)
+"""As ``ASCII``, but ``FOREIGN`` for a byte of a longer character."""
+BYTES_LOWERED[:128] = ASCII
 
 
 @inlined
@@ -62,39 +62,39 @@ def tokens_of(data: Any, start: int, stop: int, fold: Any, tokens: Any) -> int:
     The end of a word is no branch: a processor cannot foresee it, and each wrong guess costs ten bytes' time.
     What may be a token is written at every byte, and counted where it is one.
     """
-    n, i = 0, start
+    n, i, stop = _U64(0), _U64(start), _U64(stop)  # without a sign: numba would look for negative indices
     word = _FNV_START
-    inside = 0
+    inside = _U64(0)
     while i < stop:
-        lower = _BYTES_LOWERED[data[i]]
-        if lower == _FOREIGN:
+        lower = BYTES_LOWERED[data[i]]
+        if lower == FOREIGN:
             width = width_of(data[i])
-            point = folded(point_at(data, i, stop, width), fold)
-            i += width
+            point = folded(point_at(data, np.int64(i), np.int64(stop), width), fold)
+            i += _U64(width)
             kind = kind_of(point)
             if kind == 1:
                 word = (word ^ _U64(point)) * _FNV_PRIME
-                inside = 1
+                inside = _U64(1)
                 continue
             tokens[n] = word
             n += inside
             word = _FNV_START
-            inside = 0
+            inside = _U64(0)
             if kind == 2:
                 tokens[n] = mixed(_U64(point) + _U64(0x9E3779B97F4A7C15))
-                n += 1
+                n += _U64(1)
             continue
-        i += 1
-        belongs = 1 if lower else 0
+        i += _U64(1)
+        belongs = _U64(lower != 0)
         tokens[n] = word
-        n += inside & (1 - belongs)
+        n += inside & (belongs ^ _U64(1))
         longer = (word ^ _U64(lower)) * _FNV_PRIME
         word = longer if belongs else _FNV_START
         inside = belongs
     if inside:
         tokens[n] = word
-        n += 1
-    return n
+        n += _U64(1)
+    return np.int64(n)
 
 
 @kernel
@@ -117,8 +117,8 @@ def cut(texts: Any, most: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.ui
 
 
 def longest_of(offsets: npt.NDArray[np.int64]) -> int:
-    """Room that the longest text needs."""
-    return int(np.diff(offsets).max(initial=0)) + 1
+    """Room that the longest text needs: an item for each byte, and eight more, since kernels read words."""
+    return int(np.diff(offsets).max(initial=0)) + 8
 
 
 def windows_of(offsets: npt.NDArray[np.int64], size: int) -> list[tuple[int, int]]:

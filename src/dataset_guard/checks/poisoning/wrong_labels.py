@@ -48,7 +48,7 @@ chance, more say that models do not know the classes."""
 
 _MIN_TRUSTED = 200
 _FIRST_LOOK = 2_000
-_BY_CHANCE = 3.0
+_BY_CHANCE = 1e-3
 _Ints = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]
 
@@ -129,9 +129,12 @@ def wrong_labels(
 def _hopeless(matrix: Matrix, texts: list[str] | None, codes: _Ints, seed: int) -> bool:
     """Whether models learn nothing at all from a fifth of the rows, so that all rows are not worth the time.
 
-    What they say of a class must rank its rows above the others by more than chance (Mann-Whitney). A class
-    of which a third is recognised (``RECOGNISED``) is far beyond that.
+    What they say of a class must rank its rows above the others by more than chance (Mann-Whitney; among
+    many classes one will stand out, hence Bonferroni). A class of which a third is recognised
+    (``RECOGNISED``) is far beyond that.
     """
+    from scipy.stats import norm
+
     some = np.linspace(0, len(codes) - 1, _FIRST_LOOK).astype(np.int64)
     frequent = np.flatnonzero(np.bincount(codes[some]) >= FOLDS)
     some = some[np.isin(codes[some], frequent)]
@@ -139,7 +142,8 @@ def _hopeless(matrix: Matrix, texts: list[str] | None, codes: _Ints, seed: int) 
         return False
     few = np.searchsorted(frequent, codes[some])
     chances = out_of_fold(matrix[some], None if texts is None else [texts[i] for i in some], few, None, seed)
-    return bool(max(_surpass(chances[:, c], few == c) for c in range(len(frequent))) < _BY_CHANCE)
+    most = max(_surpass(chances[:, c], few == c) for c in range(len(frequent)))
+    return bool(most < norm.isf(_BY_CHANCE / len(frequent)))
 
 
 def _surpass(scores: _Floats, own: npt.NDArray[np.bool_]) -> float:

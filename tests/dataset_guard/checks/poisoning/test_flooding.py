@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from check_kit import Registered, only, rules, scan
 
-from dataset_guard.checks.poisoning.flooding import CHECK, Flooding
+from dataset_guard.checks.poisoning.flooding import CHECK, Flooding, _most_repeats
 
 WORDS = [f"{a}{b}" for a in "bdfgklmnprst" for b in ("a", "esi", "oru", "ulte", "ime")]
 SITES = ["north", "south", "east", "west"]
@@ -69,3 +69,12 @@ def test_how_the_table_is_cut_and_sampled_does_not_matter():
 def test_what_cannot_be_judged_is_skipped_with_the_reason(names, words):
     result = scan(honest(10).rename_columns(names), CHECK, label="label" if "label" in names else None)
     assert words in result.checks[0]["skipped"]
+
+
+def test_the_quick_count_of_repeats_is_that_of_the_most_repeated_source() -> None:
+    random = np.random.default_rng(5)
+    for sources, texts in ((1, 1), (4, 20), (300, 50)):
+        names = random.integers(0, 2**64, sources, dtype=np.uint64)[random.integers(0, sources, 3_000)]
+        keys = random.integers(0, 2**64, texts, dtype=np.uint64)[random.integers(0, texts, 3_000)]
+        of = {name: keys[names == name] for name in np.unique(names)}
+        assert _most_repeats(keys, names) == max(len(k) - len(np.unique(k)) for k in of.values())
