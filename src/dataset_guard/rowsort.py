@@ -8,7 +8,7 @@ distinct rows) are left to numpy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,17 @@ def _place(hashes: Any, low: Any, shift: Any, places: Any, out: Any) -> None:
         at = places[part]
         out[at, 0] = hashes[i, 0]
         out[at, 1] = hashes[i, 1]
+        places[part] = at + 1
+
+
+@kernel
+def _place_rows(hashes: Any, low: Any, shift: Any, places: Any, out: Any) -> None:
+    """As :func:`_place`, with row numbers for second halves."""
+    for i in range(len(hashes)):
+        part = (hashes[i, 0] - low) >> shift
+        at = places[part]
+        out[at, 0] = hashes[i, 0]
+        out[at, 1] = i
         places[part] = at + 1
 
 
@@ -90,13 +101,28 @@ def _sort_parts(out: Any, ends: Any, low: Any, shift: Any, spare: Any) -> None:
 
 def spread_sorted(parts: Sequence[Hashes]) -> Hashes | None:
     """The hashes of all ``parts`` in ascending order, shape (n, 2); None when they are not spread evenly."""
+    return _sorted(parts, _place)
+
+
+def spread_order(hashes: Hashes) -> tuple[npt.NDArray[np.int64], bool] | None:
+    """The order of rows by first halves, equal ones by row number, and whether all first halves differ.
+
+    None when they are not spread evenly.
+    """
+    out = _sorted([hashes], _place_rows)
+    return None if out is None else (out[:, 1].astype(np.int64), not np.any(out[1:, 0] == out[:-1, 0]))
+
+
+def _sorted(parts: Sequence[Hashes], place: Callable[..., None]) -> Hashes | None:
     total = sum(map(len, parts))
+    if not total:
+        return np.empty((0, 2), np.uint64)
     low, high = _U64(2**64 - 1), _U64(0)
     for part in parts:
         low, high = map(_U64, _bounds(part, low, high))
-    bits = max(1, (total // _PART_ROWS).bit_length())
-    shift = _U64(max(0, (int(high) - int(low)).bit_length() - bits)) if total else _U64(0)
-    counts = np.zeros(((int(high) - int(low)) >> int(shift)) + 1 if total else 1, np.int64)
+    span = int(high) - int(low)
+    shift = _U64(max(0, span.bit_length() - max(1, (total // _PART_ROWS).bit_length())))
+    counts = np.zeros((span >> int(shift)) + 1, np.int64)
     for part in parts:
         _count(part, low, shift, counts)
     largest = int(counts.max())
@@ -106,6 +132,6 @@ def spread_sorted(parts: Sequence[Hashes]) -> Hashes | None:
     out = np.empty((total, 2), np.uint64)
     places = ends - counts
     for part in parts:
-        _place(part, low, shift, places, out)
+        place(part, low, shift, places, out)
     _sort_parts(out, ends, low, shift, np.empty((largest, 2), np.uint64))
     return out

@@ -34,13 +34,18 @@ def write_sidecar(path: Path, hashes: Hashes, features: Hashes | None) -> None:
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for start in range(0, len(order), _WRITE_ROWS):
             rows = order[start : start + _WRITE_ROWS]
-            columns = [pa.array(hashes[rows, 0]), pa.array(hashes[rows, 1])]
+            columns = _halves(hashes, rows)
             if features is None:
                 columns += [pa.nulls(len(rows), pa.uint64())] * 2
             else:
-                columns += [pa.array(features[rows, 0]), pa.array(features[rows, 1])]
+                columns += _halves(features, rows)
             columns.append(pa.array(rows.astype(row_type.to_pandas_dtype())))
             writer.write_batch(pa.record_batch(columns, schema=schema))
+
+
+def _halves(hashes: Hashes, rows: npt.NDArray[np.int64]) -> list[Any]:
+    picked = np.take(hashes, rows, axis=0)  # both halves of a hash lie in one line of the cache
+    return [pa.array(picked[:, half]) for half in (0, 1)]
 
 
 @dataclass(frozen=True, slots=True)

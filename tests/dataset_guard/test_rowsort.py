@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dataset_guard.rowset import sort_hashes, sorted_run
-from dataset_guard.rowsort import spread_sorted
+from dataset_guard.rowsort import spread_order, spread_sorted
 
 
 def _random(rows: int, seed: int = 1) -> np.ndarray:
@@ -45,3 +45,18 @@ def test_hashes_of_few_distinct_rows_are_left_to_another_sort() -> None:
     hashes = np.repeat(_random(2), 20_000, axis=0)[np.random.default_rng(3).permutation(40_000)]
     assert spread_sorted([hashes]) is None
     assert np.array_equal(sorted_run([hashes]), hashes[sort_hashes(hashes)])
+
+
+def test_equal_hashes_are_ordered_by_row() -> None:
+    hashes = np.concatenate([_random(9_000), _random(9_000)])
+    expected = np.lexsort((hashes[:, 1], hashes[:, 0])).tolist()
+    order, differ = spread_order(hashes)
+    assert (order.tolist(), differ) == (expected, False)
+    assert spread_order(hashes[:9_000])[1]
+    assert sort_hashes(hashes).tolist() == expected
+
+
+def test_equal_first_halves_of_unequal_hashes_are_told_by_the_second_also_in_an_order() -> None:
+    hashes = _random(20_000)
+    hashes[:, 0] >>= np.uint64(50)
+    assert sort_hashes(hashes).tolist() == np.lexsort((hashes[:, 1], hashes[:, 0])).tolist()
