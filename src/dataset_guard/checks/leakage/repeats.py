@@ -17,8 +17,8 @@ Rows = npt.NDArray[np.int64]
 
 
 @kernel
-def _scatter(hashes: Any, bits: int, counts: Any, order: Any) -> None:
-    """Order rows by the first ``bits`` of their hash, keeping row order within a part."""
+def _scatter(hashes: Any, bits: int, counts: Any, halves: Any, rows: Any) -> None:
+    """Put first halves and row numbers in parts by the hash's first ``bits``, in row order within one."""
     shift = _U64(64 - bits)
     for i in range(len(hashes)):
         counts[(hashes[i, 0] >> shift) + _U64(1)] += 1
@@ -26,13 +26,17 @@ def _scatter(hashes: Any, bits: int, counts: Any, order: Any) -> None:
         counts[p] += counts[p - 1]
     for i in range(len(hashes)):
         p = hashes[i, 0] >> shift
-        order[counts[p]] = i
+        halves[counts[p]] = hashes[i, 0]
+        rows[counts[p]] = i
         counts[p] += 1
 
 
 @kernel
-def _first_in_parts(hashes: Any, order: Any, ends: Any, slots: Any, first: Any) -> int:
-    """Write the first row with each row's hash; returns how many rows repeat an earlier one."""
+def _first_in_parts(hashes: Any, halves: Any, rows: Any, ends: Any, slots: Any, first: Any) -> int:
+    """Write the first row with each row's hash; returns how many rows repeat an earlier one.
+
+    Only where first halves are equal are the hashes themselves looked at, which lie far apart in memory.
+    """
     repeats = 0
     start = 0
     mask = _U64(len(slots) - 1)
@@ -40,18 +44,18 @@ def _first_in_parts(hashes: Any, order: Any, ends: Any, slots: Any, first: Any) 
         stop = ends[p]
         slots[:] = -1
         for k in range(start, stop):
-            row = order[k]
-            slot = hashes[row, 1] & mask
+            row = rows[k]
+            slot = halves[k] & mask
             while slots[slot] >= 0:
                 other = slots[slot]
-                if hashes[other, 0] == hashes[row, 0] and hashes[other, 1] == hashes[row, 1]:
+                if halves[other] == halves[k] and hashes[rows[other], 1] == hashes[row, 1]:
                     break
                 slot = (slot + _U64(1)) & mask
             if slots[slot] >= 0:
-                first[row] = slots[slot]
+                first[row] = rows[slots[slot]]
                 repeats += 1
             else:
-                slots[slot] = row
+                slots[slot] = k
                 first[row] = row
         start = stop
     return repeats
@@ -60,16 +64,16 @@ def _first_in_parts(hashes: Any, order: Any, ends: Any, slots: Any, first: Any) 
 def first_of(hashes: Hashes) -> tuple[npt.NDArray[np.int32], int]:
     """For each row the first row with the same hash (itself, mostly), and how many rows are not the first.
 
-    Memory: 8 bytes a row. Raises OverflowError above 2^31 rows.
+    Memory: 16 bytes a row. Raises OverflowError above 2^31 rows.
     """
     n = len(hashes)
     if n >= 2**31:
         raise OverflowError("more rows than a 32-bit number counts")
     bits = max(1, (max(1, n // _PART_ROWS) - 1).bit_length())
-    counts, order = np.zeros((1 << bits) + 1, np.int64), np.empty(n, np.int32)
-    _scatter(hashes, bits, counts, order)
+    counts, halves, rows = np.zeros((1 << bits) + 1, np.int64), np.empty(n, np.uint64), np.empty(n, np.int32)
+    _scatter(hashes, bits, counts, halves, rows)
     ends = counts[:-1]
     largest = int(np.diff(ends, prepend=0).max(initial=1))
     slots = np.empty(1 << max(4, (2 * largest).bit_length()), np.int32)
     first = np.empty(n, np.int32)
-    return first, int(_first_in_parts(hashes, order, ends, slots, first))
+    return first, int(_first_in_parts(hashes, halves, rows, ends, slots, first))

@@ -14,11 +14,12 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
+from dataset_guard.checks.ascii_pass import looked_at, proposed
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, counted
 from dataset_guard.checks.poisoning.changes import changed_rows
 from dataset_guard.checks.poisoning.hidden_text_kinds import ANY, ANY_ASCII, BEFORE, KINDS, SHORTEST
 from dataset_guard.checks.privacy.tally import Tally
-from dataset_guard.checks.privacy.text_buffers import Hit, TextBuffer, holds_text, text_buffers
+from dataset_guard.checks.privacy.text_buffers import Hit, TextBuffer, holds_text
 from guard_core.findings import Finding, Severity
 
 _WORDS = {
@@ -79,8 +80,8 @@ class HiddenTextState:
         new = None
         for column in self._columns:
             found: dict[str, list[Rows]] = defaultdict(list)
-            for buffer in text_buffers(batch.column(batch.schema.get_field_index(column))):
-                for kind, rows in _found(buffer).items():
+            for buffer, within in looked_at(batch, column):
+                for kind, rows in _found(buffer, within).items():
                     found[kind].append(rows)
             if found and new is None and self._context.baseline is not None:
                 assert hashes is not None
@@ -123,23 +124,21 @@ class HiddenTextState:
             )
 
 
-def _found(buffer: TextBuffer) -> dict[str, Rows]:
-    """Rows of the batch per kind."""
+def _found(buffer: TextBuffer, within: Rows | None) -> dict[str, Rows]:
+    """Rows of the batch per kind; ``within`` the items given, where the text is ASCII."""
     if len(buffer.offsets) < 2 or int(np.diff(buffer.offsets).max()) < SHORTEST:
         return {}
-    low, high = int(buffer.offsets[0]), int(buffer.offsets[-1])
-    plain = not (np.frombuffer(buffer.data, np.uint8)[low:high] & 0x80).any()
     found: dict[str, Rows] = {}
-    proposed = buffer.proposed(ANY_ASCII if plain else ANY)
-    texts = buffer.only(proposed)
-    for kind in KINDS if len(proposed) else ():
-        items = [
+    items = proposed(buffer, within, ANY if within is None else ANY_ASCII)
+    texts = buffer.only(items)
+    for kind in KINDS if len(items) else ():
+        hits = [
             hit.item
             for hit in texts.hits(kind.pattern)
             if kind.refused_after is None or not kind.refused_after.search(_before(texts, hit))
         ]
-        if items:
-            found[kind.name] = buffer.uses(proposed[np.unique(np.array(items, np.int64))])[0]
+        if hits:
+            found[kind.name] = buffer.uses(items[np.unique(np.array(hits, np.int64))])[0]
     return found
 
 

@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
+from dataset_guard.checks.ascii_pass import looked_at, proposed
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, counted
 from dataset_guard.checks.privacy.secret_kinds import (
     ANCHOR,
@@ -25,7 +26,7 @@ from dataset_guard.checks.privacy.secret_kinds import (
     Kind,
 )
 from dataset_guard.checks.privacy.tally import Tally
-from dataset_guard.checks.privacy.text_buffers import Hit, TextBuffer, holds_text, text_buffers
+from dataset_guard.checks.privacy.text_buffers import Hit, TextBuffer, holds_text
 from guard_core.findings import Finding, Severity
 
 _BEFORE = 32
@@ -74,13 +75,16 @@ class Found:
     end: int
 
 
-def find(buffer: TextBuffer, *, assigned_values: bool = True) -> list[Found]:
-    """All secrets in ``buffer``: one that its issuer's form tells is not told again as an assigned value."""
-    proposed = buffer.proposed(ANY if assigned_values else ANCHOR)
-    if not len(proposed):
+def find(buffer: TextBuffer, within: Rows | None = None, *, assigned_values: bool = True) -> list[Found]:
+    """All secrets in ``buffer``: one that its issuer's form tells is not told again as an assigned value.
+
+    ``within`` are the only items that may have one, if that is known.
+    """
+    items = proposed(buffer, within, ANY if assigned_values else ANCHOR)
+    if not len(items):
         return []
-    found = _find(buffer.only(proposed), assigned_values)
-    return [replace(one, item=int(proposed[one.item])) for one in found]
+    found = _find(buffer.only(items), assigned_values)
+    return [replace(one, item=int(items[one.item])) for one in found]
 
 
 def _find(buffer: TextBuffer, assigned_values: bool) -> list[Found]:
@@ -153,8 +157,8 @@ class SecretsState:
             rows: dict[_Verdict, list[Rows]] = defaultdict(list)
             kinds: dict[_Verdict, Counter[str]] = defaultdict(Counter)
             values: dict[_Verdict, list[bytes]] = defaultdict(list)
-            for buffer in text_buffers(batch.column(name)):
-                found = find(buffer, assigned_values=self._check.assigned_values)
+            for buffer, within in looked_at(batch, name):
+                found = find(buffer, within, assigned_values=self._check.assigned_values)
                 for verdict in {_verdict(f) for f in found}:
                     chosen = [f for f in found if _verdict(f) == verdict]
                     at, index = buffer.uses(np.array([f.item for f in chosen], np.int64))
