@@ -56,7 +56,7 @@ def separates(point: int) -> bool:
 
 
 @kernel
-def tokens_of(data: Any, start: int, stop: int, fold: Any, tokens: Any) -> int:
+def tokens_of(data: Any, start: Any, stop: Any, fold: Any, tokens: Any) -> Any:
     """Write the token hashes of one text; returns how many. ``tokens`` has room for one more than its bytes.
 
     The end of a word is no branch: a processor cannot foresee it, and each wrong guess costs ten bytes' time.
