@@ -1,16 +1,13 @@
-"""The Numenta Anomaly Benchmark, standard profile: tuned on files of odd number, reported on even ones.
+"""The Numenta Anomaly Benchmark, standard profile: chosen on files of odd number, reported on even ones.
 
 The scorer follows nab/scorer.py and nab/sweeper.py (Lavin and Ahmad 2015): probation of 15 % (at most 750
 points), one credit per window by how early it was found, a weighted debit per false point, one threshold for
-all files. The detector is generic and causal: tail probabilities of how new the last few points are, at
-several lengths and for their time of day, and of the product kernel's CUSUM, summed and held: a peak speaks
-for what follows. Which of these are used is chosen by cross-validation within the odd files.
+all files. The detector is the one that USAG017 ships (``compute_guard.usage.novelty``), with its own limit.
 """
 
 from __future__ import annotations
 
 import json
-from bisect import bisect_left, insort
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -19,16 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.csv as csv
 
-from compute_guard.usage.kernel import Series, Tuning
+from compute_guard.usage.novelty import LIMIT, Alarms, Novelty
 from measure import Measure
 
 Vector = npt.NDArray[np.float64]
 PROBATION, MOST, FALSE_POINT, HIT, MISS = 0.15, 750, 0.11, 1.0, 1.0
-LENGTHS = (6, 24, 48)
-OF_THE_DAY = (24, 48)
-PHASES = range(-6, 7, 2)  # points by which a habit may come earlier or later
-HOLDS = (50, 100, 200)
-TAIL, MOST_SURPRISE = 0.02, 8.0
+CHOICES = (("shape",), ("shape", "hour"), ("shape", "hour", "jump"), ("shape", "hour", "jump", "level"))
+"""What was weighed; the last is what ships."""
 BEST = 0.9866142981514303  # the credit of a window found at its first point
 
 
@@ -40,6 +34,7 @@ class File:
     """One series with its windows as half-open ranges of points."""
 
     def __init__(self, path: Path, windows: list[list[str]]) -> None:
+        self.category = path.parent.name
         table = csv.read_csv(path)
         stamps = np.asarray([str(t)[:19] for t in table["timestamp"].to_pylist()])
         self.values = table["value"].to_numpy().astype(np.float64)
@@ -77,166 +72,95 @@ class File:
         return total
 
 
-def files(folder: Path) -> list[File]:
+def files(folder: Path, first: int) -> list[File]:
+    """Every other file by name, from ``first`` on; the others are not opened."""
     windows = json.loads((folder / "labels" / "combined_windows.json").read_text())
-    return [File(folder / "data" / name, ranges) for name, ranges in sorted(windows.items())]
+    return [File(folder / "data" / name, windows[name]) for name in sorted(windows)[first::2]]
 
 
-def surprise(x: Vector, probation: int) -> Vector:
-    """-log10 of the share of the past at least as large as each value.
-
-    Among the largest 2 % the share follows an exponential tail fitted to them (mean excess; Pickands 1975): a
-    record by a hair is no great surprise, and there is no end to how great one can be.
-    """
-    past: list[float] = []
-    found = np.zeros(len(x))
-    for i, value in enumerate(x.tolist()):
-        n = len(past)
-        if i >= probation // 3 and n > 10:
-            k = max(int(TAIL * n), 5)
-            threshold = past[n - k - 1]
-            if value <= threshold:
-                found[i] = np.log10((n + 2) / (n - bisect_left(past, value) + 1))
-            else:
-                excess = max(sum(past[n - k :]) / k - threshold, 1e-9)
-                found[i] = np.log10((n + 2) / (k + 1)) + (value - threshold) / excess / np.log(10)
-        insort(past, value)
-    return np.minimum(found, MOST_SURPRISE)
+def parts_of(f: File) -> dict[str, Vector]:
+    """What the product's detector says of each point, by part."""
+    novelty = Novelty(f.day, keep=len(f.values))
+    told = [novelty.take(value) for value in f.values.tolist()]
+    return {name: np.asarray([each[name] for each in told]) for name in told[0]}
 
 
-def scaled(f: File) -> npt.NDArray[np.float32]:
-    calm = f.values[: max(f.first, 10)]
-    return ((f.values - calm.mean()) / max(float(calm.std()), 1e-9)).astype(np.float32)
+def alarms_of(f: File, scores: Vector, limit: float) -> npt.NDArray[np.int64]:
+    alarms = Alarms(f.first, len(f.values), limit)
+    high = np.flatnonzero(scores >= limit).tolist()
+    return np.asarray([i for i in high if alarms.take(float(scores[i]), i + 1)], dtype=np.int64)
 
 
-def novelty(f: File, length: int) -> Vector:
-    """Distance of the last ``length`` points to the nearest such stretch of the past that does not overlap.
-
-    A left matrix profile (Yeh and others 2016) without normalisation: level is part of what is new.
-    """
-    series = scaled(f)
-    parts = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(series, length))
-    square, found = (parts * parts).sum(axis=1), np.zeros(len(series))
-    for start in range(0, len(parts), 512):
-        stop = min(len(parts), start + 512)
-        apart = square[start:stop, None] + square[None, :stop] - 2 * (parts[start:stop] @ parts[:stop].T)
-        apart[np.arange(stop)[None, :] > np.arange(start, stop)[:, None] - length] = np.inf
-        nearest = apart.min(axis=1)
-        nearest[~np.isfinite(nearest)] = 0.0
-        found[start + length - 1 : stop + length - 1] = np.sqrt(np.maximum(nearest, 0.0))
-    return found
+def standard(raw: Vector, windows: Vector) -> float:
+    return float(100 * (raw.sum() + MISS * windows.sum()) / ((HIT + MISS) * windows.sum()))
 
 
-def unusual_for_the_hour(f: File, length: int) -> Vector:
-    """The same distance, to stretches at about the same time of earlier days only."""
-    series = scaled(f)
-    parts = np.lib.stride_tricks.sliding_window_view(series, length)
-    nearest, found = np.full(len(parts), np.inf, dtype=np.float32), np.zeros(len(series))
-    for days in range(1, len(parts) // f.day + 1):
-        for lag in (days * f.day + phase for phase in PHASES):
-            if length <= lag < len(parts):
-                apart = ((parts[lag:] - parts[:-lag]) ** 2).sum(axis=1)
-                np.minimum(nearest[lag:], apart, out=nearest[lag:])
-    nearest[~np.isfinite(nearest)] = 0.0
-    found[length - 1 :] = np.sqrt(nearest)
-    return found
+def raw_scores(scored: list[tuple[File, Vector]], limits: Vector) -> Vector:
+    """By limit and file."""
+    return np.asarray([[f.score(alarms_of(f, s, float(limit))) for f, s in scored] for limit in limits])
 
 
-def cusums(files: list[File], rate: float) -> list[Vector]:
-    """By file: the larger CUSUM of the product's kernel."""
-    length = max(len(f.values) for f in files)
-    matrix = np.full((length, len(files)), np.nan, dtype=np.float32)
-    for column, f in enumerate(files):
-        calm = max(float(np.median(np.abs(np.diff(f.values[: max(f.first, 10)])))), 1e-9)
-        matrix[: len(f.values), column] = f.values / calm  # so that one floor fits all series
-    series = Series(floor=1.0, size=len(files), tuning=Tuning(rate))
-    found = np.zeros_like(matrix)
-    for t in range(length):
-        series.update(matrix[t])
-        scores = series.scores()
-        found[t] = np.maximum(scores.cusum_high, scores.cusum_low)
-    return [found[: len(f.values), column].astype(np.float64) for column, f in enumerate(files)]
+def smoothed_best(raw: Vector) -> int:
+    """The limit whose neighbours are good as well: the best of one fold alone would be a fit."""
+    total = np.pad(raw.sum(axis=1), 2, mode="edge")
+    return int(np.argmax(np.convolve(total, np.asarray([1, 2, 4, 2, 1]) / 10, "valid")))
 
 
-def held(scores: Vector, limit: float, hold: int) -> npt.NDArray[np.int64]:
-    alarms, last = [], -(10**9)
-    for i in np.flatnonzero(scores >= limit).tolist():
-        if i - last > hold:
-            alarms.append(i)
-            last = i
-    return np.asarray(alarms, dtype=np.int64)
+def category_left_out(raw: Vector, windows: Vector, categories: list[str]) -> float:
+    """The score of each category at the limit chosen on all others."""
+    group = np.asarray(categories)
+    judged = np.zeros(len(windows))
+    for name in sorted(set(categories)):
+        rest = np.where(group == name, 0.0, raw)
+        judged[group == name] = raw[smoothed_best(rest), group == name]
+    return standard(judged, windows)
 
 
-def standard(scored: list[tuple[File, Vector]], limit: float, hold: int) -> float:
-    windows = sum(len(f.windows) for f, _ in scored)
-    raw = sum(f.score(held(s, limit, hold)) for f, s in scored)
-    return 100 * (raw + MISS * windows) / ((HIT + MISS) * windows)
-
-
-def tuned(scored: list[tuple[File, Vector]]) -> tuple[float, float, int]:
-    pool = np.concatenate([s[f.first :] for f, s in scored])
-    limits = np.unique(np.quantile(pool, 1 - np.geomspace(1e-4, 2e-2, 25)))
-    return max(
-        (standard(scored, float(limit), hold), float(limit), hold) for limit in limits for hold in HOLDS
-    )
-
-
-def cross_validated(scored: list[tuple[File, Vector]], folds: int = 3) -> float:
-    """The score of each third at the limit tuned on the other two, weighted by windows."""
-    total = windows = 0.0
-    for fold in range(folds):
-        _, limit, hold = tuned([x for i, x in enumerate(scored) if i % folds != fold])
-        judged = scored[fold::folds]
-        count = sum(len(f.windows) for f, _ in judged)
-        total, windows = total + count * standard(judged, limit, hold), windows + count
-    return total / windows
-
-
-def resampled(scored: list[tuple[File, Vector]], limit: float, hold: int) -> tuple[float, float]:
+def resampled(raw: Vector, windows: Vector) -> tuple[float, float]:
     """Where 95 in 100 scores lie when the files are drawn anew: how much one number means."""
-    rng = np.random.default_rng(0)
-    raw = np.asarray([f.score(held(s, limit, hold)) for f, s in scored])
-    windows = np.asarray([len(f.windows) for f, _ in scored])
-    drawn = rng.integers(0, len(scored), (2_000, len(scored)))
+    drawn = np.random.default_rng(0).integers(0, len(raw), (2_000, len(raw)))
     found = 100 * (raw[drawn].sum(1) + windows[drawn].sum(1)) / (2 * windows[drawn].sum(1))
     low, high = np.quantile(found, (0.025, 0.975))
     return float(low), float(high)
 
 
-def opinions(files: list[File]) -> dict[str, list[Vector]]:
-    """What the detector may add up, by name and file."""
-    new = [[surprise(novelty(f, n), f.first) for n in LENGTHS] for f in files]
-    hour = [[surprise(unusual_for_the_hour(f, n), f.first) for n in OF_THE_DAY] for f in files]
-    shift = zip(files, cusums(files, 2 / 49), strict=True)
-    return {
-        "novelty": [np.sum(parts, axis=0) for parts in new],
-        "hour": [np.mean(parts, axis=0) for parts in hour],
-        "shift": [surprise(c, f.first) for f, c in shift],
-    }
-
-
-def measures(folder: Path) -> Iterator[Measure]:
+def measures(folder: Path, half: str = "both") -> Iterator[Measure]:
+    """``half``: ``odd`` reads the files of odd number only, as was done while the detector was chosen."""
     place = folder / "nab"
     if not place.is_dir():
         print(f"skipped: there is no nab below {folder}")
         return
-    everything = files(place)
-    heard = opinions(everything)
-    best, chosen = -np.inf, []
-    for names in (("novelty",), ("novelty", "shift"), ("novelty", "hour"), ("novelty", "hour", "shift")):
-        sums = [np.sum(parts, axis=0) for parts in zip(*(heard[name] for name in names), strict=True)]
-        scored = list(zip(everything, sums, strict=True))
-        found = cross_validated(scored[0::2])
-        print(f"  {' + '.join(names)}: {found:.1f} by cross-validation within the odd files", flush=True)
-        if found > best:
-            best, chosen = found, scored
-    value, limit, hold = tuned(chosen[0::2])
-    reported = standard(chosen[1::2], limit, hold)
-    low, high = resampled(chosen[1::2], limit, hold)
-    yield Measure("NAB standard, files it was tuned on", value, "score")
-    yield Measure("same, by cross-validation within them", best, "score")
+    yield from _tuning(files(place, 0))
+    if half == "both":
+        yield from _reported(files(place, 1))
+
+
+def _tuning(odd: list[File]) -> Iterator[Measure]:
+    parts = [parts_of(f) for f in odd]
+    windows = np.asarray([len(f.windows) for f in odd])
+    for names in CHOICES:
+        sums = [np.sum([found[name] for name in names], axis=0) for found in parts]
+        scored = list(zip(odd, sums, strict=True))
+        pool = np.concatenate([s[f.first :] for f, s in scored])
+        limits = np.unique(np.quantile(pool, 1 - np.geomspace(1e-4, 3e-2, 40)))
+        raw = raw_scores(scored, limits)
+        best = smoothed_best(raw)
+        found = category_left_out(raw, windows, [f.category for f in odd])
+        words = f"{' + '.join(names)}: {found:.1f} with each category left out"
+        print(f"  {words}, {standard(raw[best], windows):.1f} at {limits[best]:.2f}", flush=True)
+    (raw,) = raw_scores(scored, np.asarray([LIMIT]))
+    yield Measure("NAB standard, odd files, it was chosen on them", standard(raw, windows), "score")
+    yield Measure("same, each category at the limit of the others", found, "score")
+
+
+def _reported(even: list[File]) -> Iterator[Measure]:
+    scored = [(f, np.sum(list(parts_of(f).values()), axis=0)) for f in even]
+    windows = np.asarray([len(f.windows) for f in even])
+    (raw,) = raw_scores(scored, np.asarray([LIMIT]))
+    reported = standard(raw, windows)
+    low, high = resampled(raw, windows)
     yield Measure(
-        "NAB standard, the other files", reported, "score", "RCF, published", 51.7, reported / 51.7,
+        "NAB standard, even files", reported, "score", "RCF, published", 51.7, reported / 51.7,
         ">= 65", bool(reported >= 65),
     )  # fmt: skip
     yield Measure("same, files drawn anew: 2.5 % lie below", low, "score")

@@ -248,11 +248,11 @@ def _why_not_contained(drill: Drill, stop: Action | None) -> list[str]:
     if drill.kind != "mining":
         return ["this kind is not contained without a person"]
     if stop is None:
-        return ["containment was not asked for"]
+        return ["not contained: no step was asked for"]
     if stop.state == "done":
         return []
     reasons = [reason["msg"] for reason in stop.result.get("reasons", [])]
-    return [f"containment was {stop.state}: {'; '.join(reasons or [str(stop.result.get('error', ''))])}"]
+    return [f"not contained, step {stop.state}: {'; '.join(reasons or [str(stop.result.get('error', ''))])}"]
 
 
 def _ns(moment: str) -> int:

@@ -50,6 +50,12 @@ class GpuTime:
         self._account(frame, book, held)
         return held
 
+    def follow_back(self, now_ns: int) -> None:
+        """The clock had been ahead: time is attributed from each device's next reading on."""
+        self._last_ns[:] = NEVER
+        if now_ns // _DAY_NS < self._day:
+            self._day, self._spent = now_ns // _DAY_NS, {}
+
     def spent(self) -> dict[str, Any]:
         """GPU-milliseconds by tenant since the beginning of the UTC day ``day`` (days since the epoch)."""
         return {"day": self._day, "gpu_ms": {t: ns // 1_000_000 for t, ns in sorted(self._spent.items())}}

@@ -29,6 +29,7 @@ MITRE: Final[Mapping[str, tuple[str, ...]]] = {
     "sensor_integrity": ("T1565.002", "T1574.006", "T1562.006"),
     "cross_tenant": ("T1078", "T1496.001"),
     "atypical_load": ("T1496.001",),
+    "unusual_course": ("T1496.001",),
     "dataset_withdrawn": (),
 }
 """MITRE ATT&CK techniques by kind: T1496.001 Compute Hijacking, T1565.002 Transmitted Data Manipulation,

@@ -103,6 +103,10 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "The loads of this class of jobs on this model rest, vary and move memory as calibrated.",
         "同类作业在该型号加速卡上的负载应符合已校准的休止、波动与显存变化规律。",
     ),
+    "expect_unusual_course": (
+        "A tenant's use goes on as in earlier days and weeks, by level, shape and hour.",
+        "租户的算力使用应与此前数日、数周的水平、走势和时段相符。",
+    ),
     "expect_dataset_withdrawn": (
         "A running job reads datasets that policy lets it use, until it ends.",
         "作业运行期间所读取的数据集应始终为策略所允许。",

@@ -27,8 +27,10 @@ from compute_guard.response import Responder
 from compute_guard.usage.activity import NOTHING, Activity, Flows
 from compute_guard.usage.attribution import LeaseBook
 from compute_guard.usage.calibration import Calibration
+from compute_guard.usage.courses import Courses
 from compute_guard.usage.detectors import Detector, View, load_detectors
 from compute_guard.usage.detectors.atypical_load import AtypicalLoad
+from compute_guard.usage.detectors.unusual_course import UnusualCourse
 from compute_guard.usage.history import History
 from compute_guard.usage.rolling import Rolling
 from compute_guard.usage.samples import Frame, concat, to_table
@@ -46,6 +48,7 @@ STEP_NS: Final = 15_000_000_000
 CELLS: Final = 48
 FLUSH_TICKS: Final = 20  # scrapes per history file: five minutes at 15 s
 CALIBRATION: Final = ("telemetry", "calibration.npz")
+COURSES: Final = ("telemetry", "courses.npz")
 SUSPECT: Final = frozenset(
     {"mining", "atypical_load", "telemetry_contradiction", "unattributed_process", "cross_tenant"}
 )
@@ -73,6 +76,7 @@ class Monitor:
     _rolling: Rolling = field(init=False)
     _detectors: tuple[Detector, ...] = field(init=False)
     _typicality: Typicality = field(init=False)
+    _courses: Courses = field(init=False)
     _hysteresis: Hysteresis = field(init=False)
     _incidents: Incidents = field(init=False)
     _responder: Responder = field(init=False)
@@ -106,6 +110,9 @@ class Monitor:
             doubtful=next((d.surprise for d in self._detectors if isinstance(d, AtypicalLoad)), 7.5),
         )
         self._typicality.calibration.frozen = bool(config.get("freeze_calibration", False))
+        told = next((d for d in self._detectors if isinstance(d, UnusualCourse)), UnusualCourse())
+        self._courses = Courses(told.quiet_days, told.limit)
+        self._courses.load(self.home.path(*COURSES))
         self._hysteresis = Hysteresis(int(config.get("raise_after", 2)), int(config.get("clear_after", 8)))
         self._incidents = Incidents(
             self.home, budget_per_day=int(config.get("alert_budget_per_tenant_day", 20))
@@ -162,7 +169,11 @@ class Monitor:
         self._recent.append(frame)
         if self.record:
             self._store(frame)
+        set_back = self._rolling.quality.clock_set_back
         self._rolling.push(frame, now_ns=now_ns)
+        if self._rolling.quality.clock_set_back != set_back:
+            self.gpu_time.follow_back(now_ns)
+            self._flows.follow_back()
         book = self.attribution(now_ns) if callable(self.attribution) else self.attribution
         held = self.gpu_time.take(frame, book)
         self._flows.call(holding.node.names for holding in getattr(self.attribution, "held", ()))
@@ -177,6 +188,7 @@ class Monitor:
             self._flows,
             self._typicality.judge(window, held),
             held,
+            self._courses.take(window, held),
         )
         signals = [signal for detector in self._detectors for signal in detector.detect(view)]
         self._typicality.learn(window, {s.device for s in signals if s.kind in SUSPECT})
@@ -222,6 +234,15 @@ class Monitor:
             "surprising_samples": self._typicality.would_signal,
         }
 
+    def devices_seen(self) -> frozenset[str]:
+        """Keys of all devices that readings were of."""
+        return frozenset(self._rolling.columns)
+
+    def unseen(self) -> list[str]:
+        """Devices of a book of leases that no reading was of, sorted: misspelt, most likely."""
+        leases = self.attribution.leases if isinstance(self.attribution, LeaseBook) else ()
+        return sorted({lease.device for lease in leases} - self.devices_seen())
+
     def devices_now(self) -> dict[str, list[Any]]:
         """The newest reading of every device seen in the last cells, as columns, for people to look at."""
         devices = () if self._window is None else self._window.devices
@@ -243,6 +264,7 @@ class Monitor:
                 self._history.append(frame)
                 self._history.expire(self.home.clock())
                 self._typicality.calibration.save(self.home.path(*CALIBRATION))
+                self._courses.save(self.home.path(*COURSES))
             except (UserError, OSError):
                 self._history_failures += 1
 

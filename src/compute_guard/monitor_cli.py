@@ -70,6 +70,12 @@ def monitor(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if leases is not None and (unseen := watch.monitor.unseen()):
+        click.echo(
+            f"{leases} names {unseen[0]!r}, which no reading is of; devices here are NODE/UUID, "
+            f"such as {min(watch.monitor.devices_seen(), default='none')!r}",
+            err=True,
+        )
     if output_format == "json":
         click.echo(json.dumps({**watch.monitor.report().to_json(), "dry_run": dry}))
     else:

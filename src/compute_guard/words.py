@@ -59,6 +59,7 @@ CHANNELS: Final[Words] = {
     "gap": ("gap", "采集中断"),
     "source": ("source", "采集来源"),
     "dataset": ("dataset", "数据集"),
+    "course": ("course of use", "用量走势"),
 }
 """Sources of evidence. One of somebody else's detector is shown by its name."""
 
@@ -116,7 +117,7 @@ REASONS_ZH: Final[Mapping[str, str]] = {
     "target-mismatch": "措施对象与事件所属租户不一致",
     "target-missing": "封锁节点须指明节点",
     "severity-too-low": "该级别的措施须以“事件”为依据，预警不足以执行",
-    "kill-switch": "处置总开关已关闭二级以上措施",
+    "kill-switch": "处置总开关已停用三级及以上措施",
     "approvals-missing": "批准人数不足",
     "blast-actions": "已达每小时措施次数上限",
     "blast-tenants": "受影响租户数将超过上限",

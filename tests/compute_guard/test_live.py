@@ -118,6 +118,10 @@ def test_a_recording_is_judged_from_the_command_line_and_changes_nothing(home, h
     report = json.loads(invoke(home_dir, *args, "--format", "json").stdout)
     assert (report["ticks"], report["dry_run"], report["incidents"]) == (30, True, [])
     assert Incidents(home).list() == []
+    leases.write_text(json.dumps([{"device": "n1/GPU-9", "tenant": "acme", "job": "j"}]))
+    words = invoke(home_dir, *args).stderr
+    assert "names 'n1/GPU-9', which no reading is of" in words
+    assert repr(MINER.device.key) in words
 
 
 @pytest.mark.parametrize(

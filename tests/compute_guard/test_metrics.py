@@ -146,6 +146,47 @@ def test_the_dashboard_draws_only_metrics_and_labels_that_exist(still_home):
     assert {"datasource", "tenant"} == {each["name"] for each in board["templating"]["list"]}
 
 
+def unread(written, taken, place="dashboard"):
+    """Places of ``written`` that are not, or not so, in ``taken``."""
+    if isinstance(written, dict) and isinstance(taken, dict):
+        for name, value in written.items():
+            yield from unread(value, taken[name], f"{place}.{name}") if name in taken else [f"{place}.{name}"]
+    elif isinstance(written, list) and isinstance(taken, list) and len(written) == len(taken):
+        for number, pair in enumerate(zip(written, taken, strict=True)):
+            yield from unread(*pair, f"{place}[{number}]")
+    elif written != taken:
+        yield place
+
+
+@pytest.mark.parametrize("mistake", [None, "gridpos", "fieldConfigs"])
+def test_grafanas_own_types_read_all_of_the_dashboard_and_would_miss_a_field_they_do_not_know(mistake):
+    sdk = pytest.importorskip(
+        "grafana_foundation_sdk", reason="Grafana's types (dev group) are not installed"
+    )
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.cog.plugins import register_default_plugins
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+    assert sdk
+    register_default_plugins()  # panels and queries of Grafana's own kinds, Prometheus' among them
+    board = json.loads((EXAMPLES / "grafana-dashboard.json").read_text())
+    if mistake:
+        board["panels"][0][mistake] = {}
+    taken = json.loads(JSONEncoder().encode(Dashboard.from_json(board)))
+    assert list(unread(board, taken)) == ([f"dashboard.panels[0].{mistake}"] if mistake else [])
+
+
+def test_prometheus_reads_every_expression_of_the_dashboard(tmp_path):
+    board = json.loads((EXAMPLES / "grafana-dashboard.json").read_text())
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    asked = [re.sub(r"\$__?\w+", "5m", expression) for expression in asked]  # as Grafana fills them in
+    rules = [{"record": f"panel:{number}", "expr": each} for number, each in enumerate(asked)]
+    path = tmp_path / "panels.yaml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    checked = promtool("check", "rules", str(path))
+    assert (checked.returncode, f"{len(asked)} rules found" in checked.stdout) == (0, True), checked.stderr
+
+
 def test_each_alert_rule_uses_what_exists_and_says_what_it_is_about(still_home):
     groups = yaml.safe_load((EXAMPLES / "prometheus-rules.yaml").read_text())["groups"]
     rules = [rule for group in groups for rule in group["rules"]]

@@ -67,6 +67,10 @@ KINDS: Final[Mapping[str, Mapping[str, str]]] = {
         "en": "a load that jobs of its class do not show",
         "zh": "与同类作业显著不同的负载特征",
     },
+    "unusual_course": {
+        "en": "a course of the tenant's use that was never seen before",
+        "zh": "租户算力使用走势前所未见",
+    },
 }
 
 

@@ -123,6 +123,11 @@ class Flows:
             names = sorted(group)
             self._names.update(dict.fromkeys(names, names[0] if names else ""))
 
+    def follow_back(self) -> None:
+        """The clock had been ahead: what was seen by it is forgotten."""
+        self._at.clear()
+        self._total.clear()
+
     def take(self, rates: Mapping[str, float], now_ns: int) -> None:
         """Bytes per second leaving each node now. Late and unreadable readings change nothing."""
         for node, rate in rates.items():

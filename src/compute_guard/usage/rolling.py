@@ -19,6 +19,7 @@ from compute_guard.usage.kernel import FLOORS, Series, Tuning
 from compute_guard.usage.samples import COUNTERS, METRICS, Bools, Device, Frame, Ints
 from compute_guard.usage.window import NEVER, Traits, Window
 
+STALE_FRAMES = 3
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
@@ -34,6 +35,7 @@ class Quality:
     future: int = 0  # its clock runs ahead of the fleet's
     missed_cells: int = 0  # device-cells passed over without a sample
     counter_resets: int = 0
+    clock_set_back: int = 0  # the receiver's own clock had been ahead, and the window began anew
 
     def to_json(self) -> dict[str, int]:
         """Field name to count."""
@@ -67,6 +69,7 @@ class Rolling:
     _traits: Traits = field(default_factory=lambda: Traits.of(()))
     _last_cell: Ints = field(init=False)
     _idle_since: Ints = field(init=False)
+    _stale: int = 0
 
     def __post_init__(self) -> None:
         if self.step_ns <= 0 or self.cells < 2:
@@ -105,6 +108,7 @@ class Rolling:
         ahead = cell > newest + 1
         self.quality.future += int(ahead.sum())
         cell = np.minimum(cell, newest)
+        self._follow_back(newest)
         order = np.argsort(frame.ts_ns, kind="stable")
         order = order[~ahead[order]]
         if not len(order):
@@ -114,6 +118,24 @@ class Rolling:
         starts = np.flatnonzero(np.r_[True, cells[1:] != cells[:-1]])
         for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
             self._take(frame, order[start:stop], columns, int(cells[start]))
+
+    def _follow_back(self, newest: int) -> None:
+        """Begin anew at ``newest`` when frame after frame is older than the whole window.
+
+        One such frame is late. Several in a row say that the clock by which the window was filled had been
+        ahead; waiting until it is reached again would be blindness for as long.
+        """
+        self._stale = self._stale + 1 if self._head != NEVER and newest <= self._head - self.cells else 0
+        if self._stale < STALE_FRAMES:
+            return
+        self._stale, self._head = 0, NEVER
+        self._at[:], self._last_cell[:], self._idle_since[:] = NEVER, NEVER, NEVER
+        for values in self._values.values():
+            values[:] = np.nan
+        everything = np.ones(len(self._devices), dtype=np.bool_)
+        for series in self._series.values():
+            series.forget(everything)
+        self.quality.clock_set_back += 1
 
     def columns_of(self, devices: tuple[Device, ...]) -> Ints:
         """The column of each of ``devices``, which get one when they have none yet."""

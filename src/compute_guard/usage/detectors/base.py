@@ -43,14 +43,29 @@ class Typical:
     classes: Classes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """A tenant's use over weeks, now: accelerators ``busy``, and what was ``usual`` at this hour (NaN: new).
+
+    ``parts``: surprise as powers of ten, summed up in ``score``. ``told``: it is surprising enough to say so.
+    """
+
+    busy: float
+    usual: float
+    score: float
+    parts: Mapping[str, float]
+    told: bool
+    days: float
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """One moment: the telemetry window, who holds what, and more by key.
 
     ``uses``: which processes were seen, by device. ``entitlements``: what tenants may use, by tenant.
     ``activity``: submissions, reads, refusals, shells. ``flows``: what left each node. ``typical``: how loads
-    compare with the calibrated fleet, None before it is calibrated. ``roster``: the book's leases as columns
-    (made from the book when not given); ``active``: its rows that hold now.
+    compare with the calibrated fleet, None before it is calibrated. ``courses``: by tenant. ``roster``: the
+    book's leases as columns (made from the book when not given); ``active``: its rows that hold now.
     """
 
     window: Window
@@ -61,6 +76,7 @@ class View:
     flows: Flows = field(default_factory=Flows)
     typical: Typical | None = None
     roster: Roster = NOT_GIVEN
+    courses: Mapping[str, Course] = field(default_factory=dict)
     active: Ints = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

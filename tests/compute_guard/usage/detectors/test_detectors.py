@@ -229,6 +229,7 @@ def test_detectors_are_found_configured_and_switched_off_by_name():
         "SubmissionBurst",
         "TelemetryContradiction",
         "UnattributedProcess",
+        "UnusualCourse",
     }
     assert all(isinstance(d, Detector) for d in load_detectors())
     configured = load_detectors({"idle_hoard": {"batch_hours": 4}, "mining_indicator": {"enabled": False}})
