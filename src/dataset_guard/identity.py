@@ -142,7 +142,7 @@ def identify(
     if known is not None:
         parts += known.parts(source)
     if roots is not None and known_rows is not None:
-        roots.add_sorted(known_rows.public)
+        roots.add_kept(known_rows.public)
         if roots.rows != sum(part.rows for part in parts):
             raise RuntimeError("a row is known twice or not at all")
     fingerprint = combine(parts, set_root=None if roots is None else roots.finish())

@@ -29,6 +29,7 @@ from dataset_guard.identity import BlockRange
 from dataset_guard.manifest import FileEntry, manifest_of
 from dataset_guard.rowhash import Hashes, RowHasher, RowHashes
 from dataset_guard.rowkeys import tenant_row_key
+from dataset_guard.rowset import KeptHashes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,12 +42,12 @@ if TYPE_CHECKING:
 class KnownRows:
     """Where all the rows of a version lie in the data at hand.
 
-    ``runs`` are (first row, row after the last, first row in the version), ascending. ``public`` are the
+    ``runs`` are (first row, row after the last, first row in the version), ascending. ``public`` has the
     version's public row hashes, ascending.
     """
 
     runs: tuple[tuple[int, int, int], ...]
-    public: Hashes
+    public: KeptHashes
 
     def cut(self, first: int, stop: int) -> Iterator[tuple[int, int, int | None]]:
         """The rows from ``first`` to ``stop`` as (first, stop, first in the version, or None when new)."""

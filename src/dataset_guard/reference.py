@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dataset_guard.reading.source import Source
     from dataset_guard.registry import Version
     from dataset_guard.rowstore import Sidecar
+    from dataset_guard.sealed_rows import SealedRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +83,18 @@ class Reference:
         """Keyed hashes of the rows without their label, in row order; None without a label."""
         return self._rows().features()
 
-    def public_row_hashes(self, key: bytes) -> npt.NDArray[np.uint64] | None:
-        """Public row hashes in ascending order; None for a version of a release that did not keep them.
+    def public_row_hashes(self, key: bytes) -> SealedRows | None:
+        """Public row hashes in ascending order, to be read in pieces.
 
-        ``key`` is the tenant's row key.
+        None for a version of a release that did not keep them. ``key`` is the tenant's row key.
         """
-        from dataset_guard.sealed_rows import unseal
+        from dataset_guard.sealed_rows import SealedRows
 
         if records.SEALED not in self.record["sidecars"]:
             return None
-        return unseal(records.checked_sidecar(self.version.folder, records.SEALED, self.record), key=key)
+        return SealedRows.of(
+            records.checked_sidecar(self.version.folder, records.SEALED, self.record), key=key
+        )
 
     def row_window(self, first_row: int, rows: int) -> npt.NDArray[np.uint64]:
         """Keyed row hashes of some rows, in row order."""

@@ -12,7 +12,7 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import IO
+from typing import IO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,17 @@ def _by_first_halves(hashes: Hashes, first: npt.NDArray[np.uint64]) -> tuple[npt
     return np.argsort(first, kind="stable"), False
 
 
+class KeptHashes(Protocol):
+    """Public row hashes that lie somewhere in ascending order."""
+
+    @property
+    def rows(self) -> int:
+        """How many they are."""
+
+    def pieces(self) -> Iterator[Hashes]:
+        """All of them, in pieces that fit the processor's cache."""
+
+
 class SetRoot:
     """Collects public row hashes, in any order, and gives the set root."""
 
@@ -65,6 +76,7 @@ class SetRoot:
         self._runs: list[Hashes] = []
         self._in_memory = 0
         self._spill: IO[bytes] | None = None
+        self._kept: KeptHashes | None = None
         self.rows = 0
 
     def add(self, hashes: Hashes) -> None:
@@ -75,10 +87,10 @@ class SetRoot:
         if self._open_rows >= _RUN_ROWS:
             self._close_run()
 
-    def add_sorted(self, run: Hashes) -> None:
-        """Take public row hashes that are in ascending order, and stay in memory."""
-        self._runs.append(run)
-        self.rows += len(run)
+    def add_kept(self, kept: KeptHashes) -> None:
+        """Take public row hashes that are kept in order somewhere, once; they are read when all is merged."""
+        self._kept = kept
+        self.rows += kept.rows
 
     def _close_run(self) -> None:
         if not self._open:
@@ -102,7 +114,11 @@ class SetRoot:
     def finish(self, keep: Callable[[Hashes], object] | None = None) -> bytes:
         """The set root, 32 bytes. ``keep`` gets all hashes in ascending order, in pieces."""
         self._close_run()
-        pieces = _merged(self._runs)
+        kept = self._kept
+        if kept is not None and 2 * kept.rows < self.rows:  # so that the last piece below is not all the rest
+            self._runs.append(np.concatenate(list(kept.pieces())))
+            kept = None
+        pieces = _merged(self._runs) if kept is None else _joined(kept.pieces(), self._runs)
         root = set_root_of(self._names, self.rows, pieces if keep is None else _told(pieces, keep))
         if self._spill is not None:
             self._spill.close()
@@ -154,11 +170,31 @@ def _merged(runs: Sequence[Hashes]) -> Iterator[Hashes]:
         return
     count = max(len(runs), -(-sum(map(len, runs)) // _PIECE_ROWS))
     for pieces in zip(*(slices_of(run, count) for run in runs), strict=True):
-        few, many = sorted(pieces, key=len)[-2:]
-        if len(pieces) == 2 and 8 * len(few) < len(many):
-            yield inserted(many, few)
-        else:
-            yield sorted_run(pieces)
+        yield _together(pieces)
+
+
+def _joined(kept: Iterable[Hashes], runs: Sequence[Hashes]) -> Iterator[Hashes]:
+    """All hashes of ascending pieces that are ``kept`` and of sorted ``runs``, in order."""
+    held = np.empty((0, 2), np.uint64)
+    for new in kept:
+        piece = np.concatenate([held, new]) if len(held) else new
+        # Those that begin like the last one wait: what comes may hold smaller ones of them.
+        edge = piece[-1, 0]
+        cut, held = np.split(piece, [np.searchsorted(piece[:, 0], edge)])
+        parts = [np.split(run, [np.searchsorted(run[:, 0], edge)]) for run in runs]
+        runs = [rest for _, rest in parts]
+        yield _together([cut, *(first for first, _ in parts)])
+    yield _together([held, *runs])
+
+
+def _together(pieces: Sequence[Hashes]) -> Hashes:
+    """Some sorted pieces as one."""
+    some = sorted((piece for piece in pieces if len(piece)), key=len)
+    if len(some) == 1:
+        return some[0]
+    if len(some) == 2 and 8 * len(some[0]) < len(some[1]):
+        return inserted(some[1], some[0])
+    return sorted_run(some)
 
 
 def inserted(many: Hashes, few: Hashes) -> Hashes:

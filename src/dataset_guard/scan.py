@@ -86,7 +86,7 @@ def scan_source(
     if batches.head is not None or not parts:
         read(batches.all())
     if known is not None:
-        roots.add_sorted(known.rows.public)
+        roots.add_kept(known.rows.public)
     findings = whole.findings(lambda name: tell(Progress(name, done, source.num_rows)))
     return replace(whole.result(parts, roots, findings, lost), learnt=file)
 

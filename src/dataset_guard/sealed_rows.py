@@ -12,7 +12,8 @@ hash as two little-endian uint64, high half first.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 MAGIC = b"TGROWS1\n"
 CONTEXT = "trainguard 2026-11 sealed row hashes"
 _HEAD = len(MAGIC) + 16
-_PIECE = 1 << 18
-"""Bytes decrypted at a time: few enough to stay in the processor's cache."""
+_PIECE = 1 << 19
+"""Bytes decrypted at a time: few enough to stay in the processor's cache until they are merged and hashed."""
 
 
 def seal(path: Path, pieces: Iterable[Hashes], *, key: bytes, nonce: bytes | None = None) -> None:
@@ -41,20 +42,38 @@ def seal(path: Path, pieces: Iterable[Hashes], *, key: bytes, nonce: bytes | Non
             file.write(encryptor.update(np.ascontiguousarray(piece, "<u8").tobytes()))
 
 
-def unseal(path: Path, *, key: bytes) -> Hashes:
-    """The hashes in ``path``, shape (rows, 2), ascending. Raises Tampered for what is no such file."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
+@dataclass(frozen=True, slots=True)
+class SealedRows:
+    """The hashes in a file, which somebody vouches for: ``rows`` of them, decrypted as they are read."""
+
+    path: Path
+    key: bytes
+    rows: int
+
+    @classmethod
+    def of(cls, path: Path, *, key: bytes) -> SealedRows:
+        """``key`` is the tenant's row key. Raises Tampered for what is no such file."""
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
         size = path.stat().st_size - len(head)
         if not head.startswith(MAGIC) or len(head) < _HEAD or size % 16:
             raise Tampered(f"{path} does not hold sealed row hashes; restore it from a backup")
-        decryptor = _cipher(key, head[len(MAGIC) :]).decryptor()
-        plain = np.empty(size + 16, np.uint8)  # the library wants room for one more block
-        piece, at = memoryview(bytearray(_PIECE)), 0
-        while count := file.readinto(piece):
-            decryptor.update_into(piece[:count], plain[at:])
-            at += count
-    return plain[:size].view("<u8").reshape(-1, 2)
+        return cls(path, key, size // 16)
+
+    def pieces(self) -> Iterator[Hashes]:
+        """The hashes in ascending order, shape (n, 2), in pieces; never all in memory. Raises Tampered."""
+        left = self.rows * 16
+        with self.path.open("rb", buffering=0) as file:
+            decryptor = _cipher(self.key, file.read(_HEAD)[len(MAGIC) :]).decryptor()
+            piece = memoryview(bytearray(_PIECE))
+            while left:
+                count = min(left, _PIECE)
+                if file.readinto(piece[:count]) != count:
+                    raise Tampered(f"{self.path} changed while it was read; restore it from a backup")
+                plain = np.empty(count + 16, np.uint8)  # the library wants room for one more block
+                decryptor.update_into(piece[:count], plain)
+                left -= count
+                yield plain[:count].view("<u8").reshape(-1, 2)
 
 
 def _cipher(key: bytes, counter: bytes) -> Any:

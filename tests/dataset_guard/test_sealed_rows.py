@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset_guard.rowset import inserted, sorted_run
-from dataset_guard.sealed_rows import MAGIC, seal, unseal
+from dataset_guard import sealed_rows
+from dataset_guard.rowset import SetRoot, inserted, sorted_run
+from dataset_guard.sealed_rows import MAGIC, SealedRows, seal
 from guard_core.errors import Tampered
 
 KEY = bytes(range(32))
@@ -16,6 +17,13 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "v1" / "rows-sealed.json"
 
 def hashes(rows, seed=1, most=2**64):
     return sorted_run([np.random.default_rng(seed).integers(0, most, (rows, 2), dtype=np.uint64)])
+
+
+def unseal(path, *, key):
+    sealed = SealedRows.of(path, key=key)
+    found = np.concatenate([np.empty((0, 2), np.uint64), *sealed.pieces()])
+    assert len(found) == sealed.rows
+    return found
 
 
 @pytest.mark.parametrize("rows", [0, 1, 1000])
@@ -51,6 +59,26 @@ def test_a_file_of_another_kind_is_not_read(tmp_path):
 def test_a_few_hashes_join_many_in_order_repeats_and_all(few, most):
     a, b = hashes(900, 1, most), hashes(few, 2, most)
     assert np.array_equal(inserted(a, b), sorted_run([a, b]))
+
+
+@pytest.mark.parametrize("most", [2**64, 40])
+@pytest.mark.parametrize("new", [0, 1, 60, 2000])
+def test_the_set_root_of_kept_and_new_hashes_is_that_of_all(tmp_path, monkeypatch, new, most):
+    monkeypatch.setattr(sealed_rows, "_PIECE", 16 * 37)
+    old, fresh = hashes(900, 1, most), np.random.default_rng(2).integers(0, most, (new, 2), dtype=np.uint64)
+    if most == 40:
+        old[:, 1], fresh[:, 1] = old[:, 1] % 3, fresh[:, 1] % 3
+        old = sorted_run([old])
+    seal(tmp_path / "s", [old], key=KEY)
+    known, whole = SetRoot(["a"]), SetRoot(["a"])
+    known.add_kept(SealedRows.of(tmp_path / "s", key=KEY))
+    kept = []
+    for part in np.array_split(fresh, 3):
+        known.add(part)
+    for part in (old, fresh):
+        whole.add(part)
+    assert known.finish(kept.append) == whole.finish()
+    assert np.array_equal(np.concatenate(kept), sorted_run([old, fresh]))
 
 
 def test_sealed_hashes_of_an_earlier_release_are_still_read(tmp_path):
