@@ -29,17 +29,16 @@ Hashes = npt.NDArray[np.uint64]
 
 def sort_hashes(hashes: Hashes) -> npt.NDArray[np.int64]:
     """The order that sorts ``hashes``, shape (n, 2), by (hi, lo); stable."""
-    first = np.ascontiguousarray(hashes[:, 0])
-    order, differ = _by_first_halves(hashes, first)
+    order, differ = _by_first_halves(hashes)
     if differ:
         return order
-    hi, lo = first[order], hashes[order, 1]
+    hi, lo = hashes[order, 0], hashes[order, 1]
     if np.any((hi[1:] == hi[:-1]) & (lo[1:] < lo[:-1])):  # equal halves of unequal hashes: never by chance
-        order = np.lexsort((hashes[:, 1], first))
+        order = np.lexsort((hashes[:, 1], hashes[:, 0]))
     return order
 
 
-def _by_first_halves(hashes: Hashes, first: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], bool]:
+def _by_first_halves(hashes: Hashes) -> tuple[npt.NDArray[np.int64], bool]:
     """The order by first halves, stable, and whether they all differ (if so, that is the order)."""
     if len(hashes) >= _MANY_ROWS:
         from dataset_guard.rowsort import spread_order  # numba: late, for those who sort a few only
@@ -47,6 +46,7 @@ def _by_first_halves(hashes: Hashes, first: npt.NDArray[np.uint64]) -> tuple[npt
         spread = spread_order(hashes)
         if spread is not None:
             return spread
+    first = np.ascontiguousarray(hashes[:, 0])
     order = np.argsort(first)  # not stable, but three times faster, and right when no two are equal
     hi = first[order]
     if not np.any(hi[1:] == hi[:-1]):

@@ -29,7 +29,7 @@ MAGIC = b"TGROWS1\n"
 CONTEXT = "trainguard 2026-11 sealed row hashes"
 _HEAD = len(MAGIC) + 16
 _PIECE = 1 << 19
-"""Bytes decrypted at a time: few enough to stay in the processor's cache until they are merged and hashed."""
+"""Bytes at a time: few enough to stay in the processor's cache until they are merged and hashed."""
 
 
 def seal(path: Path, pieces: Iterable[Hashes], *, key: bytes, nonce: bytes | None = None) -> None:
@@ -39,7 +39,9 @@ def seal(path: Path, pieces: Iterable[Hashes], *, key: bytes, nonce: bytes | Non
     with path.open("wb") as file:
         file.write(MAGIC + counter)
         for piece in pieces:
-            file.write(encryptor.update(np.ascontiguousarray(piece, "<u8").tobytes()))
+            for first in range(0, len(piece), _PIECE // 16):
+                part = np.ascontiguousarray(piece[first : first + _PIECE // 16], "<u8")
+                file.write(encryptor.update(part.tobytes()))
 
 
 @dataclass(frozen=True, slots=True)
