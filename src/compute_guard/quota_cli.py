@@ -14,6 +14,7 @@ from guard_core.output import format_option
 
 if TYPE_CHECKING:
     from compute_guard.quota import Quotas
+    from compute_guard.quota_edit import Change
     from compute_guard.simulate import Outcome
     from guard_core.home import Home
 
@@ -174,7 +175,8 @@ def history(ctx: click.Context, out: Path) -> None:
         }
         lines.append(json.dumps(job) + "\n")
     write_atomic(out, "".join(lines).encode(), mode=0o600)
-    click.echo(f"{len(lines)} jobs in {out}; try: trainguard compute simulate {out} --quota FILE")
+    then = f"try: trainguard compute simulate {out} --quota FILE" if lines else "no job has ended yet"
+    click.echo(f"{len(lines)} jobs in {out}; {then}")
 
 
 @click.command("set")
@@ -204,11 +206,15 @@ def quota_set(ctx: click.Context, queue: str, what: str, value: str) -> None:
     if len(parts) == 2 and parts[1] in LIMITS:
         parts = ("resources", *parts)
     change = set_quota(home, ("queues", queue, *parts), _value(value))
-    click.echo(f"queue {queue}: {what} {_shown(change.before)} -> {_shown(change.after)}")
+    click.echo(
+        f"queue {queue}: {what} {_shown(change.before)} -> {_shown(change.after)}{_spoken(what, change)}"
+    )
     if change.file is not None:
         click.echo(f"in {change.file}; a running guard follows it")
     else:
         click.echo(f"staged in shadow as {change.change} ({change.candidate})")
+        if change.replaces:
+            click.echo(f"instead of {change.replaces}, which is not part of it: what is in force was changed")
         click.echo(
             "in force after: trainguard policy replay; trainguard policy approve; trainguard policy promote"
         )
@@ -226,3 +232,16 @@ def _value(text: str) -> int | str | None:
 
 def _shown(value: object) -> str:
     return "no limit" if value is None else str(value)
+
+
+def _spoken(what: str, change: Change) -> str:
+    """The same in whole GPUs, CPUs or GiB, where the file counts thousandths or bytes."""
+    from compute_guard.admission import amount, spoken
+    from compute_guard.amounts import MEMORY
+
+    resource = next((part for part in what.split(".") if spoken(part) != part or part == MEMORY), None)
+    numbers = (change.before, change.after)
+    if resource is None or not all(isinstance(one, int | None) for one in numbers):
+        return ""
+    before, after = ("no limit" if one is None else amount(resource, one) for one in numbers)
+    return f" ({spoken(resource)} {before} -> {after})"

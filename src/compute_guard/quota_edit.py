@@ -25,13 +25,17 @@ FILE = Path("data") / "quotas.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What was changed: ``file`` in place, or ``candidate`` staged under the name ``change``."""
+    """What was changed: ``file`` in place, or ``candidate`` staged under the name ``change``.
+
+    ``replaces`` is the change that was staged until then, if any.
+    """
 
     before: Any
     after: Any
     file: Path | None = None
     candidate: Path | None = None
     change: str = ""
+    replaces: str = ""
 
 
 def set_quota(home: Home, path: tuple[str, ...], value: int | str | None) -> Change:
@@ -103,7 +107,9 @@ def _staged(home: Home, path: tuple[str, ...], value: int | str | None) -> Chang
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return Change(before, value, candidate=candidate, change="" if staged is None else staged.change)
+    until_now = "" if state is None or state.stage is None else state.stage.change
+    change = "" if staged is None else staged.change
+    return Change(before, value, candidate=candidate, change=change, replaces=until_now)
 
 
 def _candidates(home: Home) -> Path:

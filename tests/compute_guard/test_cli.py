@@ -142,7 +142,7 @@ def test_quota_set_changes_one_number_and_keeps_the_rest_of_the_file(trainguard,
     before = own_policies.read_text()
     done = trainguard("compute", "quota", "set", "acme", "gpu_milli.nominal", "3000")
     assert done.exit_code == 0, done.output
-    assert "gpu_milli.nominal 2000 -> 3000" in done.output
+    assert "gpu_milli.nominal 2000 -> 3000 (gpu 2 -> 3)" in done.output
     assert own_policies.read_text() == before.replace(
         "gpu_milli: {nominal: 2000, borrowing_limit: 1000", "gpu_milli: {nominal: 3000, borrowing_limit: 1000"
     )
@@ -172,6 +172,8 @@ def test_without_a_policy_directory_a_change_is_staged_and_not_in_force(traingua
     assert done.exit_code == 0, (done.output, done.exception)
     assert "staged in shadow" in done.output
     assert Gateway(home).quotas().queues["acme"].weight == 2
+    again = trainguard("compute", "quota", "set", "acme", "max_pending", "5")
+    assert "instead of chg-" in again.output
 
 
 def test_a_token_is_rotated_only_where_there_are_gates(trainguard):
