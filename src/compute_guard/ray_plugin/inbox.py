@@ -37,7 +37,17 @@ class Inbox:
         self._waiting.append((principal, body, answer))
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._decide_all())
-        return await answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and not answer.exception():
+                self._let_go(answer.result())
+            raise
+
+    def _let_go(self, outcome: Outcome) -> None:
+        """The client has gone: the reconciler hands an admitted one over."""
+        if isinstance(outcome, Admitted):
+            self._last_mile.underway.discard(outcome.id)
 
     async def _decide_all(self) -> None:
         try:
@@ -56,9 +66,8 @@ class Inbox:
                 for (_, _, answer), outcome in zip(batch, outcomes, strict=True):
                     if not answer.done():
                         answer.set_result(outcome)
-                    elif isinstance(outcome, Admitted):
-                        # Its client has gone: the reconciler hands it over.
-                        self._last_mile.underway.discard(outcome.id)
+                    else:
+                        self._let_go(outcome)
                 await self._last_mile.hand_over_all(gateway, others)
         finally:
             self._task = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
@@ -37,6 +38,7 @@ class LastMile:
 
     def __init__(self, gcs: Gcs, job_api: JobApi, decide: Run, read: Run, only: str) -> None:
         self.underway: set[str] = set()
+        self._hands: Counter[str] = Counter()
         self._gcs = gcs
         self._job_api = job_api
         self._decide = decide
@@ -46,12 +48,16 @@ class LastMile:
 
     @contextmanager
     def on_its_way(self, submission_id: str) -> Iterator[None]:
-        """Marks a submission as being handed to Ray by this process."""
+        """Marks a submission as being handed to Ray by this process, until nobody here does so any more."""
         self.underway.add(submission_id)
+        self._hands[submission_id] += 1
         try:
             yield
         finally:
-            self.underway.discard(submission_id)
+            self._hands[submission_id] -= 1
+            if not self._hands[submission_id]:
+                del self._hands[submission_id]
+                self.underway.discard(submission_id)
 
     def _here(self, admitted: Sequence[Admitted]) -> list[Admitted]:
         """Those for this cluster; another tenant's cluster finds its own in the ledger."""

@@ -6,6 +6,7 @@ import asyncio
 
 from compute_guard.gateway import Admitted, Gateway
 from compute_guard.ledger import Ledger, Reservation
+from compute_guard.ray_plugin.inbox import Inbox
 from compute_guard.ray_plugin.service import Service
 from compute_guard.reconcile import Step, Submission
 from compute_guard.workload import WorkloadState
@@ -91,6 +92,40 @@ def test_of_two_that_hand_a_job_over_at_once_the_one_that_ray_refuses_ends_nothi
     Api.post = refusing
     asyncio.run(service.last_mile.hand_over(gateway, Admitted(job, {})))
     assert ledger.get(job).state is WorkloadState.EVICTED
+
+
+def test_a_job_is_on_its_way_until_the_last_of_two_that_hand_it_over_is_done():
+    last_mile = Service("127.0.0.1:1", lambda: "token").last_mile
+    with last_mile.on_its_way("job"):
+        with last_mile.on_its_way("job"):
+            pass
+        assert "job" in last_mile.underway
+    assert "job" not in last_mile.underway
+
+
+def test_a_job_whose_client_goes_away_as_it_is_admitted_is_not_on_its_way_for_ever(still_home):
+    async def story() -> None:
+        service = Service("127.0.0.1:1", lambda: "token")
+
+        class Admits:
+            def submit_many(self, asked):
+                return [Admitted("job", {}) for _ in asked], []
+
+        async def gateway():
+            return Admits()
+
+        async def decide(work):
+            return work()
+
+        inbox = Inbox(gateway, decide, service.last_mile)
+        asking = asyncio.ensure_future(inbox.submit(None, {}))
+        while "job" not in service.last_mile.underway:
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert service.last_mile.underway == set()
+
+    asyncio.run(story())
 
 
 async def refusing(self, path, body):
