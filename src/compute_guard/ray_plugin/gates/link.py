@@ -20,7 +20,7 @@ from compute_guard.ray_plugin.gates.wire import Refusal
 
 logger = logging.getLogger(__name__)
 LINE_BYTES = 8 << 20
-RETRY_SECONDS = 0.2
+RETRY_SECONDS = 0.05
 LAZY_SECONDS = 0.02
 
 Answer = Mapping[str, Any]
