@@ -86,7 +86,7 @@ class LeaseGate:
         if call.name == "CancelWorkerLease":
             lease = pb.CancelWorkerLeaseRequest.FromString(request).lease_id.hex()
             held = self._held.get(lease)
-            if held is not None:
+            if held is not None and self._grants.get(lease) is None:
                 held.cancel()
                 return _nothing(pb.CancelWorkerLeaseReply)
             return await self._forward(call, request)
@@ -123,7 +123,8 @@ class LeaseGate:
         spec = message.lease_spec
         lease = spec.lease_id.hex()
         question = _question(call, spec)
-        known = self.allowance.grant(question, lease) if self._grants.owner(lease) is None else None
+        again = self._grants.get(lease) is not None  # its owner did not hear the answer
+        known = None if again else self.allowance.grant(question, lease)
         if known is not None:
             self._report_soon()
             return await self._granted(call, message, lease, known)
@@ -136,6 +137,8 @@ class LeaseGate:
             return _refused(no.text, _UNSCHEDULABLE)
         except asyncio.CancelledError:
             taken_back = asking.cancelled()
+            if again:
+                raise  # what was granted before is held all the same, so the head is not told otherwise
             asking.cancel()
             if self._held.get(lease) is asking:
                 # The head hears that nobody asks any more; should it have answered already, it hears this.

@@ -208,3 +208,18 @@ def test_a_lease_in_line_that_its_owner_cancels_is_answered_so():
             assert (await asking).canceled
 
     asyncio.run(body())
+
+
+def test_a_lease_that_is_held_stays_booked_when_its_owner_asks_again_and_gives_up():
+    async def body():
+        async with cluster() as here:
+            await here.lease(1)
+            again = asyncio.ensure_future(here.lease(1))
+            here.granted = again.cancel
+            with pytest.raises(asyncio.CancelledError):
+                await again
+            here.granted = lambda: None
+            await here.lease(2)
+            assert len(here.book) == 2
+
+    asyncio.run(body())
