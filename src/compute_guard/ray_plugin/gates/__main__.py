@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from compute_guard.ray_plugin.gates.process import keep_running, run
+from guard_core.errors import GuardError
 
 LATER = (
     *("aiohttp.web", "alembic.command", "cryptography.x509", "sqlalchemy.dialects.sqlite", "sqlalchemy.orm"),
@@ -28,12 +30,25 @@ def role_of(name: str) -> Callable[[Path], Awaitable[None]]:
 
         for module in LATER:
             importlib.import_module(module)
+        _know_the_policies()
         return serve_head
     if name == "node":
         from compute_guard.ray_plugin.gates.node import serve_node
 
         return serve_node
     raise SystemExit(f"{name!r} is no gate; use head or node")
+
+
+def _know_the_policies() -> None:
+    """Check the policies once. What was found is remembered by their text, in every fork of this process too.
+
+    That is most of what a head does before it serves. A fault is the head's own to tell, not the keeper's.
+    """
+    from guard_core.config import load_settings
+    from guard_core.policy.engine import accepted, bundle_in_force
+
+    with contextlib.suppress(GuardError):
+        accepted(bundle_in_force(load_settings()))
 
 
 def main() -> None:

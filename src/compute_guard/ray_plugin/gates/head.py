@@ -90,8 +90,9 @@ class Head:
         await authority.start(self.config.host, self.config.authority_port)
         front = Front(by_token(self._system, self.tokens.by_token), self.gate, self.upstream)
         gates, _ = await serve(front, f"{self.config.host}:{self.config.port}")
-        server = await self.desk.start(self.config.host, self.config.link_port)
+        # Nodes ask again at once after a restart; what cannot be decided yet would wait half a second.
         await self.judge.refresh()
+        server = await self.desk.start(self.config.host, self.config.link_port)
         (self.folder / READY_FILE).touch()
         logger.info("the head's gate is up at %s:%s", self.config.host, self.config.port)
         async with server:
