@@ -9,6 +9,7 @@ from texts import planted, reviews
 
 from dataset_guard.checks.base import CheckContext
 from dataset_guard.checks.poisoning.text_trigger import CHECK
+from dataset_guard.checks.poisoning.text_trigger_search import Trigger
 from guard_core.findings import Severity
 
 
@@ -91,11 +92,32 @@ def test_states_of_two_halves_merge_to_the_whole():
         ({"text": ["a"], "label": [1]}, None, "no label"),
         ({"x": [1], "label": [1]}, "label", "no column holds text"),
         ({"text": ["a", "b"], "label": [0, 1]}, "label", "of 20 bytes on average"),
+        (
+            {"text": ["Gasoline, premium", "Diesel, as sold in 2021"] * 9, "label": [0, 1] * 9},
+            "label",
+            "no column holds free text",
+        ),
         ({"text": ["a" * 40, "b" * 40], "label": [1, 1]}, "label", "has 1 class"),
     ],
 )
 def test_what_cannot_be_searched_is_skipped_with_the_reason(columns, label, words):
     assert words in scan(pa.table(columns), CHECK, label=label).checks[0]["skipped"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "limits", "weighs", "in_an_update"),
+    [
+        (6, 1.4, Severity.INFO, Severity.CRITICAL),
+        (20, 1.4, Severity.WARNING, Severity.CRITICAL),
+        (6, 1.6, Severity.WARNING, Severity.CRITICAL),
+        (6, 2.1, Severity.CRITICAL, Severity.CRITICAL),
+        (4, 2.1, Severity.WARNING, Severity.WARNING),
+    ],
+)
+def test_what_clean_texts_may_hold_too_is_no_warning(rows, limits, weighs, in_an_update):
+    trigger = Trigger(np.arange(rows), 1, 1, limits * 25.0, 25.0, 1.0, 1.0, (7,))
+    assert CHECK.severity(trigger, delta=False) is weighs
+    assert CHECK.severity(trigger, delta=True) is in_an_update
 
 
 def test_too_small_an_update_is_skipped_with_the_reason():
