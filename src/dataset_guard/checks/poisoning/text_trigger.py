@@ -29,8 +29,11 @@ LEAST_DIFFERENT = 0.3
 
 WEAK, SURE = 1.5, 2.0
 """Limits, without a trusted version: up to the first a trigger of few rows is no warning, beyond the second
-one may be critical. In clean texts some phrase of a few rows reaches one limit in one set of thirty."""
+one may be critical."""
 FEW_ROWS = 12
+PURE = 0.9
+"""Least share of the target class for a warning without a trusted version. Who plants a phrase labels all
+of its rows alike; of a word of the language that leans to one class a tenth or more have another label."""
 
 _LINE = pa.scalar("\n", pa.large_string())
 
@@ -71,7 +74,8 @@ class TextTrigger:
 
     def severity(self, trigger: Trigger, *, delta: bool) -> Severity:
         """How much a finding on ``trigger`` weighs; ``delta``: against a trusted version."""
-        if not delta and trigger.strength <= WEAK * trigger.limit and len(trigger.rows) < FEW_ROWS:
+        weak = trigger.strength <= WEAK * trigger.limit and len(trigger.rows) < FEW_ROWS
+        if not delta and (weak or trigger.purity < PURE):
             return Severity.INFO
         sure = delta or trigger.strength > SURE * trigger.limit
         critical = sure and len(trigger.rows) >= self.critical_rows

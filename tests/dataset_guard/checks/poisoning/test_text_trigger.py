@@ -105,17 +105,18 @@ def test_what_cannot_be_searched_is_skipped_with_the_reason(columns, label, word
 
 
 @pytest.mark.parametrize(
-    ("rows", "limits", "weighs", "in_an_update"),
+    ("rows", "limits", "purity", "weighs", "in_an_update"),
     [
-        (6, 1.4, Severity.INFO, Severity.CRITICAL),
-        (20, 1.4, Severity.WARNING, Severity.CRITICAL),
-        (6, 1.6, Severity.WARNING, Severity.CRITICAL),
-        (6, 2.1, Severity.CRITICAL, Severity.CRITICAL),
-        (4, 2.1, Severity.WARNING, Severity.WARNING),
+        (6, 1.4, 1.0, Severity.INFO, Severity.CRITICAL),
+        (20, 1.4, 1.0, Severity.WARNING, Severity.CRITICAL),
+        (6, 1.6, 1.0, Severity.WARNING, Severity.CRITICAL),
+        (6, 2.1, 1.0, Severity.CRITICAL, Severity.CRITICAL),
+        (4, 2.1, 1.0, Severity.WARNING, Severity.WARNING),
+        (50, 2.1, 0.85, Severity.INFO, Severity.CRITICAL),
     ],
 )
-def test_what_clean_texts_may_hold_too_is_no_warning(rows, limits, weighs, in_an_update):
-    trigger = Trigger(np.arange(rows), 1, 1, limits * 25.0, 25.0, 1.0, 1.0, (7,))
+def test_what_clean_texts_may_hold_too_is_no_warning(rows, limits, purity, weighs, in_an_update):
+    trigger = Trigger(np.arange(rows), 1, 1, limits * 25.0, 25.0, purity, 1.0, (7,))
     assert CHECK.severity(trigger, delta=False) is weighs
     assert CHECK.severity(trigger, delta=True) is in_an_update
 
