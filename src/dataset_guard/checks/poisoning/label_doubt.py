@@ -26,6 +26,9 @@ _ROUNDS = 12
 _SHARPER = 8
 """A channel learnt from the labels explains more of them, so rows say more: up to so many steps sharper."""
 _LEARNT_FROM = 4_000
+_WORTH = 20.0
+"""By so much must the moves that were learnt raise the log-likelihood. On clean sets they raise it by 0 to 3,
+and would be the models' confusions; where 5 % of the labels were moved one way, by 30 and more."""
 
 
 def random_share(chances: Floats, codes: Ints) -> tuple[float, int]:
@@ -51,11 +54,12 @@ def channel(chances: Floats, codes: Ints) -> tuple[Floats, Floats]:
     start = (1 - share) * np.eye(classes) + share / classes
     logs = np.log(np.clip(chances, 1e-6, 1.0))
     some = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), _LEARNT_FROM)).astype(np.int64))
-    best, temperature, moves = -np.inf, float(_TEMPERATURES[warmest]), start
+    temperature, moves = float(_TEMPERATURES[warmest]), start
+    best = _likelihood(_tempered(logs[some], temperature), codes[some], start) + _WORTH
     for number in range(warmest, max(-1, warmest - _SHARPER - 1), -2):
         right = _tempered(logs[some], _TEMPERATURES[number])
         explained = learnt(right, codes[some], start)
-        likely = float(np.log((right * explained[:, codes[some]].T).sum(axis=1)).sum())
+        likely = _likelihood(right, codes[some], explained)
         if likely > best:
             best, temperature, moves = likely, float(_TEMPERATURES[number]), explained
     return _tempered(logs, temperature), moves
@@ -74,6 +78,10 @@ def learnt(right: Floats, codes: Ints, start: Floats, prior_rows: float = PRIOR_
         moves = origin.T @ given + prior_rows * start
         moves /= moves.sum(axis=1, keepdims=True)
     return moves
+
+
+def _likelihood(right: Floats, codes: Ints, moves: Floats) -> float:
+    return float(np.log((right * moves[:, codes].T).sum(axis=1)).sum())
 
 
 def probably_wrong(right: Floats, codes: Ints, moves: Floats) -> Floats:
