@@ -154,9 +154,13 @@ def _verified(
 
 
 def _tags(home: Home, reference: Reference) -> FileTags | None:
-    """The tags of the version's files, if it has some."""
-    tags = FileTags(tenant_row_key(home, reference.version.tenant))
-    return tags if reference.load_tags(tags) else None
+    """The tags of the version's files, if it has some and the key is here: looking makes no key."""
+    tenant = reference.version.tenant
+    if records.TAGS not in reference.record["sidecars"] or not home.path("keys", f"{tenant}.rowkey").exists():
+        return None
+    tags = FileTags(tenant_row_key(home, tenant))
+    reference.load_tags(tags)
+    return tags
 
 
 def _known(reference: Reference, source: Source, files: FileChanges) -> KnownBlocks | None:
