@@ -73,13 +73,17 @@ class Cordons:
             while True:
                 closed = tuple(self.closed_to(amounts) for amounts, _ in needs)
                 parts = zip(closed, needs, strict=True)
-                if all(not ids or self._nodes.could_take(told, pools, ids) for ids, (_, told) in parts):
+                if not any(ids and self._only_there(told, pools, ids) for ids, (_, told) in parts):
                     return closed
                 self._waiting[lease.id] = lease
                 await asyncio.sleep(ASK_AGAIN_SECONDS)
                 await still_wanted()
         finally:
             self._waiting.pop(lease.id, None)
+
+    def _only_there(self, needs: Mapping[str, float], pools: Sequence[str], closed: frozenset[str]) -> bool:
+        could_take = self._nodes.could_take
+        return could_take(needs, pools) and not could_take(needs, pools, closed)
 
     def held(self) -> dict[str, tuple[int, Amounts, str]]:
         """As ``Credit.held``: what waits for the end of a cordon."""
