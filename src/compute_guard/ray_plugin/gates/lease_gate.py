@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ray.core.generated import node_manager_pb2 as pb
@@ -129,7 +130,8 @@ class LeaseGate:
             self._report_soon()
             return await self._granted(call, message, lease, known)
         asked_at = self._clock()
-        asking = self._line.ask(question.message(lease))
+        learn = partial(self.allowance.learn, question, asked_at=asked_at)
+        asking = self._line.ask(question.message(lease), learn)
         self._held[lease] = asking
         try:
             answer = await asyncio.shield(asking)
@@ -149,7 +151,6 @@ class LeaseGate:
         finally:
             if self._held.get(lease) is asking:
                 del self._held[lease]
-        self.allowance.learn(question, answer, asked_at)
         return await self._granted(call, message, lease, answer)
 
     async def _granted(self, call: Call, message: Any, lease: str, answer: Mapping[str, Any]) -> bytes:

@@ -24,6 +24,7 @@ RETRY_SECONDS = 0.05
 LAZY_SECONDS = 0.02
 
 Answer = Mapping[str, Any]
+Take = Callable[[Answer], None]
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Answer]]
 """(node name, message) -> answer. Raises Refusal."""
 Hear = Callable[[str, Mapping[str, Any]], Mapping[str, Any] | None]
@@ -173,7 +174,7 @@ class Line:
         self._hello = hello
         self._hear = hear
         self._numbers = itertools.count(1)
-        self._asked: dict[int, tuple[bytes, asyncio.Future[Answer]]] = {}
+        self._asked: dict[int, tuple[bytes, asyncio.Future[Answer], Take | None]] = {}
         self._lines: _Lines | None = None
         self.connected = asyncio.Event()
 
@@ -195,7 +196,7 @@ class Line:
             # What happens from now on is not in the greeting, so it is said behind it, accepted yet or not.
             lines = self._lines = _Lines(writer)
             lines.send(json.dumps(greeting).encode() + b"\n")
-            for line, _ in self._asked.values():
+            for line, *_ in self._asked.values():
                 lines.send(line)
             if not await asyncio.wait_for(reader.readline(), 10):
                 raise OSError("the head did not accept this node")
@@ -210,20 +211,25 @@ class Line:
             writer.close()
 
     def _answered(self, message: Mapping[str, Any]) -> None:
-        _, future = self._asked.pop(message["id"], (b"", None))
+        _, future, take = self._asked.pop(message["id"], (b"", None, None))
         if future is None or future.done():
             return
         if "ok" in message:
+            if take is not None:
+                take(message["ok"])
             future.set_result(message["ok"])
         else:
             future.set_exception(Refusal(str(message.get("no", "refused"))))
 
-    def ask(self, message: Mapping[str, Any]) -> asyncio.Future[Answer]:
-        """The head's answer, however long it takes: a future, which may be cancelled. It raises Refusal."""
+    def ask(self, message: Mapping[str, Any], take: Take | None = None) -> asyncio.Future[Answer]:
+        """The head's answer, however long it takes: a future, which may be cancelled. It raises Refusal.
+
+        ``take`` is given the answer before anything is heard that the head said after it.
+        """
         number = next(self._numbers)
         line = json.dumps({"id": number, **message}).encode() + b"\n"
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._asked[number] = (line, future)
+        self._asked[number] = (line, future, take)
         if self._lines is not None:
             self._lines.send(line)
         future.add_done_callback(partial(self._forget, number))

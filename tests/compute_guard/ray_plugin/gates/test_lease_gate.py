@@ -223,3 +223,16 @@ def test_a_lease_that_is_held_stays_booked_when_its_owner_asks_again_and_gives_u
             assert len(here.book) == 2
 
     asyncio.run(body())
+
+
+def test_what_the_head_says_behind_an_answer_counts_after_it():
+    async def body():
+        async with cluster() as here:
+            loop = asyncio.get_running_loop()
+            here.granted = lambda: loop.call_soon(here.reports.ask_anew, "w")  # leaves in the same write
+            await here.lease(1)
+            await here.back(1)
+            await here.lease(2)
+            assert len(here.asked) == 2
+
+    asyncio.run(body())
