@@ -122,6 +122,19 @@ def test_a_running_job_grows_within_quota_whole_or_not_at_all(ledger):
     assert ledger.resize("j", Amounts(), QUOTAS).reserved["cpu_milli"] == 1000, "never below what it declared"
 
 
+def test_use_is_metered_as_it_is_held_while_a_job_grows_shrinks_and_ends(ledger):
+    ledger.add(job("j"))
+    ledger.snapshot(QUOTAS)  # from here on the ledger remembers, and reads nothing again
+    ledger.reserve("j", QUOTAS, decision_id="d")
+    for wanted in (3000, 1000):
+        assert ledger.resize("j", Amounts({"cpu_milli": wanted}), QUOTAS).granted
+        now = ledger.snapshot(QUOTAS)
+        assert now.usage["acme"]["cpu_milli"] == wanted
+        assert now.used["acme"].rate == QUOTAS.fair_share.rate(now.usage["acme"])
+    ledger.move("j", WorkloadState.FINISHED, quotas=QUOTAS)
+    assert ledger.snapshot(QUOTAS).used["acme"].rate == 0
+
+
 def test_a_job_that_ended_does_not_grow(ledger):
     ledger.add(job("j"))
     assert not ledger.resize("j", Amounts({"cpu_milli": 1}), QUOTAS).granted
@@ -275,7 +288,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(workload=jobs, to=st.sampled_from([s for s in WorkloadState if s is not WorkloadState.ADMITTED]))
     def step(self, workload, to):
         try:
-            moved = self.ledger.move(workload.id, to)
+            moved = self.ledger.move(workload.id, to, quotas=QUOTAS)
         except IllegalTransition:
             return
         if moved and not to.holds_quota:
@@ -344,6 +357,8 @@ class LedgerMachine(RuleBasedStateMachine):
         assert {q: u for q, u in remembered.usage.items() if u} == read.usage
         assert {k: u for k, u in remembered.user_usage.items() if u} == read.user_usage
         assert (remembered.used, remembered.holds) == (read.used, read.holds)
+        for queue, meter in read.used.items():
+            assert meter.rate == QUOTAS.fair_share.rate(read.usage.get(queue, {})), "use is metered as held"
 
     @invariant()
     def no_queue_is_over_what_it_may_hold(self):
