@@ -11,7 +11,6 @@ from compute_guard.quota import Amounts
 from compute_guard.ray_plugin.gates.account import Account
 from compute_guard.ray_plugin.gates.admitting import Drivers
 from compute_guard.ray_plugin.gates.book import Lease
-from compute_guard.ray_plugin.gates.cordons import Cordons
 from compute_guard.ray_plugin.gates.credit import Credit
 from compute_guard.ray_plugin.gates.demand import demand_of
 from compute_guard.ray_plugin.gates.environment import CREDENTIAL, credential_id
@@ -42,7 +41,6 @@ class Booking:
         drivers: Drivers,
         tokens: Tokens,
         users: Users | None,
-        cordons: Cordons,
     ) -> None:
         self._jobs = jobs
         self._judge = judge
@@ -51,7 +49,6 @@ class Booking:
         self._drivers = drivers
         self._tokens = tokens
         self._users = users
-        self._cordons = cordons
         self._losing: asyncio.Future[None] | None = None
 
     async def greet(self, hello: Mapping[str, Any]) -> str:
@@ -162,12 +159,6 @@ class Booking:
         lease = Lease(
             id=str(message["lease"]), workload=workload, job=job_id, node=node, amounts=demand.amounts
         )
-        closed: frozenset[str] = frozenset()
-        if not demand.groups:  # what is inside a placement group came with the group, and goes on
-            needs = {name: amount for name, amount in message["needs"].items() if name != HEAD_RESOURCE}
-            (closed,) = await self._cordons.keep_away(
-                lease, pools, [(demand.amounts, needs)], lambda: self._account(workload)
-            )
         await self._credit.acquire(lease)
         head = self._nodes.head_for(pools) if HEAD_RESOURCE in message["needs"] else ""
         # Whose head a node is may change at any time, and a supervisor is one of its kind.
@@ -182,7 +173,6 @@ class Booking:
             "pools": list(pools),
             "head": head,
             "here": gate.pool in pools,
-            "closed": sorted(closed),
             "token": self._tokens.of(tenant),
             "uid": self._users.of(tenant) if self._users is not None else None,
             "groups": [self._users.node_group(gate.name)] if self._users is not None else [],

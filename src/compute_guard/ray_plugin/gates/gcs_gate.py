@@ -15,7 +15,6 @@ from ray.core.generated import gcs_service_pb2 as pb
 
 from compute_guard.ray_plugin.gates import kv, replies
 from compute_guard.ray_plugin.gates.admitting import Drivers
-from compute_guard.ray_plugin.gates.cordons import Cordons
 from compute_guard.ray_plugin.gates.credit import Credit
 from compute_guard.ray_plugin.gates.fence import fence_spec
 from compute_guard.ray_plugin.gates.groups import Groups
@@ -86,7 +85,6 @@ class GcsGate:
         nodes: Nodes,
         drivers: Drivers,
         owner_of: Callable[[str], Awaitable[str | None]],
-        cordons: Cordons,
     ) -> None:
         self._upstream = upstream
         self._jobs = jobs
@@ -94,7 +92,7 @@ class GcsGate:
         self._credit = credit
         self._nodes = nodes
         self._drivers = drivers
-        self._groups = Groups(upstream, jobs, judge, credit, cordons)
+        self._groups = Groups(upstream, jobs, judge, credit)
         polls = Polls(upstream, self._view)
         self._rules: dict[str, Callable[[Call, str, bytes], Awaitable[bytes]]] = {
             "ActorInfoGcsService.RegisterActor": self._actor,

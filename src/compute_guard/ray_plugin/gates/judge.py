@@ -90,10 +90,6 @@ class Judge:
         self._known, self._pools = {}, {}
         self._generation += 1
 
-    def lapse(self) -> None:
-        """Something else that answers rest on has changed: they hold no longer, though policy is the same."""
-        self._generation += 1
-
     @property
     def terms(self) -> str:
         """What answers given now rest on: they hold as long as this stays the same. Empty: on nothing.

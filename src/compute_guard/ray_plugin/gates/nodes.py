@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,6 @@ class NodeFact:
     name: str
     pool: str
     is_head: bool
-    total: Mapping[str, float]
 
 
 class Nodes:
@@ -89,9 +88,7 @@ class Nodes:
         if info.labels.get(POOL_LABEL) != gate.pool:
             raise Refusal(f"node {gate.name} says pool {info.labels.get(POOL_LABEL)}, its gate {gate.pool}")
         info.node_manager_port = gate.gate_port
-        self._facts[info.node_id] = NodeFact(
-            info.node_id, gate.name, gate.pool, info.is_head_node, dict(info.resources_total)
-        )
+        self._facts[info.node_id] = NodeFact(info.node_id, gate.name, gate.pool, info.is_head_node)
         self._pools[info.node_id] = gate.pool
         raw: bytes = request.SerializeToString()
         return raw
@@ -118,17 +115,6 @@ class Nodes:
         """Ids of the living nodes in ``pools``."""
         wanted = frozenset(pools)
         return frozenset(fact.id for fact in self._facts.values() if fact.pool in wanted)
-
-    def could_take(
-        self, needs: Mapping[str, float], pools: Iterable[str], closed: frozenset[str] = frozenset()
-    ) -> bool:
-        """Whether a living node in ``pools``, but for those ``closed`` (ids in hex), has all of ``needs``."""
-        wanted = frozenset(pools)
-        return any(
-            all(fact.total.get(name, 0.0) >= amount for name, amount in needs.items())
-            for fact in self._facts.values()
-            if fact.pool in wanted and fact.id.hex() not in closed
-        )
 
     def seen_in(self, pools: Iterable[str]) -> frozenset[bytes]:
         """Ids of all nodes in ``pools`` that the GCS remembers, the dead ones too.
@@ -166,7 +152,6 @@ class Nodes:
                 f"{node.node_manager_address}:{node.node_manager_port}",
                 node.labels.get(POOL_LABEL, ""),
                 node.is_head_node,
-                dict(node.resources_total),
             )
             for node in rows
             if node.state == _ALIVE
