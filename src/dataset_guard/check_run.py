@@ -29,6 +29,7 @@ class CheckRun:
         self._timer = timer
         self._state: Any = None
         self.skipped: str | None = None
+        self.cut_short = False
         self.failure: Finding | None = None
         self.details: Mapping[str, Any] | None = None
         with self._guarded():
@@ -77,7 +78,7 @@ class CheckRun:
     def stop(self, reason: str) -> None:
         """Give up; what was seen so far says nothing about all rows."""
         if self._state is not None:
-            self._state, self.skipped = None, reason
+            self._state, self.skipped, self.cut_short = None, reason, True
 
     @property
     def running(self) -> bool:
@@ -92,6 +93,7 @@ class CheckRun:
     def merge(self, other: CheckRun) -> None:
         """Absorb what the check saw of other rows; trouble there is trouble here."""
         self.failure = self.failure or other.failure
+        self.cut_short |= other.cut_short
         if other._state is None and self._state is not None:
             self._state, self.skipped = None, other.skipped
         elif self._state is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from dataset_guard.fingerprint import Fingerprint
+from dataset_guard.scan_plan import Scope
 from guard_core.findings import Finding
 
 
@@ -19,8 +21,9 @@ def registration_input(
     trusted: str | None,
     fingerprint: Fingerprint,
     findings: Sequence[Finding],
+    scope: Scope,
 ) -> dict[str, Any]:
-    """``{dataset, findings, baseline}`` for ``guard/dataset/registration/decision``."""
+    """``{dataset, findings, checks, baseline}`` for ``guard/dataset/registration/decision``."""
     return {
         "dataset": {
             "tenant": tenant,
@@ -34,6 +37,7 @@ def registration_input(
             "trusted": trusted,
         },
         "findings": [_finding(finding, fingerprint.rows) for finding in findings],
+        "checks": {name: list(checks) for name, checks in asdict(scope).items()},
         "baseline": {"present": trusted is not None},
     }
 

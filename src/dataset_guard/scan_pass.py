@@ -10,6 +10,7 @@ stated bound. Passes over all the rows, on whatever machine, merge into what one
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dataset_guard.check_run import CheckRun
@@ -185,6 +186,9 @@ class Pass:
             findings=tuple(findings),
             checks=tuple(sorted(records, key=lambda r: str(r["name"]))),
             seconds={name: round(spent, 4) for name, spent in self.timer.seconds.items()},
+            scope=replace(
+                self._plan.scope, cut_short=tuple(sorted(r.check.name for r in self.runs if r.cut_short))
+            ),
         )
 
 

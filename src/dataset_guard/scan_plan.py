@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """In what a scan falls short of one by all checks as they ship: names of checks.
+
+    ``left_out`` were not chosen, ``changed`` had settings of the caller's, ``cut_short`` spent the budget. A
+    check that is off as it ships, or is not for such data, is no loss.
+    """
+
+    left_out: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    cut_short: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What every pass of one scan needs; picklable. ``budget`` is CPU-seconds for the checks of one pass."""
 
@@ -24,6 +37,7 @@ class Plan:
     key: bytes
     checks: tuple[Check, ...]
     budget: float | None = None
+    scope: Scope = Scope()
 
 
 def planned(
@@ -52,7 +66,24 @@ def planned(
     chosen = tuple(configured(c, context.parameters.get(c.name, {})) for c in select(found, checks))
     key = secrets.token_bytes(32) if row_key is None else row_key
     lost_records = [_broken_record(b) for b in broken if checks is None]
-    return Plan(source.schema, context, key, chosen, budget), lost_records
+    return Plan(source.schema, context, key, chosen, budget, _scope(found, chosen, context)), lost_records
+
+
+def _scope(found: Sequence[Check], chosen: Sequence[Check], context: CheckContext) -> Scope:
+    names = {check.name for check in chosen}
+    left_out = [c for c in found if c.name not in names]
+    changed = [c for c in found if c.name in names and context.parameters.get(c.name)]
+    return Scope(
+        left_out=tuple(c.name for c in left_out if _runs(c, context)),
+        changed=tuple(c.name for c in changed if _runs(c, context)),
+    )
+
+
+def _runs(check: Check, context: CheckContext) -> bool:
+    try:
+        return check.applies(context) is None
+    except Exception:  # noqa: BLE001 - a check may be anybody's code; one that fails would have been told
+        return True
 
 
 def _broken_record(broken: Broken) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dataset_guard.checks.base import Hashes
     from dataset_guard.fingerprint import Fingerprint
+    from dataset_guard.scan_plan import Scope
     from guard_core.findings import Finding
 
 
@@ -46,6 +47,7 @@ class ScanResult:
     findings: tuple[Finding, ...]
     checks: tuple[Mapping[str, Any], ...]
     seconds: Mapping[str, float]
+    scope: Scope
     learnt: IO[bytes] | None = None
     """What :mod:`dataset_guard.learnt` keeps, when that was wanted and can be had."""
 

@@ -36,6 +36,7 @@ def decide(request: Request, result: ScanResult, *, version: int | None) -> Deci
             trusted=None if request.trusted is None else request.trusted.ref,
             fingerprint=result.fingerprint,
             findings=result.findings,
+            scope=result.scope,
         ),
         principal=request.principal,
         enforcement=ENFORCEMENT,

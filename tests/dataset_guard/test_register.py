@@ -347,6 +347,17 @@ def test_a_broken_policy_folder_is_found_before_the_data_is_read(tmp_path, path)
         register(home, path, steps=lambda step: pytest.fail(step))
 
 
+def test_a_tier_that_requires_all_checks_records_nothing_that_skipped_one(tmp_path, path):
+    folder = shutil.copytree(shipped_policies(), tmp_path / "policies")
+    tenants = folder / "data" / "tenants.yaml"
+    tenants.write_text(tenants.read_text().replace("tier: basic", "tier: strict", 1))
+    with Home.open(Settings(home=tmp_path / "home", policy={"dir": folder})) as home:
+        with pytest.raises(Denied, match=r"left out: .*secrets.* \[checks-required\]"):
+            register(home, path, checks=["schema"])
+        assert stored(home) == []
+        assert register(home, path).version == 1
+
+
 def test_a_quarantined_version_cannot_be_the_trusted_one(path):
     rego = 'package guard.dataset.registration\ndecision := {"allow": true, "verdict": "quarantine"}'
     with temporary_home(policy=engine_of({"x.rego": rego})) as home:

@@ -97,6 +97,58 @@ def test_only_the_named_checks_run(table):
     assert [c["name"] for c in result.checks] == ["schema"]
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """A check with a setting; as it ships it is off at a depth of none."""
+
+    name: str
+    depth: int
+    version: str = "1"
+    rule_ids: tuple[str, ...] = ("QUAL001",)
+    needs: frozenset[str] = frozenset()
+
+    def applies(self, context):
+        return None if self.depth else "it is off"
+
+    def start(self, context):
+        return Idle()
+
+
+class Idle:
+    """Sees everything and finds nothing."""
+
+    def update(self, *_):
+        pass
+
+    def merge(self, other):
+        pass
+
+    def finish(self):
+        return ()
+
+
+def scope(table, *, checks=None, budget=None, **parameters):
+    """What a scan by checks `on` and `off` says that it lacks."""
+    context = CheckContext(schema=table.schema, parameters=parameters)
+    available = ((Tuned("off", 0), Tuned("on", 1)), ())
+    found = scan_source(
+        open_source(table), context, row_key=KEY, checks=checks, available=available, budget=budget
+    ).scope
+    return found.left_out, found.changed, found.cut_short
+
+
+def test_a_scan_says_which_checks_were_left_out_set_otherwise_or_stopped(table):
+    assert scope(table) == ((), (), ())
+    assert scope(table, checks=["off"]) == (("on",), (), ())
+    assert scope(table, on={"depth": 2}) == ((), ("on",), ())
+    assert scope(table, budget=1e-9) == ((), (), ("on",))
+
+
+def test_a_check_that_is_off_as_it_ships_is_no_loss(table):
+    assert scope(table, checks=["on"]) == ((), (), ())
+    assert scope(table, off={"depth": 1}) == ((), (), ())
+
+
 def test_an_unknown_check_is_refused_with_the_names_there_are(table):
     context = CheckContext(schema=table.schema)
     with pytest.raises(UserError, match=r"no check 'shema'; the checks are: exact_overlap, schema"):

@@ -5,7 +5,7 @@
 #   denies) the version; an unknown severity counts as critical. The tier may say what a rule's findings weigh
 #   (`severities`). A waiver lowers one rule's findings to a warning until it expires; a tolerated share (per
 #   finding) or a budget (per rule, all its findings together) lowers them to a note.
-#   Input: principal, now_ns, dataset, findings, baseline.
+#   Input: principal, now_ns, dataset, findings, checks, baseline.
 # custom:
 #   article: 4
 #   instead:
@@ -14,6 +14,8 @@
 #     dataset-empty: give data with at least one row
 #     baseline-required: "register with --trusted name@version"
 #     baseline-missing: name a trusted version to compare with (--trusted N@V)
+#     checks-required: "register without --checks, --set and --budget"
+#     checks-missing: "register without --checks, --set and --budget"
 package guard.dataset.registration
 
 import data.guard.lib.caller
@@ -88,6 +90,19 @@ deny contains {"rule": "baseline-required", "msg": msg} if {
 }
 
 # METADATA
+# title: All checks where the tier requires them
+# description: |
+#   A check that was left out finds nothing: a verdict says no more than the checks behind it.
+#   Reason given: this protection tier records a dataset only after all checks as they ship (…).
+# custom:
+#   article: 4
+deny contains {"rule": "checks-required", "msg": msg} if {
+	caller.tier.registration.checks == "required"
+	not all_checks
+	msg := sprintf("this protection tier records a dataset only after all checks as they ship (%v)", [shortfall])
+}
+
+# METADATA
 # title: A trusted version where the tier recommends one
 # description: |
 #   Reason given: no trusted version was given, so poisoning is judged without a reference (--trusted).
@@ -97,6 +112,18 @@ warn contains {"rule": "baseline-missing", "msg": msg} if {
 	caller.tier.registration.baseline == "warn"
 	not input.baseline.present == true
 	msg := "no trusted version was given, so poisoning is judged without a reference (--trusted)"
+}
+
+# METADATA
+# title: All checks where the tier recommends them
+# description: |
+#   Reason given: the verdict rests on fewer checks than ship (…).
+# custom:
+#   article: 4
+warn contains {"rule": "checks-missing", "msg": msg} if {
+	caller.tier.registration.checks == "warn"
+	not all_checks
+	msg := sprintf("the verdict rests on fewer checks than ship (%v)", [shortfall])
 }
 
 # METADATA
@@ -135,6 +162,37 @@ complete if {
 	is_number(input.dataset.columns)
 	is_array(input.findings)
 	count(findings) == count(input.findings)
+}
+
+# METADATA
+# title: All checks ran as they ship
+# description: None that has a say for such data was left out, set otherwise or stopped by a budget. Unsaid is no.
+# custom:
+#   article: 4
+all_checks if {
+	input.checks.left_out == []
+	input.checks.changed == []
+	input.checks.cut_short == []
+}
+
+# METADATA
+# title: What falls short
+# description: The checks that were left out, set otherwise or stopped, for a person to read.
+# scope: document
+# custom:
+#   article: 4
+default shortfall := "the request does not say which ran"
+
+shortfall := concat("; ", parts) if {
+	parts := [part |
+		some field, how in {"left_out": "left out", "changed": "set otherwise", "cut_short": "stopped by the budget"}
+		names := input.checks[field]
+		is_array(names)
+		named := [name | some name in names; is_string(name)]
+		count(named) > 0
+		part := sprintf("%v: %v", [how, concat(", ", named)])
+	]
+	count(parts) > 0
 }
 
 # METADATA

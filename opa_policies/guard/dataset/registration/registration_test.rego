@@ -43,6 +43,27 @@ test_a_tier_may_require_a_baseline if {
 	fixture.rules(decided(strict, {}).deny) == {"baseline-required"}
 }
 
+all_ran := {"left_out": [], "changed": [], "cut_short": []}
+
+test_a_tier_may_require_all_checks_as_they_ship if {
+	required := setting({"checks": "required"})
+	decided({"checks": all_ran}, required).deny == set()
+	fixture.rules(decided({}, required).deny) == {"checks-required"}
+	some field in ["left_out", "changed", "cut_short"]
+	part := object.union(all_ran, {field: ["secrets", "label_errors"]})
+	some reason in decided({"checks": part}, required).deny
+	reason.rule == "checks-required"
+	contains(reason.msg, "secrets, label_errors")
+}
+
+test_a_tier_may_warn_of_checks_that_did_not_run if {
+	warned := setting({"checks": "warn"})
+	fixture.rules(decided({"checks": all_ran}, warned).warn) == set()
+	some reason in decided({"checks": object.union(all_ran, {"left_out": ["secrets"]})}, warned).warn
+	reason.msg == "the verdict rests on fewer checks than ship (left out: secrets)"
+	decided({}, warned).verdict == "allow"
+}
+
 tolerating(ppm) := {"thresholds": {"tiers": {"basic": {"registration": {"tolerated_ppm": {"QUAL001": ppm}}}}}}
 
 test_a_tolerated_share_is_only_noted if {
