@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -44,6 +44,13 @@ class Inbox:
                 self._let_go(answer.result())
             raise
 
+    def _decided(
+        self, gateway: Gateway, asked: Sequence[tuple[Principal, Mapping[str, Any]]]
+    ) -> tuple[list[Outcome], list[Admitted]]:
+        outcomes, others = gateway.submit_many(asked)
+        self._last_mile.take([*(one for one in outcomes if isinstance(one, Admitted)), *others])
+        return outcomes, others
+
     def _let_go(self, outcome: Outcome) -> None:
         """The client has gone: the reconciler hands an admitted one over."""
         if isinstance(outcome, Admitted):
@@ -56,13 +63,12 @@ class Inbox:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 asked = [(principal, body) for principal, body, _ in batch]
                 try:
-                    outcomes, others = await self._decide(partial(gateway.submit_many, asked))
+                    outcomes, others = await self._decide(partial(self._decided, gateway, asked))
                 except Exception as error:  # noqa: BLE001 - every one of the batch has to hear of it
                     for _, _, answer in batch:
                         if not answer.done():
                             answer.set_exception(error)
                     continue
-                self._last_mile.underway |= {one.id for one in outcomes if isinstance(one, Admitted)}
                 for (_, _, answer), outcome in zip(batch, outcomes, strict=True):
                     if not answer.done():
                         answer.set_result(outcome)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -59,15 +59,22 @@ class LastMile:
                 del self._hands[submission_id]
                 self.underway.discard(submission_id)
 
-    def _here(self, admitted: Sequence[Admitted]) -> list[Admitted]:
+    def take(self, admitted: Iterable[Admitted]) -> None:
+        """Mark those for this cluster as underway, in the deciding thread: who decides next there sees it."""
+        self.underway |= {one.id for one in self._here(admitted)}
+
+    def _here(self, admitted: Iterable[Admitted]) -> list[Admitted]:
         """Those for this cluster; another tenant's cluster finds its own in the ledger."""
-        tenants = {one.id: (one.body.get("metadata") or {}).get(TENANT_KEY) for one in admitted}
-        return [one for one in admitted if not self._only or tenants[one.id] == self._only]
+        return [
+            one
+            for one in admitted
+            if not self._only or (one.body.get("metadata") or {}).get(TENANT_KEY) == self._only
+        ]
 
     async def hand_over_all(self, gateway: Gateway, admitted: Sequence[Admitted]) -> None:
         """Hand over those for this cluster, a few at a time: Ray's Job API starts a process for each."""
         own = self._here(admitted)
-        self.underway |= {one.id for one in own}
+        self.take(own)
         gate = asyncio.Semaphore(HAND_OVERS)
 
         async def one(item: Admitted) -> None:
@@ -95,9 +102,30 @@ class LastMile:
         reason = f"Ray refused it ({status}): {(text.strip().splitlines() or [''])[-1]}"
         await self._decide(lambda: gateway.finish(admitted.id, WorkloadState.EVICTED, reason))
 
+    async def hand_over_lost(self, gateway: Gateway, submission_id: str) -> None:
+        """Hand over an admitted workload that a crash kept from Ray. Its credential is a new one.
+
+        Looked at again where submissions are decided: one that is being admitted there is in the ledger for a
+        moment before it is underway, and is not lost.
+        """
+
+        def lost() -> Admitted | None:
+            entry = gateway.ledger.get(submission_id)
+            if entry is None or entry.state is not WorkloadState.ADMITTED:
+                return None
+            found = submission_id in self.underway or self._in_ray(entry)
+            return None if found else gateway.resubmission(entry)
+
+        admitted = await self._decide(lost)
+        if admitted is not None:
+            await self.hand_over(gateway, admitted)
+
     async def known_to_ray(self, entry: Entry) -> bool:
         """Whether Ray's Job API has a record of this run of a workload."""
-        seen = (await self._read(lambda: self._gcs.submissions([entry.id]))).get(entry.id)
+        return await self._read(lambda: self._in_ray(entry))
+
+    def _in_ray(self, entry: Entry) -> bool:
+        seen = self._gcs.submissions([entry.id]).get(entry.id)
         return seen is not None and not seen.is_of_before(entry)
 
     async def arrived(self, gateway: Gateway, submission_id: str) -> bool:

@@ -228,17 +228,7 @@ class Service:
         if correction.step in (Step.RUN, Step.FINISH):
             return  # recorded already, all of a round in one transaction
         if correction.step is Step.SUBMIT:
-            entry = await self.read(lambda: gateway.ledger.get(target))
-            lost = (
-                entry is not None
-                and entry.state is WorkloadState.ADMITTED
-                and target not in self.last_mile.underway
-            )
-            # Looked at again: it may have been handed over since the round's own look.
-            if entry is not None and lost and not await self.last_mile.known_to_ray(entry):
-                await self.last_mile.hand_over(
-                    gateway, await self.decide(lambda: gateway.resubmission(entry))
-                )
+            await self.last_mile.hand_over_lost(gateway, target)
         elif correction.step is Step.STOP_EVICTED:
             await self._job_api.post(f"/api/jobs/{target}/stop", None)
         elif correction.step is Step.TAKE_OUT:

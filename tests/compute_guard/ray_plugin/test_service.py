@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 from compute_guard.gateway import Admitted, Gateway
 from compute_guard.ledger import Ledger, Reservation
 from compute_guard.ray_plugin.inbox import Inbox
 from compute_guard.ray_plugin.service import Service
-from compute_guard.reconcile import Step, Submission
+from compute_guard.reconcile import Correction, Step, Submission
 from compute_guard.workload import WorkloadState
 
 
@@ -124,6 +125,39 @@ def test_a_job_whose_client_goes_away_as_it_is_admitted_is_not_on_its_way_for_ev
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         assert service.last_mile.underway == set()
+
+    asyncio.run(story())
+
+
+def test_a_job_that_is_just_being_admitted_is_not_taken_for_a_lost_one(still_home, waiting_job):
+    gateway, posted = Gateway(still_home), []
+    committed, written, job = threading.Event(), threading.Event(), waiting_job()
+
+    def submit_many(asked):
+        gateway.ledger.reserve(job, gateway.quotas())
+        committed.set()
+        assert written.wait(30)  # its decision is written to the audit log after it is in the ledger
+        return [Admitted(job, {}) for _ in asked], []
+
+    class Api:
+        async def post(self, path, body):
+            posted.append(path)
+            return 200, ""
+
+    async def story() -> None:
+        service = Service("127.0.0.1:1", lambda: "token")
+        service._gateway, gateway.submit_many = gateway, submit_many
+        service.last_mile._gcs, service.last_mile._job_api = Empty(), Api()
+        asking = asyncio.ensure_future(service.inbox.submit(None, {}))
+        assert await asyncio.to_thread(committed.wait, 30)
+        looking = asyncio.ensure_future(service._apply(gateway, Correction(Step.SUBMIT, job)))
+        await asyncio.sleep(0.2)  # more than it takes to look at the ledger and at Ray
+        written.set()
+        await asyncio.gather(asking, looking)
+        assert posted == []
+        service.last_mile.underway.clear()
+        await service._apply(gateway, Correction(Step.SUBMIT, job))
+        assert posted == ["/api/jobs/"]
 
     asyncio.run(story())
 

@@ -175,14 +175,14 @@ all_checks if {
 	input.checks.cut_short == []
 }
 
+default shortfall := "the request does not say which ran"
+
 # METADATA
 # title: What falls short
 # description: The checks that were left out, set otherwise or stopped, for a person to read.
 # scope: document
 # custom:
 #   article: 4
-default shortfall := "the request does not say which ran"
-
 shortfall := concat("; ", parts) if {
 	parts := [part |
 		some field, how in {"left_out": "left out", "changed": "set otherwise", "cut_short": "stopped by the budget"}
