@@ -4,7 +4,7 @@ Parts: ``synthetic`` and ``conservation`` (our own telemetry: a floor, not proof
 (speed, beside prometheus_client, river and rrcf), ``events`` (real background, beside four peers), ``nab``,
 ``false`` (false incidents by simulation) and, asked for, ``live`` (drills on a real Ray cluster).
 Peers beyond the project's own environment: ``pip install --no-deps river rrcf`` in the versions pinned in
-constraints-peers.txt.
+constraints-peers.txt, with ``setuptools<81``, whose ``pkg_resources`` rrcf 0.4.4 still imports.
 """
 
 from __future__ import annotations
