@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dataset_guard.fingerprint import Fingerprint
-from dataset_guard.scan_plan import Scope
 from guard_core.findings import Finding
+
+if TYPE_CHECKING:
+    from dataset_guard.fingerprint import Fingerprint
+    from dataset_guard.scan_plan import Scope
 
 
 def registration_input(

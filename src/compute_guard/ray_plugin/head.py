@@ -194,7 +194,7 @@ class _Head:
             clone._read_bytes = json.dumps(outcome.body).encode()
             response = await handler(clone)
             if response.status != 200 and await self.service.last_mile.arrived(gateway, outcome.id):
-                # Where marking it as on its way was late, the reconciler handed it over too, and was first.
+                # Another hand was first, or an answer inside Ray was lost: it runs all the same.
                 response = self.web.json_response({"job_id": outcome.id, "submission_id": outcome.id})
             elif response.status != 200:
                 # Nothing started: the reservation goes back and the user sees Ray's own words.

@@ -73,15 +73,14 @@ class LastMile:
 
     async def hand_over_all(self, gateway: Gateway, admitted: Sequence[Admitted]) -> None:
         """Hand over those for this cluster, a few at a time: Ray's Job API starts a process for each."""
-        own = self._here(admitted)
-        self.take(own)
+        self.take(admitted)
         gate = asyncio.Semaphore(HAND_OVERS)
 
         async def one(item: Admitted) -> None:
             async with gate:
                 await self.hand_over(gateway, item)
 
-        await asyncio.gather(*(one(item) for item in own))
+        await asyncio.gather(*(one(item) for item in self._here(admitted)))
 
     async def hand_over(self, gateway: Gateway, admitted: Admitted) -> None:
         """Submit through Ray. A refusal by Ray ends the workload; trouble is tried again a few times."""
@@ -129,7 +128,7 @@ class LastMile:
         return seen is not None and not seen.is_of_before(entry)
 
     async def arrived(self, gateway: Gateway, submission_id: str) -> bool:
-        """Whether Ray has it after all: of two that hand a workload over at once, Ray refuses one."""
+        """Whether Ray has it after all: an answer was lost, or of two that handed it over Ray refused one."""
         entry = await self._read(lambda: gateway.ledger.get(submission_id))
         return entry is not None and await self.known_to_ray(entry)
 

@@ -140,8 +140,6 @@ except Exception as error:
 
 
 def test_a_broken_policy_holds_leases_and_a_mended_one_lets_them_go(gated_cluster, tmp_path):
-    rego = next(gated_cluster.policies.rglob("runtime.rego"))
-    good = rego.read_text()
     code = """
 import ray, time
 from pathlib import Path
@@ -157,11 +155,8 @@ print("RESULT", ray.get(f.remote(), timeout=120) + 1, "after", round(time.time()
     name = job(gated_cluster, "acme", code, tmp_path / "held")
     client = gated_cluster.client("acme")
     wait_until(lambda: "STARTED" in client.get_job_logs(name), seconds=120)
-    try:
-        rego.write_text(good + "\nthis is no rego {\n")
+    with gated_cluster.edited("runtime.rego", lambda good: good + "\nthis is no rego {\n"):
         time.sleep(8)
         assert "RESULT" not in client.get_job_logs(name)
         assert client.get_job_status(name) == "RUNNING"
-    finally:
-        rego.write_text(good)
     assert "RESULT 42" in output(gated_cluster, "acme", name)
