@@ -25,12 +25,12 @@ from pathlib import Path
 
 import yaml
 
-from compute_guard.gateway import Admitted, Gateway, Held
-from compute_guard.quota import GPU, Quotas
+from compute_guard.admission.gateway import Admitted, Gateway, Held
+from compute_guard.admission.workload import WorkloadState
+from compute_guard.quota.limits import GPU, Quotas
 from compute_guard.ray_plugin.service import LOOK_SECONDS
-from compute_guard.simulate import Stage, simulate
-from compute_guard.traces import Trace, read_trace
-from compute_guard.workload import WorkloadState
+from compute_guard.replay.simulate import Stage, simulate
+from compute_guard.replay.traces import Trace, read_trace
 from guard_core.config import load_settings
 from guard_core.home import Home
 from guard_core.identity import Principal

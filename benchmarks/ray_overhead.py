@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from compute_guard import processes
-from compute_guard.connection import Cluster
+from compute_guard.cluster import processes
+from compute_guard.cluster.connection import Cluster
 from compute_guard.testing import gate_processes, guarded_cluster
 from measure import Measure, report
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compute_guard.monitor import Monitor
+from compute_guard.monitoring.monitor import Monitor
 from compute_guard.usage.attribution import Lease, LeaseBook, Use, attribute
 from compute_guard.usage.detectors import View, load_detectors
 from compute_guard.usage.kernel import Series

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from compute_guard.drills import run, submit_over_http
-from compute_guard.ledger import Ledger
-from compute_guard.quota import Quotas
+from compute_guard.drills.drill import run, submit_over_http
+from compute_guard.ledger.store import Ledger
+from compute_guard.quota.limits import Quotas
 from compute_guard.ray_plugin.jobs import RayCluster
 from compute_guard.testing import GuardedCluster
 from measure import Measure

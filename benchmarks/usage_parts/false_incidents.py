@@ -17,7 +17,7 @@ from math import exp, lgamma, log
 import numpy as np
 import numpy.typing as npt
 
-from compute_guard.observations import Hysteresis, merge
+from compute_guard.incidents.observations import Hysteresis, merge
 from compute_guard.usage.attribution import Lease, LeaseBook
 from compute_guard.usage.calibration import Calibration
 from compute_guard.usage.detectors import View, load_detectors

@@ -126,7 +126,7 @@ class ClusterSteps:
 
     def mining_is_stopped(self) -> str:
         """Synthetic telemetry of two real jobs; only the one that looks like mining is stopped."""
-        from compute_guard.monitor import STEP_NS, replay
+        from compute_guard.monitoring.monitor import STEP_NS, replay
         from compute_guard.ray_plugin.jobs import RayCluster
         from compute_guard.usage.attribution import Lease, LeaseBook
         from compute_guard.usage.sources.synthetic import Load, SyntheticSource

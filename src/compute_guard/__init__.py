@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compute_guard.connection import Cluster
+    from compute_guard.cluster.connection import Cluster
     from guard_core.home import Home
 
 
 def up(home: Home | None = None, **options: Any) -> Cluster:
-    """Start a guarded local Ray head, see :func:`compute_guard.local_cluster.up`; the running one, if any."""
-    from compute_guard import local_cluster
+    """Start a guarded local Ray head (:mod:`.cluster.local_cluster`); the running one, if any."""
+    from compute_guard.cluster import local_cluster
     from guard_core.home import Home
 
     if home is not None:
@@ -28,7 +28,7 @@ def up(home: Home | None = None, **options: Any) -> Cluster:
 
 def down(home: Home | None = None) -> int:
     """End the local cluster of a home: exactly what :func:`up` started. How many processes that were."""
-    from compute_guard import local_cluster
+    from compute_guard.cluster import local_cluster
     from guard_core.home import Home
 
     if home is not None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compute_guard.monitor_cli import metrics, monitor, top
-from compute_guard.quota_cli import history, quota_set, simulate
+from compute_guard.monitoring.cli import metrics, monitor, top
+from compute_guard.quota.cli import history, quota_set, simulate
 from guard_core.output import format_option
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def up(
     output_format: str,
 ) -> None:
     """Start a guarded Ray cluster on this machine: a head, and with gates any number of nodes."""
-    from compute_guard import local_cluster
-    from compute_guard.connection import load_cluster
+    from compute_guard.cluster import local_cluster
+    from compute_guard.cluster.connection import load_cluster
 
     running = load_cluster(ctx.obj.home().path("ray"))
     if running is None:
@@ -133,7 +133,7 @@ def _node_pools(profile: str, nodes: int | None, pools: tuple[str, ...]) -> tupl
 @click.pass_context
 def down(ctx: click.Context) -> None:
     """End the local cluster: the processes `up` started, and no others."""
-    from compute_guard import local_cluster
+    from compute_guard.cluster import local_cluster
 
     ended = local_cluster.down(ctx.obj.home())
     click.echo(f"{ended} processes ended" if ended else "there is no cluster of this home")
@@ -144,8 +144,8 @@ def down(ctx: click.Context) -> None:
 @click.pass_context
 def status(ctx: click.Context, output_format: str) -> None:
     """Say what is really running: cluster, guard, profile and jobs by state."""
-    from compute_guard import local_cluster
-    from compute_guard.ledger import Ledger
+    from compute_guard.cluster import local_cluster
+    from compute_guard.ledger.store import Ledger
 
     home: Home = ctx.obj.home()
     seen = local_cluster.status(home)
@@ -181,7 +181,7 @@ def status(ctx: click.Context, output_format: str) -> None:
 @click.pass_context
 def rotate_token(ctx: click.Context, tenant: str, end_grace: bool) -> None:
     """Give TENANT's workers a new token. Nothing is restarted; running workers keep the one they have."""
-    from compute_guard import local_cluster
+    from compute_guard.cluster import local_cluster
 
     local_cluster.rotate_token(ctx.obj.home(), tenant, end_grace=end_grace)
     click.echo(f"{tenant}: new workers get a new token" + (", the old one has ended" if end_grace else ""))
@@ -198,8 +198,8 @@ def quota() -> None:
 @click.pass_context
 def quota_show(ctx: click.Context, tenant: str | None, output_format: str) -> None:
     """Show nominal quota, use, borrowing and what is available now."""
-    from compute_guard.gateway import Gateway
-    from compute_guard.why import quota_table
+    from compute_guard.admission.gateway import Gateway
+    from compute_guard.admission.why import quota_table
 
     home: Home = ctx.obj.home()
     principal = home.principal(tenant=tenant)
@@ -236,7 +236,7 @@ def _shares(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
-    from compute_guard.admission import amount, spoken
+    from compute_guard.admission.assessment import amount, spoken
 
     def shown(row: dict[str, Any], key: str) -> str:
         return "no limit" if row[key] is None else amount(row["resource"], row[key])
@@ -268,8 +268,8 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
 @click.pass_context
 def why(ctx: click.Context, job: str, output_format: str) -> None:
     """Say which rule holds JOB, the numbers, who is ahead, and what would fit now."""
-    from compute_guard.why import why as tell
-    from compute_guard.why import why_text
+    from compute_guard.admission.why import why as tell
+    from compute_guard.admission.why import why_text
 
     home: Home = ctx.obj.home()
     story = tell(home, job, home.principal())
@@ -313,8 +313,8 @@ def install(
     tenant: str | None,
 ) -> None:
     """Write what a cluster that you start yourself needs to be guarded. Starts and changes nothing."""
-    from compute_guard.install import HEAD_NAME, Kit, instructions, write_kit
-    from compute_guard.ray_start import guarded_environment
+    from compute_guard.cluster.install import HEAD_NAME, Kit, instructions, write_kit
+    from compute_guard.cluster.ray_start import guarded_environment
 
     environment = guarded_environment(ctx.obj.settings(), token_file, tenant=tenant or "")
     if profile == PROFILES[0]:

@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compute_guard.connection import Cluster
+from compute_guard.cluster.connection import Cluster
 
 if TYPE_CHECKING:
     from compute_guard.usage.samples import Frame
@@ -93,9 +93,9 @@ def wait_until(
 
 def running_job(home: Home, job: str, *, tenant: str = "acme", cpus: str = "0") -> str:
     """Adds a running job of ``tenant`` that declared ``cpus``, as if Ray ran it; gives its id."""
-    from compute_guard.gateway import Gateway
-    from compute_guard.ledger import Ledger
-    from compute_guard.workload import WorkloadState, workload_from_submission
+    from compute_guard.admission.gateway import Gateway
+    from compute_guard.admission.workload import WorkloadState, workload_from_submission
+    from compute_guard.ledger.store import Ledger
     from guard_core.clock import to_ns
 
     workload = workload_from_submission(
@@ -204,9 +204,9 @@ def guarded_cluster(
     """A guarded local cluster in ``folder`` with a copy of the shipped policies, ended on exit.
 
     ``data`` replaces whole files of policy data by name (``{"nodes.yaml": "..."}``); ``profile`` and
-    ``pools`` are those of :func:`compute_guard.local_cluster.up`.
+    ``pools`` are those of :func:`compute_guard.cluster.local_cluster.up`.
     """
-    from compute_guard import local_cluster
+    from compute_guard.cluster import local_cluster
     from guard_core.config import load_settings
     from guard_core.home import Home
     from guard_core.policy.bundle import shipped_policies

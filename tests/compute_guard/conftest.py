@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from compute_guard.ledger import Ledger
-from compute_guard.observations import Observation
+from compute_guard.admission.workload import workload_from_submission
+from compute_guard.incidents.observations import Observation
+from compute_guard.ledger.store import Ledger
 from compute_guard.ray_plugin.jobs import RayCluster
-from compute_guard.workload import workload_from_submission
 from guard_core.clock import to_ns
 from guard_core.config import load_settings
 from guard_core.home import Home

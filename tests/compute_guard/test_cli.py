@@ -8,8 +8,8 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from compute_guard.gateway import Gateway
-from compute_guard.workload import WorkloadState
+from compute_guard.admission.gateway import Gateway
+from compute_guard.admission.workload import WorkloadState
 from guard_core.cli import root
 from guard_core.policy.bundle import shipped_policies
 

@@ -14,9 +14,9 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from compute_guard.ray_body import GATED, PROFILE
+from compute_guard.admission.ray_body import GATED, PROFILE
+from compute_guard.admission.workload import WorkloadState
 from compute_guard.ray_plugin.head import bearer
-from compute_guard.workload import WorkloadState
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ async def _refusal(request: Any, native: Any, web: Any) -> tuple[int, str] | Non
 
 def _unadmitted(body: dict[str, Any]) -> tuple[int, str] | None:
     """Why this submission is not one of the ledger's, or None."""
-    from compute_guard.ledger import Ledger
+    from compute_guard.ledger.store import Ledger
     from guard_core.config import load_settings
     from guard_core.storage import Storage
 

@@ -1,4 +1,4 @@
-"""Looks at the running cluster of a home: the effectful half of :mod:`compute_guard.holdings`."""
+"""Looks at the running cluster of a home: the effectful half of :mod:`compute_guard.monitoring.holdings`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from compute_guard.connection import Cluster, load_cluster
-from compute_guard.holdings import (
+from compute_guard.admission.workload import WorkloadState
+from compute_guard.cluster.connection import Cluster, load_cluster
+from compute_guard.ledger.store import Entry, Ledger
+from compute_guard.monitoring.holdings import (
     ClusterSnapshot,
     Grant,
     Holding,
@@ -18,12 +20,10 @@ from compute_guard.holdings import (
     leases,
     renewed,
 )
-from compute_guard.ledger import Entry, Ledger
-from compute_guard.quota import GPU
+from compute_guard.quota.limits import GPU
 from compute_guard.ray_plugin.origin import Origins, own_addresses
 from compute_guard.usage.attribution import LeaseBook
 from compute_guard.usage.samples import Device
-from compute_guard.workload import WorkloadState
 from guard_core.clock import to_ns
 from guard_core.errors import Undecidable, UserError
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from compute_guard.connection import Cluster
+from compute_guard.cluster.connection import Cluster
 from compute_guard.ray_plugin.gcs import Gcs, NodeRow
 from compute_guard.ray_plugin.raylet import resize
 from guard_core.errors import UserError

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compute_guard.reconcile import Driver, Submission
+from compute_guard.ledger.reconcile import Driver, Submission
 from guard_core.errors import Undecidable
 
 _JOBS = b"job"  # KV namespace and key prefix of the Job API (ray/dashboard/modules/job/common.py)

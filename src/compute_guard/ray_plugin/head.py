@@ -15,14 +15,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from compute_guard.gateway import Admitted, Refused
-from compute_guard.ledger import Entry
-from compute_guard.ray_body import tenant_package
+from compute_guard.admission.gateway import Admitted, Refused
+from compute_guard.admission.ray_body import tenant_package
+from compute_guard.admission.workload import WorkloadState
+from compute_guard.ledger.store import Entry
 from compute_guard.ray_plugin.service import Service
 from compute_guard.ray_plugin.state import DEFAULT_ROWS, MOST_ROWS, ROUTE, cut
 from compute_guard.ray_plugin.tail import follow_logs
 from compute_guard.ray_plugin.views import details_of, listed, message_of, shown
-from compute_guard.workload import WorkloadState
 from guard_core.errors import Denied, GuardError
 from guard_core.identity import Principal, is_jwt
 

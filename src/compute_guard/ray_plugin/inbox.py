@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from compute_guard.gateway import Admitted, Gateway, Held, Refused
+from compute_guard.admission.gateway import Admitted, Gateway, Held, Refused
 
 if TYPE_CHECKING:
     from compute_guard.ray_plugin.last_mile import LastMile, Run

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from compute_guard.connection import Cluster, load_cluster
-from compute_guard.gateway import Gateway
-from compute_guard.reconcile import ENDED
-from compute_guard.workload import MAX_PRIORITY, WorkloadState
+from compute_guard.admission.gateway import Gateway
+from compute_guard.admission.workload import MAX_PRIORITY, WorkloadState
+from compute_guard.cluster.connection import Cluster, load_cluster
+from compute_guard.ledger.reconcile import ENDED
 from guard_core.errors import Undecidable, UserError
 
 if TYPE_CHECKING:

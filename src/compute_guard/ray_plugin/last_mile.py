@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
-from compute_guard.gateway import Admitted, Gateway
-from compute_guard.ledger import Entry
-from compute_guard.ray_body import TENANT_KEY
+from compute_guard.admission.gateway import Admitted, Gateway
+from compute_guard.admission.ray_body import TENANT_KEY
+from compute_guard.admission.workload import WorkloadState
+from compute_guard.ledger.reconcile import ENDED
+from compute_guard.ledger.store import Entry
 from compute_guard.ray_plugin.gcs import Gcs
 from compute_guard.ray_plugin.job_api import JobApi
-from compute_guard.reconcile import ENDED
-from compute_guard.workload import WorkloadState
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

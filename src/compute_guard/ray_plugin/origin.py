@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from compute_guard.reconcile import INTERNAL_NAMESPACE, Driver
+from compute_guard.ledger.reconcile import INTERNAL_NAMESPACE, Driver
 
 AGENT_TITLE = "ray::DashboardAgent"  # ray_constants.AGENT_PROCESS_TYPE_DASHBOARD_AGENT
 

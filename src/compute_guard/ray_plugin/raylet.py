@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from compute_guard.holdings import Worker
+from compute_guard.monitoring.holdings import Worker
 from guard_core.errors import Undecidable
 
 _DRIVER = 1

@@ -18,11 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from compute_guard.connection import Cluster, load_cluster
-from compute_guard.gateway import Gateway
-from compute_guard.held_leases import held_leases
-from compute_guard.processes import MARKER
-from compute_guard.ray_body import GATED, ONLY_TENANT, PROFILE
+from compute_guard.admission.gateway import Gateway
+from compute_guard.admission.held_leases import held_leases
+from compute_guard.admission.ray_body import GATED, ONLY_TENANT, PROFILE
+from compute_guard.admission.workload import WorkloadState
+from compute_guard.cluster.connection import Cluster, load_cluster
+from compute_guard.cluster.processes import MARKER
+from compute_guard.ledger.reconcile import Correction, Step, Submission, reconcile
 from compute_guard.ray_plugin.gates.identity import same
 from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens
 from compute_guard.ray_plugin.gcs import Gcs
@@ -30,13 +32,11 @@ from compute_guard.ray_plugin.inbox import Inbox
 from compute_guard.ray_plugin.job_api import JobApi
 from compute_guard.ray_plugin.last_mile import LastMile
 from compute_guard.ray_plugin.origin import Origins
-from compute_guard.reconcile import Correction, Step, Submission, reconcile
-from compute_guard.workload import WorkloadState
 from guard_core.clock import new_id, rfc3339, to_ns
 from guard_core.findings import Enforcement
 
 if TYPE_CHECKING:
-    from compute_guard.ledger import Entry
+    from compute_guard.ledger.store import Entry
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

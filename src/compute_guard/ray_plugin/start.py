@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from compute_guard.ray_body import GATED, PROFILE
+from compute_guard.admission.ray_body import GATED, PROFILE
 from guard_core.errors import UserError
 
 BOOTSTRAP = Path(__file__).parent / "bootstrap"

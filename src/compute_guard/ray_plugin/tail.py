@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from compute_guard.admission.workload import WorkloadState
 from compute_guard.ray_plugin.service import Service
 from compute_guard.ray_plugin.views import message_of
-from compute_guard.workload import WorkloadState
 
 POLL_SECONDS = 1.0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from compute_guard.ledger import Entry
-from compute_guard.workload import WorkloadState
+from compute_guard.admission.workload import WorkloadState
+from compute_guard.ledger.store import Entry
 
 _STATUS = {
     WorkloadState.PENDING: "PENDING",

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from compute_guard.incident import SEVERITIES, Incident
+from compute_guard.incidents.incident import SEVERITIES, Incident
 from guard_core.errors import UserError
 
 Kind = Literal["alertmanager", "cloudevents", "ocsf", "email"]

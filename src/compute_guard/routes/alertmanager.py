@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 
-from compute_guard.incident import MITRE
-from compute_guard.notices import KINDS
+from compute_guard.incidents.incident import MITRE
+from compute_guard.incidents.notices import KINDS
 from compute_guard.routes import Letter, Route
 from guard_core.clock import rfc3339
 

@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from compute_guard.actions import Actions
-from compute_guard.incidents import Incidents
+from compute_guard.incidents.store import Incidents
+from compute_guard.response.actions import Actions
 from compute_guard.routes import Letter, Route, Unsendable, read_routes
 from compute_guard.routes.delivery import deliver
 from guard_core.audit.shipping.shipper import sole

@@ -8,7 +8,7 @@ from __future__ import annotations
 from email.message import EmailMessage
 from email.policy import SMTP
 
-from compute_guard import notices, words
+from compute_guard.incidents import notices, words
 from compute_guard.routes import Letter, Route
 from guard_core.clock import rfc3339
 

@@ -6,8 +6,8 @@ import json
 from datetime import datetime
 from typing import Any, Final
 
-from compute_guard.incident import MITRE
-from compute_guard.notices import KINDS
+from compute_guard.incidents.incident import MITRE
+from compute_guard.incidents.notices import KINDS
 from compute_guard.routes import Letter, Route
 from guard_core.version import __version__
 

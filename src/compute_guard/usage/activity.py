@@ -1,7 +1,8 @@
 """What happened besides computing: submissions, dataset reads, refusals, shells, bytes that left a node.
 
-Plain values for the detectors. Who gathers them, and from where, is :mod:`compute_guard.activity_feed`'s
-business. Nothing here holds a command, an argument or a token: a command is its program's name and a digest.
+Plain values for the detectors. Who gathers them, and from where, is the business of
+:mod:`compute_guard.monitoring.activity_feed`. Nothing here holds a command, an argument or a token: a command
+is its program's name and a digest.
 """
 
 from __future__ import annotations

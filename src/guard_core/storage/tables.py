@@ -187,7 +187,7 @@ class WaiverRow(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-# --- workloads (compute_guard.ledger) -------------------------------------------------------------
+# --- workloads (compute_guard.ledger.store) -------------------------------------------------------------
 
 
 class WorkloadRow(Base):
@@ -280,7 +280,7 @@ class LeaseRow(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-# --- incidents (compute_guard.incident_rows, compute_guard.actions) -------------------------------
+# --- incidents (compute_guard.incidents.rows, compute_guard.response.actions) -------------------------------
 
 
 class IncidentRow(Base):

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from compute_guard.held_leases import held_leases
-from compute_guard.ledger import Ledger
+from compute_guard.admission.held_leases import held_leases
+from compute_guard.admission.workload import WorkloadState
+from compute_guard.ledger.store import Ledger
 from compute_guard.ray_plugin.gcs import Gcs
 from compute_guard.testing import GuardedCluster, gate_processes, wait_until
-from compute_guard.workload import WorkloadState
 
 pytestmark = [pytest.mark.ray, pytest.mark.gated, pytest.mark.clusters, pytest.mark.timeout(540)]
 

@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compute_guard import local_cluster, processes
-from compute_guard.actions import Actions
-from compute_guard.incident import State
-from compute_guard.incidents import Incidents
-from compute_guard.ledger import Ledger
-from compute_guard.live import read_status
+from compute_guard.admission.workload import WorkloadState
+from compute_guard.cluster import local_cluster, processes
+from compute_guard.cluster.ray_start import start_node
+from compute_guard.incidents.incident import State
+from compute_guard.incidents.store import Incidents
+from compute_guard.ledger.store import Ledger
+from compute_guard.monitoring.live import read_status
 from compute_guard.ray_plugin.collector import LiveBook
 from compute_guard.ray_plugin.gcs import Gcs
-from compute_guard.ray_start import start_node
+from compute_guard.response.actions import Actions
 from compute_guard.testing import GuardedCluster, exporter, exposition, guarded_cluster, wait_until
 from compute_guard.usage.sources.synthetic import Load, SyntheticSource
-from compute_guard.workload import WorkloadState
 
 pytestmark = [pytest.mark.ray, pytest.mark.clusters, pytest.mark.timeout(540)]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from compute_guard.ledger import Ledger
+from compute_guard.admission.workload import WorkloadState
+from compute_guard.ledger.store import Ledger
 from compute_guard.testing import GuardedCluster
-from compute_guard.workload import WorkloadState
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from compute_guard.ledger import Ledger
+from compute_guard.ledger.store import Ledger
 from compute_guard.ray_plugin.gcs import Gcs
 from compute_guard.testing import GuardedCluster, wait_until
 

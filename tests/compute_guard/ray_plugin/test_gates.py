@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from compute_guard.ledger import Ledger
+from compute_guard.ledger.store import Ledger
 from compute_guard.testing import GuardedCluster, gate_processes, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.gated]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from compute_guard import evidence
-from compute_guard.connection import load_cluster
-from compute_guard.drills import run, submit_over_http
-from compute_guard.incident import State
-from compute_guard.incidents import Incidents
-from compute_guard.monitor import replay
-from compute_guard.observations import Observation
+from compute_guard.cluster.connection import load_cluster
+from compute_guard.drills.drill import run, submit_over_http
+from compute_guard.incidents import evidence
+from compute_guard.incidents.incident import State
+from compute_guard.incidents.observations import Observation
+from compute_guard.incidents.store import Incidents
+from compute_guard.monitoring.monitor import replay
 from compute_guard.ray_plugin.gcs import Gcs
 from compute_guard.ray_plugin.jobs import RayCluster
-from compute_guard.response import Responder
+from compute_guard.response.responder import Responder
 from compute_guard.testing import wait_until
 from compute_guard.usage.attribution import Lease, LeaseBook
 from compute_guard.usage.sources.synthetic import Load, SyntheticSource

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from compute_guard.ledger import Ledger
+from compute_guard.admission.workload import WorkloadState
+from compute_guard.ledger.store import Ledger
 from compute_guard.testing import wait_until
-from compute_guard.workload import WorkloadState
 
 pytestmark = pytest.mark.ray
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from compute_guard.ledger import Ledger
+from compute_guard.admission.workload import WorkloadState
+from compute_guard.ledger.store import Ledger
 from compute_guard.ray_plugin.gcs import Gcs
 from compute_guard.ray_plugin.jobs import RayCluster
 from compute_guard.testing import wait_until
-from compute_guard.workload import WorkloadState
 from guard_core.errors import UserError
 
 pytestmark = pytest.mark.ray

@@ -9,10 +9,10 @@ from collections import Counter
 
 import pytest
 
-from compute_guard.incident import State
-from compute_guard.incidents import Incidents
-from compute_guard.ledger import Ledger
-from compute_guard.live import Fleet, exporters_of_cluster, read_status
+from compute_guard.incidents.incident import State
+from compute_guard.incidents.store import Incidents
+from compute_guard.ledger.store import Ledger
+from compute_guard.monitoring.live import Fleet, exporters_of_cluster, read_status
 from compute_guard.ray_plugin.collector import LiveBook
 from compute_guard.testing import exporter, exposition, wait_until
 from compute_guard.usage.sources.prometheus import fetch

@@ -7,8 +7,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from compute_guard import local_cluster
-from compute_guard.doctor import probes
+from compute_guard.cluster import local_cluster
+from compute_guard.cluster.doctor import probes
 from guard_core.cli import root
 
 pytestmark = pytest.mark.ray

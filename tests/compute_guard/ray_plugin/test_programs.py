@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from compute_guard.doctor import probes
-from compute_guard.held_leases import held_leases
+from compute_guard.admission.held_leases import held_leases
+from compute_guard.admission.why import why
+from compute_guard.cluster.doctor import probes
 from compute_guard.ray_plugin.gates.probes import gate_probes
 from compute_guard.testing import GuardedCluster, wait_until
-from compute_guard.why import why
 
 pytestmark = [pytest.mark.ray, pytest.mark.gated]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from compute_guard import processes
-from compute_guard.gateway import Admitted, Gateway
-from compute_guard.ledger import Ledger
+from compute_guard.admission.gateway import Admitted, Gateway
+from compute_guard.admission.workload import WorkloadState
+from compute_guard.cluster import processes
+from compute_guard.ledger.store import Ledger
 from compute_guard.testing import GuardedCluster, wait_until
-from compute_guard.workload import WorkloadState
 
 pytestmark = pytest.mark.ray
 

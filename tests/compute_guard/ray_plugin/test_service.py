@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from compute_guard.gateway import Admitted, Gateway
-from compute_guard.ledger import Ledger, Reservation
+from compute_guard.admission.gateway import Admitted, Gateway
+from compute_guard.admission.workload import WorkloadState
+from compute_guard.ledger.reconcile import Correction, Step, Submission
+from compute_guard.ledger.store import Ledger, Reservation
 from compute_guard.ray_plugin.inbox import Inbox
 from compute_guard.ray_plugin.service import Service
-from compute_guard.reconcile import Correction, Step, Submission
-from compute_guard.workload import WorkloadState
 
 
 class Empty:

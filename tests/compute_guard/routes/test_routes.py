@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from compute_guard.incidents import Incidents
+from compute_guard.incidents.store import Incidents
 from compute_guard.routes import Letter, Route, read_routes
 from compute_guard.routes.courier import Courier, Post
 from compute_guard.routes.ocsf import finding

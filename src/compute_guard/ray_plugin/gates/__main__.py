@@ -13,7 +13,7 @@ from guard_core.errors import GuardError
 
 LATER = (
     *("aiohttp.web", "alembic.command", "cryptography.x509", "sqlalchemy.dialects.sqlite", "sqlalchemy.orm"),
-    *("compute_guard.quota_file", "guard_core.policy.embedded", "guard_core.policy.gate", "regorus"),
+    *("compute_guard.quota.file", "guard_core.policy.embedded", "guard_core.policy.gate", "regorus"),
     *(
         "guard_core.policy.lifecycle.active",
         "guard_core.policy.lifecycle.opening",

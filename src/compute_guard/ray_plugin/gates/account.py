@@ -7,11 +7,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from compute_guard.quota import Amounts
+from compute_guard.quota.limits import Amounts
 from compute_guard.ray_plugin.gates.book import Lease
 
 if TYPE_CHECKING:
-    from compute_guard.ledger import Entry
+    from compute_guard.ledger.store import Entry
 
 
 @dataclass(slots=True)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from compute_guard.ledger import Entry
-from compute_guard.quota import Amounts
+from compute_guard.ledger.store import Entry
+from compute_guard.quota.limits import Amounts
 from compute_guard.ray_plugin.gates.environment import credential_in, environment_of, fields_of
 from compute_guard.ray_plugin.gates.identity import same
 from compute_guard.ray_plugin.gates.judge import Judge

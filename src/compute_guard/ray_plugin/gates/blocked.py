@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from compute_guard.quota import CPU
+from compute_guard.quota.limits import CPU
 from compute_guard.ray_plugin.gates.grants import Grant
 
 _GROUP = re.compile(r"^CPU_group_[0-9a-f]{36}$")

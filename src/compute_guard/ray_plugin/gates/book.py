@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from compute_guard.quota import Amounts
+from compute_guard.quota.limits import Amounts
 
 NOTHING = Amounts()
 _IDLE = "idle:"

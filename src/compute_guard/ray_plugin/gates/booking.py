@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from compute_guard.quota import Amounts
+from compute_guard.quota.limits import Amounts
 from compute_guard.ray_plugin.gates.account import Account
 from compute_guard.ray_plugin.gates.admitting import Drivers
 from compute_guard.ray_plugin.gates.book import Lease

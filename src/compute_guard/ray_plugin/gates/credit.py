@@ -15,15 +15,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from compute_guard.posting import Growth
-from compute_guard.quota import CPU, Amounts
+from compute_guard.admission.workload import WorkloadState
+from compute_guard.ledger.posting import Growth
+from compute_guard.quota.limits import CPU, Amounts
 from compute_guard.ray_plugin.gates.account import Account, Waiter
 from compute_guard.ray_plugin.gates.book import Lease, LeaseBook
 from compute_guard.ray_plugin.gates.demand import WORKERS
 from compute_guard.ray_plugin.gates.judge import Judge
 from compute_guard.ray_plugin.gates.reports import Reports
 from compute_guard.ray_plugin.gates.wire import Refusal
-from compute_guard.workload import WorkloadState
 from guard_core.errors import GuardError
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 
-from compute_guard.quota import CPU, GPU, MEMORY, Amounts
+from compute_guard.quota.limits import CPU, GPU, MEMORY, Amounts
 
 WORKERS = "workers"
 """Processes; counted where a queue names a quota of them."""

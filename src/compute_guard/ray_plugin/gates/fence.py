@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from compute_guard.ray_body import POOL_LABEL
+from compute_guard.admission.ray_body import POOL_LABEL
 
 _IN = 1  # ray.rpc.LabelSelectorOperator.LABEL_OPERATOR_IN
 NOWHERE = "none"

@@ -11,8 +11,8 @@ import logging
 import time
 from pathlib import Path
 
-from compute_guard.gateway import Gateway
-from compute_guard.held_leases import HeldLeasesFile
+from compute_guard.admission.gateway import Gateway
+from compute_guard.admission.held_leases import HeldLeasesFile
 from compute_guard.ray_plugin.gates.admitting import Drivers
 from compute_guard.ray_plugin.gates.authority import Authority
 from compute_guard.ray_plugin.gates.book import LeaseBook

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from compute_guard.gateway import Gateway, principal_of
-from compute_guard.quota import Amounts, Quotas
+from compute_guard.admission.gateway import Gateway, principal_of
+from compute_guard.quota.limits import Amounts, Quotas
 from compute_guard.ray_plugin.gates.demand import WORKERS
 from compute_guard.ray_plugin.gates.namespaces import question
 from compute_guard.ray_plugin.gates.wire import Refusal
@@ -23,7 +23,7 @@ from guard_core.findings import Enforcement
 from guard_core.identity import Principal
 
 if TYPE_CHECKING:
-    from compute_guard.ledger import Entry
+    from compute_guard.ledger.store import Entry
 
 T = TypeVar("T")
 ISOLATION = "guard/compute/isolation/decision"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from compute_guard.ray_body import tenant_package
+from compute_guard.admission.ray_body import tenant_package
 from compute_guard.ray_plugin.gates.tenancy import Jobs
 from compute_guard.ray_plugin.gates.wire import Refusal
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from compute_guard.amounts import CPU, MEMORY
+from compute_guard.quota.amounts import CPU, MEMORY
 from compute_guard.ray_plugin.gates.grants import Grant
 from guard_core.errors import UserError
 

@@ -16,7 +16,7 @@ from typing import Any
 from ray.core.generated import common_pb2
 from ray.core.generated import gcs_service_pb2 as pb
 
-from compute_guard.ray_body import POOL_LABEL
+from compute_guard.admission.ray_body import POOL_LABEL
 from compute_guard.ray_plugin.gates.upstream import Upstream
 from compute_guard.ray_plugin.gates.wire import Refusal
 from guard_core.files import write_atomic

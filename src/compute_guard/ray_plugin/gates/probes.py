@@ -15,8 +15,8 @@ from pathlib import Path
 import grpc
 from ray.core.generated import gcs_service_pb2 as pb
 
-from compute_guard.connection import Cluster
-from compute_guard.ray_body import POOL_LABEL
+from compute_guard.admission.ray_body import POOL_LABEL
+from compute_guard.cluster.connection import Cluster
 from compute_guard.ray_plugin.gates.limits import CGROUP
 from compute_guard.ray_plugin.gates.nodes import GATES_FILE
 from compute_guard.ray_plugin.gates.tokens import LOOK_SECONDS, TOKENS_FOLDER, Tokens

@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from compute_guard.service_account import ACCOUNT
+from compute_guard.cluster.service_account import ACCOUNT
 from guard_core.errors import UserError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from compute_guard.ray_body import POOL_LABEL
+from compute_guard.admission.ray_body import POOL_LABEL
 from compute_guard.ray_plugin.gates.fence import HEAD_RESOURCE
 from compute_guard.ray_plugin.gates.namespaces import shown
 from compute_guard.ray_plugin.gates.tenancy import Jobs

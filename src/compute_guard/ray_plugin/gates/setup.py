@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from compute_guard.ray_body import HEAD_POOL, POOL_LABEL, PROFILE
+from compute_guard.admission.ray_body import HEAD_POOL, POOL_LABEL, PROFILE
 from compute_guard.ray_plugin.gates.admitting import AGENT_MARK, agent_mark
 from compute_guard.ray_plugin.gates.authority import AUTHORITY_FILES, SYSTEM, make_certificate
 from compute_guard.ray_plugin.gates.process import start_kept

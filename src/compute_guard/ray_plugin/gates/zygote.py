@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from compute_guard.processes import MARKER
+from compute_guard.cluster.processes import MARKER
 from compute_guard.ray_plugin.gates.newborn import Inherited, live
 
 SOCKET = "zygote"

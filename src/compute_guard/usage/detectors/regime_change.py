@@ -16,11 +16,11 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from compute_guard.incidents.words import METRICS as METRIC_WORDS
 from compute_guard.usage.detectors.base import Signal, View, rounded
 from compute_guard.usage.kernel import FLOORS
 from compute_guard.usage.samples import Bools
 from compute_guard.usage.window import Window
-from compute_guard.words import METRICS as METRIC_WORDS
 
 _Matrix = npt.NDArray[np.float64]
 _ABSOLUTE_TO_SIGMA = 1.2533141  # sigma = sqrt(pi/2) * mean absolute deviation, for a normal

@@ -22,10 +22,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from compute_guard.incidents.words import CHANNELS
 from compute_guard.usage.detectors.base import Signal, View, rounded
 from compute_guard.usage.samples import Bools
 from compute_guard.usage.window import Window
-from compute_guard.words import CHANNELS
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ pytest.importorskip("ray")
 
 from ray.core.generated import gcs_service_pb2 as pb
 
-from compute_guard.gateway import Admitted, Gateway
+from compute_guard.admission.gateway import Admitted, Gateway
 from compute_guard.ray_plugin.gates.admitting import Drivers
 from compute_guard.ray_plugin.gates.judge import Judge
 from compute_guard.ray_plugin.gates.nodes import Gatehouse, NodeFact, Nodes

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("ray")
 
-from compute_guard.quota import Amounts
+from compute_guard.quota.limits import Amounts
 from compute_guard.ray_plugin.gates.allowance import KEEP_SECONDS, LAG_SECONDS, Allowance
 from compute_guard.ray_plugin.gates.book import Lease, LeaseBook
 from compute_guard.ray_plugin.gates.grants import Grant, Grants

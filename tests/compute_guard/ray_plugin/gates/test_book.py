@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_guard.quota import Amounts
+from compute_guard.quota.limits import Amounts
 from compute_guard.ray_plugin.gates.book import Lease, LeaseBook
 
 STEPS = st.lists(

@@ -9,15 +9,15 @@ import pytest
 
 pytest.importorskip("ray")
 
-from compute_guard.gateway import Gateway
-from compute_guard.ledger import Ledger
-from compute_guard.quota import Amounts
+from compute_guard.admission.gateway import Gateway
+from compute_guard.admission.workload import WorkloadState
+from compute_guard.ledger.store import Ledger
+from compute_guard.quota.limits import Amounts
 from compute_guard.ray_plugin.gates.book import Lease, LeaseBook
 from compute_guard.ray_plugin.gates.credit import Credit
 from compute_guard.ray_plugin.gates.judge import Judge
 from compute_guard.ray_plugin.gates.wire import Refusal
 from compute_guard.testing import running_job
-from compute_guard.workload import WorkloadState
 from guard_core.findings import Enforcement
 from guard_core.home import Home
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compute_guard.quota import Amounts
+from compute_guard.quota.limits import Amounts
 from compute_guard.ray_plugin.gates.demand import demand_of, total
 
 GROUP = "ab" * 14 + "cd" * 4

@@ -12,7 +12,7 @@ pytest.importorskip("ray")
 
 from ray.core.generated import node_manager_pb2 as pb
 
-from compute_guard.quota import Amounts
+from compute_guard.quota.limits import Amounts
 from compute_guard.ray_plugin.gates.book import Lease, LeaseBook
 from compute_guard.ray_plugin.gates.grants import Grants
 from compute_guard.ray_plugin.gates.lease_gate import LeaseGate

@@ -11,7 +11,7 @@ pytest.importorskip("ray")
 from ray.core.generated import gcs_pb2, pubsub_pb2
 from ray.core.generated import gcs_service_pb2 as pb
 
-from compute_guard.ray_body import POOL_LABEL
+from compute_guard.admission.ray_body import POOL_LABEL
 from compute_guard.ray_plugin.gates import replies
 from compute_guard.ray_plugin.gates.nodes import Nodes
 from compute_guard.ray_plugin.gates.tenancy import Jobs

@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("ray")
 
 import dataset_guard
-from compute_guard.gateway import Admitted, Gateway
+from compute_guard.admission.gateway import Admitted, Gateway
 from compute_guard.ray_plugin.gates.admitting import Drivers
 from compute_guard.ray_plugin.gates.authority import CA_FILE, Authority
 from compute_guard.ray_plugin.gates.judge import Judge

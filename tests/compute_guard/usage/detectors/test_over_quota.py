@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compute_guard.gpu_time import gpu_limits
-from compute_guard.monitor import Monitor
+from compute_guard.monitoring.monitor import Monitor
+from compute_guard.quota.gpu_time import gpu_limits
 from compute_guard.usage.attribution import Lease, LeaseBook
 from compute_guard.usage.detectors import View
 from compute_guard.usage.detectors.base import Entitlement

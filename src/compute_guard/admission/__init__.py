@@ -1,0 +1,1 @@
+"""Admission: a submission in; decided, reserved, made room for, explained."""

@@ -1,0 +1,204 @@
+"""Admission rounds: waiting workloads that may go now, each decided again and reserved in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from compute_guard.admission.assessment import Assessment, assess, kept_by_user_cap, never_fits
+from compute_guard.admission.evictions import Evictions
+from compute_guard.admission.lifecycle import Lifecycle
+from compute_guard.admission.outcomes import Admitted, StateChange, is_denied, principal_of, waiting_reason
+from compute_guard.admission.quiet_trees import QuietTrees
+from compute_guard.admission.ray_body import body_for_ray
+from compute_guard.admission.round import Pick, Round, decide_round
+from compute_guard.admission.snapshot import Snapshot
+from compute_guard.admission.workload import Workload, WorkloadState
+from compute_guard.ledger.store import Entry, Posting, Reservation
+from compute_guard.quota.limits import Quotas, flavor_of
+from guard_core.clock import to_ns
+from guard_core.findings import Enforcement
+from guard_core.identity import Principal
+
+if TYPE_CHECKING:
+    from guard_core.home import Home
+    from guard_core.policy.decision import Decision
+
+POLICY = "guard/compute/admission/decision"
+JOB_TOKEN_SECONDS = 7 * 86_400
+ASKED_KEPT = 10_000
+ASK_AGAIN_NS = 30 * 1_000_000_000
+"""A waiting job with unchanged numbers is put to policy again after this long, as verdicts change."""
+
+
+class Admissions(Lifecycle):
+    """Lets waiting workloads in. Call from one thread at a time."""
+
+    def __init__(self, home: Home) -> None:
+        super().__init__(home)
+        self._asked: dict[str, tuple[object, int]] = {}
+        self._quiet = QuietTrees()
+        self.left_over: list[Admitted] = []
+        """Admitted by the way, and not yet given to anybody who hands them to Ray."""
+
+    @property
+    def evictions(self) -> Evictions:
+        """Notices to jobs that have to make room."""
+        return Evictions(self.home, self.ledger)
+
+    def release(self) -> list[Admitted]:
+        """Admission rounds until nobody else fits: who may go, each decided again with what is true now."""
+        self.freshen()
+        others, self.left_over = self.left_over, []
+        with self.one_record():
+            return others + self._admit(self.quotas(), {})
+
+    def _admit(self, quotas: Quotas, fresh: Mapping[str, Decision]) -> list[Admitted]:
+        """Rounds over the waiting lines. ``fresh`` are decisions of this moment, by workload."""
+        admitted: list[Admitted] = []
+        barred: set[str] = set()
+        stirred: set[int] = set()  # what policy holds back now is asked about again at the next look
+        while True:
+            snapshot = self.snapshot(quotas)
+            if not snapshot.pending:
+                return admitted
+            trees = self._quiet.others(snapshot, self.home.policy.revision)
+            if not trees:
+                return admitted
+            round_ = decide_round(snapshot, barred=barred, only=trees)
+            hopeless = _hopeless(snapshot, trees, round_, barred)
+            done, refused = self._take(quotas, [*round_.picks, *hopeless], fresh)
+            admitted += done
+            barred |= refused
+            if round_.displaced:
+                self.evictions.give_notice(quotas, round_.displaced)
+            stirred |= trees if hopeless else round_.stirred
+            self._quiet.note(snapshot, trees - stirred)
+            if not refused and not (round_.deeper and done):
+                return admitted
+
+    def _take(
+        self, quotas: Quotas, picks: Sequence[Pick], fresh: Mapping[str, Decision]
+    ) -> tuple[list[Admitted], set[str]]:
+        """Decide and reserve ``picks``: who was admitted, and who was not and holds up its line."""
+        asks = [pick for pick in picks if pick.workload.id not in fresh]
+        worth = [pick for pick in asks if self._worth_asking(pick)]
+        decided = dict(fresh)
+        questions = [(pick.workload, pick.assessment, principal_of(pick.workload)) for pick in worth]
+        decided |= dict(zip((pick.workload.id for pick in worth), self._decide(questions), strict=True))
+        for name in [name for name, made in decided.items() if made.allow]:
+            self._asked.pop(name, None)  # used up: whoever is back in the line is asked about anew
+        refused: set[str] = set()
+        stopped: set[str] = set()
+        admitted: list[Admitted] = []
+        events: list[StateChange] = []
+        if not picks:
+            return admitted, refused
+        with self.ledger.posting(quotas) as posting:
+            for pick in picks:
+                workload, decision = pick.workload, decided.get(pick.workload.id)
+                if workload.queue in stopped:
+                    continue
+                if decision is not None and decision.allow and pick.assessment.fits:
+                    one = self._reserve(posting, pick, decision)
+                    if one is not None:
+                        admitted.append(one)
+                        events.append(StateChange(workload, WorkloadState.ADMITTED.value, "", decision))
+                        continue
+                elif decision is not None and is_denied(decision) and not decision.undecidable:
+                    posting.move(workload.id, WorkloadState.DENIED, reason=decision.explain())
+                    events.append(
+                        StateChange(workload, WorkloadState.DENIED.value, decision.explain(), decision)
+                    )
+                    refused.add(workload.id)  # its line moves up: look once more
+                    stopped.add(workload.queue)
+                    continue
+                elif decision is not None:
+                    posting.note(workload.id, reason=_policy_reason(pick, decision))
+                refused.add(workload.id)
+                stopped.add(workload.queue)
+        self._audit(events)
+        return admitted, refused
+
+    def _reserve(self, posting: Posting, pick: Pick, decision: Decision) -> Admitted | None:
+        workload = pick.workload
+        made: list[dict[str, Any]] = []
+        token = self._job_token(workload, made.append)
+        done = posting.reserve(
+            workload.id, decision_id=decision.decision_id, lease_token=token.split("_")[1], way=pick.way
+        )
+        if done is not Reservation.RESERVED:
+            return None
+        # The credential is part of the same transaction: there is none for a job that was not admitted.
+        posting.grant(made[0])
+        return Admitted(workload.id, self._body(workload, token, pick.way.flavor))
+
+    def _worth_asking(self, pick: Pick) -> bool:
+        """Whether to put this job to policy: its numbers are new, or the last answer is old."""
+        now = to_ns(self.home.clock())
+        numbers = (pick.assessment.numbers, self.home.policy.revision)
+        last = self._asked.get(pick.workload.id)
+        if last is not None and last[0] == numbers and now - last[1] < ASK_AGAIN_NS:
+            return False
+        if len(self._asked) >= ASKED_KEPT:
+            self._asked.clear()
+        self._asked[pick.workload.id] = (numbers, now)
+        return True
+
+    def _job_token(self, workload: Workload, store: Callable[[dict[str, Any]], None] | None = None) -> str:
+        return self.home.credentials.issue(
+            tenant=workload.tenant,
+            user=workload.user,
+            kind="job",
+            workload=workload.id,
+            datasets=workload.declared,
+            ttl_seconds=JOB_TOKEN_SECONDS,
+            store=store,
+        )
+
+    def _body(self, workload: Workload, token: str, flavor: str) -> dict[str, Any]:
+        found = self.quotas().flavors.get(flavor)
+        labels = found.node_labels if found is not None else {}
+        return body_for_ray(workload, token, self.home.settings.home, node_labels=labels)
+
+    def resubmission(self, entry: Entry) -> Admitted:
+        """The body of an admitted job that Ray never got (a crash came between), with a new credential."""
+        token = self._job_token(entry.workload)
+        if entry.lease_token:
+            self.home.credentials.revoke(entry.lease_token)
+        self.ledger.note(entry.id, lease_token=token.split("_")[1])
+        flavor = flavor_of(self.ledger.reservations().get(entry.id, {}))
+        return Admitted(entry.id, self._body(entry.workload, token, flavor))
+
+    def _decide(self, asks: Sequence[tuple[Workload, Assessment, Principal]]) -> list[Decision]:
+        questions = []
+        for workload, assessment, principal in asks:
+            facts = (
+                self.home.dataset_facts(workload.declared, principal=principal) if workload.declared else []
+            )
+            asked = {"workload": workload.to_input(facts), "quota": assessment.to_input()}
+            questions.append((asked, principal, workload.id))
+        return self.home.decide_many(POLICY, questions, enforcement=Enforcement.COOPERATIVE)
+
+
+def _hopeless(
+    snapshot: Snapshot, trees: Collection[int], round_: Round, barred: Collection[str]
+) -> list[Pick]:
+    """Heads in ``trees`` that can never fit: policy denies them, or they would block their lines for ever."""
+    picked = {pick.workload.id for pick in round_.picks}
+    found = []
+    for queue in (name for root in trees for name in snapshot.quotas.queues_of(root)):
+        line = snapshot.waiting_in(queue)
+        if queue in snapshot.holds:
+            continue
+        head = next((w for w in line if w.id not in picked and not kept_by_user_cap(snapshot, w)), None)
+        if head is not None and head.id not in barred and never_fits(snapshot, head):
+            assessment = assess(snapshot, head, ahead=())
+            found.append(Pick(head, assessment.way, assessment))
+    return found
+
+
+def _policy_reason(pick: Pick, decision: Decision) -> str:
+    if decision.undecidable:
+        return f"waiting, no decision could be had: {decision.explain()}"
+    return waiting_reason(pick.assessment, decision)

@@ -1,0 +1,1 @@
+"""A guarded Ray cluster: how to start, reach, install and try it."""

@@ -1,0 +1,247 @@
+"""A guarded Ray head on this machine: start it, look at it, end exactly what was started."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compute_guard.admission.ray_body import GATED
+from compute_guard.cluster import processes
+from compute_guard.cluster.connection import CLUSTER_FILE, TOKEN_FILE, Cluster, load_cluster
+from compute_guard.cluster.ray_start import GATE_HOST, START_SECONDS, start_node
+from guard_core.clock import rfc3339
+from guard_core.errors import Undecidable, UserError
+from guard_core.files import locked, write_atomic
+
+if TYPE_CHECKING:
+    from guard_core.home import Home
+
+OBSERVE = "observe-and-stop"
+FIRST_NODE = 11
+AGENT_PORT = "dashboard-agent-listen-port"
+HEAD_ADDRESSES = ("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What is really there. ``guarded`` is proved by the dashboard's own answer, not by the record."""
+
+    cluster: Cluster | None
+    processes: int = 0
+    answers: bool = False
+    guarded: bool = False
+
+
+def up(
+    home: Home,
+    *,
+    num_cpus: int | None = None,
+    num_gpus: int | None = None,
+    object_store_bytes: int | None = None,
+    period_ms: int = 1000,
+    profile: str = OBSERVE,
+    pools: Sequence[str] = (),
+) -> Cluster:
+    """Start a guarded head for ``home`` and wait until it admits; the running one, if there is one already.
+
+    With a profile of gates, the head runs Ray's own processes only and every entry of ``pools`` is one
+    further node in that pool (nodes.yaml), with ``num_cpus``, ``num_gpus`` and ``object_store_bytes`` each.
+    Raises UserError when Ray is missing or does not start, Undecidable when it starts without its guard.
+    """
+    gated = profile in GATED
+    if profile != OBSERVE and not gated:
+        raise UserError(f"profile must be {OBSERVE}, gate or hardened, got {profile!r}")
+    if pools and not gated:
+        raise UserError("further nodes need profile gate or hardened; nothing would guard them otherwise")
+    folder = home.path("ray")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with locked(folder / ".lock"):
+        known = load_cluster(folder)
+        if known is not None:
+            seen = status(home)
+            if seen.guarded:
+                return known
+            if seen.processes or seen.answers:
+                raise UserError(
+                    f"the cluster of this home ({known.dashboard}) runs, but does not answer as guarded; "
+                    "end it first: trainguard compute down"
+                )
+        token_file = folder / TOKEN_FILE
+        write_atomic(token_file, secrets.token_hex(32).encode(), mode=0o600)
+        gcs, dashboard, agent, gate, link, authority = _free_ports(6)
+        temp_dir = tempfile.mkdtemp(prefix="tg-ray-")
+        cluster = Cluster(
+            dashboard=f"http://127.0.0.1:{dashboard}",
+            gcs_address=f"127.0.0.1:{gcs}",
+            token_file=str(token_file),
+            marker=secrets.token_hex(8),
+            temp_dir=temp_dir,
+            profile=profile,
+            gate_address=f"{GATE_HOST}:{gate}" if gated else "",
+            link_address=f"{GATE_HOST}:{link}" if gated else "",
+            authority_address=f"{GATE_HOST}:{authority}" if gated else "",
+            guard_folder=f"{temp_dir}/head/guard" if gated else "",
+            started_at=rfc3339(home.clock()),
+        )
+        Path(cluster.temp_dir).chmod(0o711)
+        cluster.save(folder)
+        size = {"num-cpus": num_cpus, "num-gpus": num_gpus, "object-store-memory": object_store_bytes}
+        options = {
+            "port": gcs,
+            "dashboard-port": dashboard,
+            AGENT_PORT: agent,
+            **({"num-cpus": 0, "object-store-memory": 80_000_000} if gated else size),
+        }
+        try:
+            start_node(home.settings, cluster, ["--head", *HEAD_ADDRESSES], options, period_ms, "head")
+            # The nodes need the head's gate, which is up; its dashboard gets ready beside them.
+            with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as starting:
+                ports = _free_ports(len(pools))  # Ray's own default is one port for every node of a machine
+                started = [
+                    starting.submit(
+                        _start_further, home, cluster, number, pool, {**size, AGENT_PORT: port}, period_ms
+                    )
+                    for number, (pool, port) in enumerate(zip(pools, ports, strict=True))
+                ]
+                _wait_until_it_admits(home, cluster)
+                for node in started:
+                    node.result()
+            if pools:
+                _wait_for_nodes(cluster, len(pools))
+        except BaseException:
+            down(home)
+            raise
+    return cluster
+
+
+def _start_further(
+    home: Home, cluster: Cluster, number: int, pool: str, options: Mapping[str, int | None], period_ms: int
+) -> None:
+    """A node beside the head, at an address of its own."""
+    address = [f"--address={cluster.gate_address}", f"--node-ip-address=127.0.0.{FIRST_NODE + number}"]
+    start_node(home.settings, cluster, address, options, period_ms, f"node-{number}", pool)
+
+
+def _wait_for_nodes(cluster: Cluster, count: int) -> None:
+    """Wait until ``count`` nodes beside the head are in the GCS's table, with their agents."""
+    from compute_guard.ray_plugin.gcs import Gcs
+
+    gcs = Gcs(cluster.gcs_address, lambda: cluster.token)
+    deadline = time.monotonic() + START_SECONDS
+    try:
+        while len(gcs.nodes()) < count + 1 or len(gcs.agent_addresses()) < count + 1:
+            if time.monotonic() > deadline:
+                raise UserError(f"{len(gcs.nodes()) - 1} of {count} nodes joined in {START_SECONDS} s")
+            time.sleep(0.1)
+    finally:
+        gcs.close()
+
+
+def _wait_until_it_admits(home: Home, cluster: Cluster) -> None:
+    """Wait for the dashboard, its guard, the agent that starts drivers, and one answered request."""
+    from compute_guard.ray_plugin.gcs import Gcs
+
+    token = home.credentials.local_token(home.path("credentials"))
+    gcs = Gcs(cluster.gcs_address, lambda: cluster.token)
+    deadline = time.monotonic() + START_SECONDS
+    why = "it did not answer"
+    try:
+        while time.monotonic() < deadline:
+            try:
+                marks, _ = _get(cluster.dashboard + "/api/version")
+                if "X-TrainGuard" not in marks:
+                    raise Undecidable(
+                        "the dashboard came up without its guard, so the cluster is ended again"
+                    )
+                _get(cluster.dashboard + "/api/jobs/", token)
+                if gcs.agent_addresses():
+                    return
+                why = "its agent did not register"
+            except (OSError, urllib.error.URLError) as error:
+                why = str(error)
+            time.sleep(0.25)
+    finally:
+        gcs.close()
+    raise UserError(f"the Ray head did not become ready in {START_SECONDS} s: {why}")
+
+
+def _get(url: str, token: str = "") -> tuple[Mapping[str, str], bytes]:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own http address
+        return dict(answer.headers), answer.read()
+
+
+def down(home: Home) -> int:
+    """End the cluster of ``home``: its own processes only, never ``ray stop``. How many were ended."""
+    folder = home.path("ray")
+    cluster = load_cluster(folder)
+    if cluster is None:
+        return 0
+    if not cluster.marker:
+        raise UserError("this cluster was not started by `trainguard compute up`; end it as it was started")
+    found = processes.of_cluster(cluster.marker)
+    left = processes.end(found)
+    # What a dying raylet still started is found in a second look.
+    late = processes.of_cluster(cluster.marker)
+    left |= processes.end(late)
+    if left:
+        raise Undecidable(
+            f"{len(left)} processes of the cluster could not be ended: {sorted(p.pid for p in left)}"
+        )
+    shutil.rmtree(cluster.temp_dir, ignore_errors=True)
+    (folder / CLUSTER_FILE).unlink(missing_ok=True)
+    Path(cluster.token_file).unlink(missing_ok=True)
+    return len(found | late)
+
+
+def rotate_token(home: Home, tenant: str, *, end_grace: bool = False) -> None:
+    """Replace the token that Ray's protocols know ``tenant`` by. Raises UserError without gates here."""
+    cluster = load_cluster(home.path("ray"))
+    if cluster is None or not cluster.guard_folder:
+        raise UserError("there is no cluster with gates in this home; see: trainguard compute status")
+    if tenant not in home.tenants():
+        raise UserError(f"there is no tenant {tenant!r} in the policy data; add it to tenants.yaml")
+    from compute_guard.ray_plugin.gates.tokens import TOKENS_FOLDER, Tokens
+
+    tokens = Tokens(Path(cluster.guard_folder) / TOKENS_FOLDER)
+    tokens.rotate(tenant)
+    if end_grace:
+        tokens.revoke_old(tenant)
+
+
+def status(home: Home) -> Status:
+    """Look at the cluster of ``home``: its processes, and whether the dashboard answers as a guarded one."""
+    cluster = load_cluster(home.path("ray"))
+    if cluster is None:
+        return Status(cluster=None)
+    running = len(processes.of_cluster(cluster.marker)) if cluster.marker else 0
+    try:
+        marks, _ = _get(cluster.dashboard + "/api/version")
+    except (OSError, urllib.error.URLError):
+        return Status(cluster=cluster, processes=running)
+    return Status(cluster=cluster, processes=running, answers=True, guarded="X-TrainGuard" in marks)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports nobody listens on now, all different."""
+    held = []
+    try:
+        for _ in range(count):
+            listener = socket.socket()
+            listener.bind(("127.0.0.1", 0))
+            held.append(listener)
+        return [listener.getsockname()[1] for listener in held]
+    finally:
+        for listener in held:
+            listener.close()

@@ -1,0 +1,1 @@
+"""Drills: made-up incidents on canary tenants, now or by the calendar."""

@@ -1,0 +1,1 @@
+"""Incidents: from observations to evidence, pages and notices."""

@@ -1,0 +1,1 @@
+"""Watching a cluster: the monitor, its metrics and the picture of the moment."""

@@ -1,0 +1,1 @@
+"""The response ladder: what to do about an incident, cleared by policy, carried out and undone."""

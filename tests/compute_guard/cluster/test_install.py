@@ -1,0 +1,118 @@
+"""What `compute install` writes for clusters that somebody else starts."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from compute_guard.cluster.install import Kit, write_kit
+from guard_core.cli import root
+from guard_core.errors import UserError
+
+POOLS = [part for pool in ("acme", "beta", "shared") for part in ("--pool", pool)]
+
+
+def written(home_dir: Path, out: Path, target: str, *more: str) -> Path:
+    arguments = ["--target", target, "--profile", "hardened", "--out", str(out), *more]
+    done = CliRunner().invoke(root, ["--home", str(home_dir), "compute", "install", *arguments])
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_the_scripts_are_valid_shell_and_tell_the_tenants_nothing(home_dir, tmp_path):
+    kit = written(home_dir, tmp_path / "kit", "ray-start", "--head", "10.0.0.5", "--pool", "acme")
+    for script in ("head.sh", "node.sh", "place.sh"):
+        subprocess.run(["sh", "-n", str(kit / script)], check=True)
+    settings = (kit / "cluster.env").read_text()
+    assert "COMPUTE_GUARD_PROFILE=hardened" in settings
+    assert "COMPUTE_GUARD_GATE=10.0.0.5:6390" in settings
+    assert (kit / "system.token").read_text() not in settings
+    assert all(file.stat().st_mode & 0o077 == 0 or file.suffix == ".crt" for file in kit.iterdir())
+    assert "--address=10.0.0.5:6390" in (kit / "node.sh").read_text()
+
+
+def test_written_again_the_token_and_the_certificate_stay(home_dir, tmp_path):
+    kit = written(home_dir, tmp_path / "kit", "ray-start", "--head", "10.0.0.5")
+    before = [(kit / name).read_text() for name in ("system.token", "ca.crt", "authority.key")]
+    written(home_dir, kit, "ray-start", "--head", "10.0.0.5")
+    assert before == [(kit / name).read_text() for name in ("system.token", "ca.crt", "authority.key")]
+
+
+def test_the_helm_values_give_every_pool_a_group_and_no_node_the_home_or_the_authoritys_key(
+    home_dir, tmp_path
+):
+    kit = written(
+        home_dir, tmp_path / "kit", "kuberay", "--pool", "acme", "--pool", "beta", "--pool", "shared"
+    )
+    values = yaml.safe_load((kit / "values.yaml").read_text())
+    groups = [values["worker"], *values["additionalWorkerGroups"].values()]
+    assert [group["groupName"] for group in groups] == ["acme", "beta", "shared"]
+    for group in groups:
+        assert group["rayStartParams"] == {"address": "trainguard-head:6390"}
+        assert {volume["name"] for volume in group["volumes"]} == {"account", "system-token", "guard"}
+        assert {one["name"]: one["value"] for one in group["containerEnv"]} == {
+            "COMPUTE_GUARD_POOL": group["groupName"],
+            "RAY_ADDRESS": "trainguard-head:6390",
+        }
+    common = {one["name"]: one["value"] for one in values["common"]["containerEnv"]}
+    assert common["KUBERNETES_SERVICE_HOST"] == "trainguard-head"
+    objects = {one["kind"]: one for one in yaml.safe_load_all((kit / "guard.yaml").read_text())}
+    secret = objects["Secret"]["stringData"]
+    assert secret["system.token"].strip() == (kit / "system.token").read_text()
+    assert secret["authority.key"].strip() == (kit / "authority.key").read_text().strip()
+    assert {port["port"] for port in objects["Service"]["spec"]["ports"]} >= {6390, 6391, 6392}
+
+
+def test_ray_up_tells_every_machine_the_heads_name(home_dir, tmp_path):
+    kit = written(home_dir, tmp_path / "kit", "ray-up", "--pool", "shared")
+    part = yaml.safe_load((kit / "ray-up.yaml").read_text())
+    assert "trainguard-head" in part["head_start_ray_commands"][0]
+    assert "$RAY_HEAD_IP trainguard-head" in part["worker_start_ray_commands"][0]
+    assert "node.sh shared" in part["worker_start_ray_commands"][0]
+
+
+def test_rays_own_launcher_takes_the_part_for_ray_up(home_dir, tmp_path):
+    util = pytest.importorskip("ray.autoscaler._private.util")
+    kit = written(home_dir, tmp_path / "kit", "ray-up", "--pool", "shared")
+    part = yaml.safe_load((kit / "ray-up.yaml").read_text())
+    cluster = {
+        "cluster_name": "guarded",
+        "provider": {"type": "aws", "region": "us-west-2"},
+        "auth": {"ssh_user": "ubuntu"},
+        "available_node_types": {"head": {"node_config": {}, "resources": {}}},
+        "head_node_type": "head",
+    }
+    whole = util.prepare_config(cluster | part)
+    util.validate_config(whole)
+    for where in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert whole[where] == part[where]  # and not Ray's own `ray start`
+    assert part["setup_commands"][0] in whole["head_setup_commands"]
+
+
+@pytest.mark.parametrize("missing", [["--out"], ["--head"]])
+def test_what_is_missing_is_named(home_dir, tmp_path, missing):
+    given = {"--out": str(tmp_path / "kit"), "--head": "10.0.0.5"}
+    rest = [part for name, value in given.items() if name not in missing for part in (name, value)]
+    done = CliRunner().invoke(
+        root, ["--home", str(home_dir), "compute", "install", "--profile", "gate", *rest]
+    )
+    assert done.exit_code == 2
+    assert "--out FOLDER" in done.output
+
+
+def test_a_head_with_a_port_is_refused_before_anything_is_written(tmp_path):
+    kit = Kit(target="ray-start", profile="gate", head="10.0.0.5:6379", pools=["shared"], environment={})
+    with pytest.raises(UserError, match="without a port"):
+        write_kit(kit, tmp_path / "kit")
+    assert not (tmp_path / "kit").exists()
+
+
+def test_a_cluster_of_one_tenants_own_is_told_whose_it_is(home_dir):
+    done = CliRunner().invoke(
+        root, ["--home", str(home_dir), "compute", "install", "--tenant", "acme", "--target", "kuberay"]
+    )
+    assert "COMPUTE_GUARD_TENANT" in done.output
