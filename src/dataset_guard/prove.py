@@ -31,9 +31,26 @@ if TYPE_CHECKING:
     from guard_core.attestation import Verifier
     from guard_core.home import Home
 
+
+class _Signed(msgspec.Struct):
+    """The statement of a proof, as it is signed: its numbers and texts, the latter still base64url."""
+
+    ref: str
+    fingerprint: str
+    rows: int
+    root: str
+    row: str
+    bound: str
+
+
 FORMAT = "trainguard.row-proof/v1"
 OPENING_FORMAT = "trainguard.row-proof-opening/v1"
 PAYLOAD_TYPE = "application/vnd.trainguard.row-root+json"
+_SIGNED = msgspec.json.Decoder(_Signed)
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
+_URLSAFE = bytes.maketrans(b"-_+/=", b"+/!!!")
+"""base64url to base64; what only base64 has becomes what neither has."""
+_PADDING = (b"", b"===", b"==", b"=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,34 +195,40 @@ def prove(ref: str, row: Any, *, tenant: str | None = None, home: Home | None = 
 
 
 def check_proof(
-    proof: Mapping[str, Any],
+    proof: Mapping[str, Any] | bytes,
     verifier: Verifier,
     *,
     row: Any = None,
     opening: Mapping[str, Any] | None = None,
 ) -> Proven:
-    """What ``proof`` shows, checked with public keys alone. Needs no home, no database, no data.
+    """What ``proof`` (the file's bytes, or its object) shows, checked with public keys alone.
 
+    Needs no home, no database, no data.
     With ``row`` and its ``opening`` also that the proof is about this row.
     Raises Tampered when the proof does not hold, UserError when it is no proof or only one of both is given.
     """
     need_both(row, opening)
     try:
+        if isinstance(proof, bytes):
+            proof = _OBJECT.decode(proof)
         if proof["format"] != FORMAT:
             raise UserError(f"the proof has the format {proof['format']!r}; this trainguard reads {FORMAT}")
         path = path_of(proof)
         envelope = proof["signed"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, msgspec.DecodeError) as error:
         raise UserError(f"this is not a row proof: {error!r}") from None
-    signed = msgspec.json.decode(verifier.verify_bytes(envelope, payload_type=PAYLOAD_TYPE))
-    root = raw_of(signed["root"], 32)
-    present = says(*path, raw_of(signed["row"], 16), int(signed["rows"]), root)
+    try:
+        signed = _SIGNED.decode(verifier.verify_bytes(envelope, payload_type=PAYLOAD_TYPE))
+        root, signed_row = raw_of(signed.root, 32), raw_of(signed.row, 16)
+    except (ValueError, msgspec.DecodeError) as error:
+        raise Tampered(f"the signed statement is not one of a row proof: {error}") from None
+    present = says(*path, signed_row, signed.rows, root)
     if opening is not None:
-        check_opening(row, opening, [raw_of(signed["bound"], 32)], form=OPENING_FORMAT)
+        check_opening(row, opening, [raw_of(signed.bound, 32)], form=OPENING_FORMAT)
     return Proven(
-        ref=str(signed["ref"]),
-        fingerprint=str(signed["fingerprint"]),
-        rows=int(signed["rows"]),
+        ref=signed.ref,
+        fingerprint=signed.fingerprint,
+        rows=signed.rows,
         rows_root=root.hex(),
         present=present,
         row_checked=row is not None,
@@ -214,8 +237,9 @@ def check_proof(
 
 def path_of(proof: Mapping[str, Any]) -> tuple[Gap, int, bytes]:
     """Inverse of :func:`path_json`: gap, index, packed siblings. Raises KeyError, TypeError, ValueError."""
-    left, right = (None if text is None else raw_of(text, 16) for text in proof["gap"])
-    return Gap(left, right), int(proof["index"]), raw_of(proof["path"])
+    left, right = proof["gap"]
+    gap = Gap(None if left is None else raw_of(left, 16), None if right is None else raw_of(right, 16))
+    return gap, int(proof["index"]), raw_of(proof["path"])
 
 
 def says(gap: Gap, index: int, packed: bytes, row_hash: bytes, rows: int, root: bytes) -> bool:
@@ -223,8 +247,7 @@ def says(gap: Gap, index: int, packed: bytes, row_hash: bytes, rows: int, root: 
 
     ``packed`` holds the siblings, 32 bytes each. What a checker repeats for each proof under one root.
     """
-    siblings = [packed[i : i + 32] for i in range(0, len(packed), 32)]
-    if root_of(siblings, gap.digest(), index, rows + 1) != root:
+    if root_of(packed, gap.digest(), index, rows + 1) != root:
         raise Tampered("the proof's path does not lead to the signed root")
     present = gap.says(row_hash)
     if present is None:
@@ -290,14 +313,12 @@ def raw_of(text: Any, size: int | None = None) -> bytes:
     """Inverse of :func:`text_of`. Raises ValueError."""
     if not isinstance(text, str):
         raise ValueError("a value that should be base64url text is not text")
-    if "+" in text or "/" in text:
-        raise ValueError("base64 where base64url is expected")
-    # The library's urlsafe_b64decode takes three times as long, and passes over what is no digit.
-    digits = text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4)
+    # The library's urlsafe_b64decode takes four times as long, and passes over what is no digit.
+    digits = text.encode().translate(_URLSAFE) + _PADDING[len(text) % 4]
     try:
         raw = binascii.a2b_base64(digits, strict_mode=True)
     except binascii.Error as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(f"not base64url without padding: {error}") from None
     if size is not None and len(raw) != size:
         raise ValueError(f"{len(raw)} bytes where {size} are expected")
     return raw

@@ -14,7 +14,7 @@ import dataset_guard
 from dataset_guard.prove import check_proof, prove
 from dataset_guard.registry import Registry
 from dataset_guard.rowhash import row_hashes
-from guard_core.attestation import Verifier
+from guard_core.attestation import Verifier, canonical_json
 from guard_core.cli import main
 from guard_core.errors import Denied, Tampered, UserError
 from guard_core.testing import temporary_home
@@ -124,6 +124,27 @@ def test_a_signed_statement_that_was_edited_is_refused(world):
         edited["signed"]["payload"] = base64.b64encode(json.dumps({**payload, **change}).encode()).decode()
         with pytest.raises(Tampered, match="signature"):
             check_proof(edited, verifier)
+
+
+def test_a_proof_is_checked_from_its_bytes(world):
+    home, verifier = world
+    found = proved(home, TABLE.slice(3, 1))
+    assert check_proof(found.to_bytes(), verifier) == check_proof(travelled(found), verifier)
+    for other in (b"", b"[]", b"{}", found.to_bytes()[:-1], b"\xff"):
+        with pytest.raises(UserError, match="not a row proof"):
+            check_proof(other, verifier)
+
+
+def test_a_signed_statement_of_another_shape_is_no_proof(world):
+    home, verifier = world
+    proof = travelled(proved(home, TABLE.slice(3, 1)))
+    payload = json.loads(base64.b64decode(proof["signed"]["payload"]))
+    for change in ({"rows": "7"}, {"root": None}, {"row": "short"}):
+        signed = home.signer.sign_bytes(
+            canonical_json({**payload, **change}), payload_type="application/vnd.trainguard.row-root+json"
+        )
+        with pytest.raises(Tampered, match="not one of a row proof"):
+            check_proof({**proof, "signed": signed}, verifier)
 
 
 def test_the_path_of_one_row_does_not_serve_another(world):

@@ -73,7 +73,7 @@ def test_every_kind_of_hash_has_a_path_that_leads_to_the_root(rows):
     for wanted in asked:
         place, root = path_to(ordered, wanted)
         assert root == reference_root(hashes) if rows < 1000 else root == rows_root([ordered])
-        assert root_of(place.siblings, place.gap.digest(), place.index, rows + 1) == root
+        assert root_of(b"".join(place.siblings), place.gap.digest(), place.index, rows + 1) == root
         assert place.gap.says(wanted) is (wanted in known)
 
 
@@ -88,9 +88,11 @@ def test_a_path_fits_one_place_of_one_tree_only():
     hashes = hashes_of(1000)
     ordered = hashes[np.lexsort((hashes[:, 1], hashes[:, 0]))]
     place, root = path_to(ordered, as_bytes(hashes)[500])
-    digest = place.gap.digest()
-    assert root_of(place.siblings, digest, place.index + 1, 1001) != root
-    assert root_of(place.siblings[:-1], digest, place.index, 1001) != root
-    assert root_of((*place.siblings, bytes(32)), digest, place.index, 1001) is None
-    assert root_of(place.siblings, digest, -1, 1001) is None
-    assert root_of(place.siblings, digest, 1001, 1001) is None
+    digest, packed = place.gap.digest(), b"".join(place.siblings)
+    assert root_of(packed, digest, place.index, 1001) == root
+    assert root_of(packed, digest, place.index + 1, 1001) != root
+    assert root_of(packed[:-32], digest, place.index, 1001) is None
+    assert root_of(packed + bytes(32), digest, place.index, 1001) is None
+    assert root_of(packed[:-1], digest, place.index, 1001) is None
+    assert root_of(packed, digest, -1, 1001) is None
+    assert root_of(packed, digest, 1001, 1001) is None

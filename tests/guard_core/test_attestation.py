@@ -2,8 +2,9 @@ import base64
 import copy
 
 import pytest
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -141,6 +142,64 @@ def test_a_key_of_another_kind_is_not_used(tmp_path):
 def test_a_key_file_that_is_not_there_is_one_clear_sentence(tmp_path):
     with pytest.raises(UserError, match="cannot be used"):
         Signer.open(tmp_path / "keys", tmp_path / "nowhere.pem")
+
+
+ORDER = 2**252 + 27742317777372353535851937790883648493
+"""Of Ed25519's base point (RFC 8032, section 5.1)."""
+NEUTRAL = (1).to_bytes(32, "little")
+"""The point that changes nothing: of order one, the smallest."""
+
+
+def by_openssl(public, signature, data):
+    try:
+        public.verify(signature, data)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def by_us(public, signature, data):
+    payload = {"payload": base64.b64encode(data).decode(), "payloadType": "x"}
+    envelope = {**payload, "signatures": [{"keyid": "k", "sig": base64.b64encode(signature).decode()}]}
+    try:
+        return Verifier({"k": public}).verify_bytes(envelope, payload_type="x") == data
+    except Tampered:
+        return False
+
+
+@given(data=st.binary(max_size=200), seed=st.binary(min_size=32, max_size=32), at=st.integers(0, 511))
+def test_libsodium_and_openssl_agree_on_signatures_and_on_any_flipped_bit(data, seed, at):
+    private = ed25519.Ed25519PrivateKey.from_private_bytes(seed)
+    public, signed = private.public_key(), pre_authentication_encoding("x", data)
+    signature = private.sign(signed)
+    flipped = bytearray(signature)
+    flipped[at // 8] ^= 1 << at % 8
+    assert by_us(public, signature, data) is by_openssl(public, signature, signed) is True
+    assert by_us(public, bytes(flipped), data) is by_openssl(public, bytes(flipped), signed) is False
+
+
+def test_a_signature_with_a_second_form_of_its_number_is_refused_by_both():
+    private = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32))
+    signed = pre_authentication_encoding("x", b"rows")
+    signature = private.sign(signed)
+    number = int.from_bytes(signature[32:], "little") + ORDER
+    second = signature[:32] + number.to_bytes(32, "little")
+    assert not by_us(private.public_key(), second, b"rows")
+    assert not by_openssl(private.public_key(), second, signed)
+
+
+@pytest.mark.parametrize("size", [0, 1, 32, 63, 65, 128])
+def test_a_signature_of_another_length_is_refused(size):
+    private = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32))
+    signature = private.sign(pre_authentication_encoding("x", b"rows"))
+    assert not by_us(private.public_key(), (signature * 2)[:size], b"rows")
+
+
+def test_what_anybody_can_sign_for_a_key_of_small_order_is_refused_though_openssl_takes_it():
+    public = ed25519.Ed25519PublicKey.from_public_bytes(NEUTRAL)
+    forged = NEUTRAL + bytes(32)  # zero times the base point, for any message
+    assert by_openssl(public, forged, pre_authentication_encoding("x", b"rows"))
+    assert not by_us(public, forged, b"rows")
 
 
 def test_canonical_json_is_rfc_8785():
