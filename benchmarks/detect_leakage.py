@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 import corpora
 from dataset_guard.checks.base import CheckContext
 from dataset_guard.reading import Source, open_source
-from dataset_guard.scan import scan_source
+from dataset_guard.scanning.scan import scan_source
 from measure import Measure, in_child, machine, report
 
 HERE = Path(__file__).parent
@@ -466,7 +466,7 @@ NAME_COLUMNS = {
 def names() -> list[Measure]:
     """Columns of clean tables that PRIV012 reports, and whether they hold names of persons."""
     from dataset_guard.checks.privacy.person_names import PersonNames
-    from dataset_guard.profile import is_text
+    from dataset_guard.scanning.profile import is_text
 
     check, columns, found = PersonNames(most_rows=5_000), 0, set()
 
@@ -498,7 +498,7 @@ def names() -> list[Measure]:
 
 def overlap() -> list[Measure]:
     from dataset_guard.checks.hash_index import HashIndex
-    from dataset_guard.rowhash import RowHasher
+    from dataset_guard.hashing.rowhash import RowHasher
 
     rng = np.random.default_rng(0)
     names = [f"c{i}" for i in range(9)]
@@ -561,7 +561,7 @@ def clean_tables(limit: int | None, skipped: int) -> list[Measure]:
             self.profile: dict[str, Any] = {}
 
         def _hashes(self) -> Any:
-            from dataset_guard.rowhash import RowHasher
+            from dataset_guard.hashing.rowhash import RowHasher
 
             hasher = RowHasher(self.table.schema, key=KEY, label=self.label)
             return [hasher.hash(b) for b in self.table.combine_chunks().to_batches()]

@@ -47,7 +47,7 @@ def run_in_memory(rows: int) -> dict[str, Any]:
     """Column-block hashing alone: the table is in memory, compiled code is warm."""
     import pyarrow as pa
 
-    from dataset_guard.fingerprint import Fingerprinter
+    from dataset_guard.hashing.fingerprint import Fingerprinter
 
     table = pa.Table.from_batches(list(batches(rows))).combine_chunks()
     blocks = table.to_batches(max_chunksize=BLOCK_ROWS)
@@ -63,8 +63,8 @@ def run_in_memory(rows: int) -> dict[str, Any]:
 
 def run_digest(path: Path, tags_file: Path) -> str:
     """The file's digest and tags, as a registration makes them; the tags go to ``tags_file``."""
-    from dataset_guard.file_tags import FileTags
-    from dataset_guard.manifest import file_digest
+    from dataset_guard.sidecars.file_tags import FileTags
+    from dataset_guard.sidecars.manifest import file_digest
 
     tags = FileTags(bytes(32))
     digest = file_digest(path, tags=tags)
@@ -76,8 +76,8 @@ def run_compare(path: Path, manifest: list[dict[str, Any]], tags_file: Path | No
     """What ``verify`` does for unchanged files, by tags or by BLAKE3 (``--keyless``); nothing is decoded."""
     import cryptography.hazmat.primitives.ciphers.algorithms  # noqa: F401  # as blake3's, not charged
 
-    from dataset_guard.file_tags import FileTags
-    from dataset_guard.manifest import FileEntry, compare
+    from dataset_guard.sidecars.file_tags import FileTags
+    from dataset_guard.sidecars.manifest import FileEntry, compare
 
     with spent() as cost:
         tags = None
@@ -199,11 +199,11 @@ def run_version(folder: Path, home: Path) -> dict[str, Any]:
 
 def run_recognise(folder: Path) -> float:
     """CPU-seconds to see that the files of ``bench@1`` in ``folder`` are unchanged, all their bytes read."""
-    from dataset_guard.file_tags import FileTags
-    from dataset_guard.manifest import manifest_of
+    from dataset_guard.hashing.rowkeys import tenant_row_key
     from dataset_guard.reading import open_source
-    from dataset_guard.registry import Registry
-    from dataset_guard.rowkeys import tenant_row_key
+    from dataset_guard.registry.store import Registry
+    from dataset_guard.sidecars.file_tags import FileTags
+    from dataset_guard.sidecars.manifest import manifest_of
     from guard_core.home import Home
 
     with Home.open() as home:
@@ -224,7 +224,7 @@ def run_appended(folder: Path, home: Path) -> dict[str, float]:
     import pyarrow.parquet as pq
 
     import dataset_guard
-    from dataset_guard.learnt import FILE
+    from dataset_guard.sidecars.learnt import FILE
 
     rows = pq.ParquetFile(next(folder.glob("*.parquet"))).metadata.num_rows
     warm = pa.Table.from_batches(batches(70_000))  # imports and compiled code are not charged
@@ -252,9 +252,9 @@ def run_proofs(path: Path, home: Path, algorithm: str, rounds: int = 2_000) -> d
     import pyarrow.parquet as pq
 
     import dataset_guard
-    from dataset_guard.prove import check_proof, raw_of, says
-    from dataset_guard.registry import Registry
-    from dataset_guard.rowtree import Gap, sidecar_root
+    from dataset_guard.proofs.prove import check_proof, raw_of, says
+    from dataset_guard.proofs.rowtree import Gap, sidecar_root
+    from dataset_guard.registry.store import Registry
     from guard_core.home import Home
 
     first = next(pq.ParquetFile(path).iter_batches(batch_size=1))
@@ -347,7 +347,7 @@ def bundle_us(opened: Any, path: Path, verifier: Any, rows: int = 100) -> float:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from dataset_guard.proof_bundle import SignedRows, prove_rows
+    from dataset_guard.proofs.proof_bundle import SignedRows, prove_rows
 
     asked = pa.Table.from_batches([next(pq.ParquetFile(path).iter_batches(batch_size=rows))])
     bundle = json.loads(prove_rows("bench@1", asked, home=opened).to_bytes())

@@ -19,7 +19,7 @@ import corpora
 import labelled
 from dataset_guard.checks.base import CheckContext
 from dataset_guard.reading import Source, open_source
-from dataset_guard.scan import scan_source
+from dataset_guard.scanning.scan import scan_source
 from detect_leakage import ask, edited
 from measure import Measure, median, spent
 
@@ -37,7 +37,7 @@ class Trusted:
         self.profile: dict[str, Any] = {}
 
     def _hashes(self) -> list[Any]:
-        from dataset_guard.rowhash import RowHasher
+        from dataset_guard.hashing.rowhash import RowHasher
 
         hasher = RowHasher(self.table.schema, key=KEY, label=self.label)
         return [hasher.hash(b) for b in self.table.combine_chunks().to_batches()]

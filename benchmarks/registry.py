@@ -23,7 +23,7 @@ ROWS = 1_000
 def grown(home: Any, path: Path, count: int) -> None:
     """Versions 2 to ``count`` of ``big`` as copies of version 1, each with its parent."""
     import dataset_guard
-    from dataset_guard.registry import Registry
+    from dataset_guard.registry.store import Registry
     from guard_core.storage.tables import DatasetVersionRow
 
     dataset_guard.register(path, name="big", home=home, checks=["schema"])
@@ -58,7 +58,7 @@ def figures(versions: int, repeat: int) -> dict[str, float]:
     import pyarrow.parquet as pq
 
     import dataset_guard
-    from dataset_guard.registry import Registry
+    from dataset_guard.registry.store import Registry
     from guard_core.testing import temporary_home
 
     with tempfile.TemporaryDirectory() as folder, temporary_home() as home:
@@ -70,7 +70,8 @@ def figures(versions: int, repeat: int) -> dict[str, float]:
         registry.set_alias(registry.get(middle, tenant="local"), "production")
         return {
             "register the next version": timed(
-                lambda: dataset_guard.register(path, name="big", home=home, checks=["schema"]), repeat
+                lambda: dataset_guard.register(path, name="big", home=home, checks=["schema"]),
+                repeat,
             ),
             "find name@version": timed(lambda: registry.get(middle, tenant="local"), 20 * repeat),
             "find name@alias": timed(lambda: registry.get("big@production", tenant="local"), 20 * repeat),

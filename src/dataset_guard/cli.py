@@ -1,6 +1,6 @@
-"""``trainguard dataset``: register, scan, fingerprint, verify, diff, show, list, alias;
-:mod:`dataset_guard.version_cli` has the commands about one version, :mod:`dataset_guard.suite_cli` those
-about suites, :mod:`dataset_guard.runs_cli` those about MLflow runs."""
+"""``trainguard dataset``: register, scan, fingerprint, verify, diff, show, list, alias.
+
+Further commands are in :mod:`dataset_guard.commands`: about one version, about suites, about MLflow runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dataset_guard import disclosure_cli, runs_cli, suite_cli, version_cli
+from dataset_guard.commands import disclosure as disclosure_cli
+from dataset_guard.commands import runs as runs_cli
+from dataset_guard.commands import suites as suite_cli
+from dataset_guard.commands import versions as version_cli
 from dataset_guard.urls import is_url
 from guard_core.output import exit_status, fail_on_option, format_option, render
 
 if TYPE_CHECKING:
-    from dataset_guard.report import Report
+    from dataset_guard.registration.report import Report
     from guard_core.home import Home
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -104,7 +107,7 @@ def register(
     **options: Any,
 ) -> None:
     """Check the data at PATH (or a URL) and keep a signed record of it as the next version of N."""
-    from dataset_guard.register import register as run
+    from dataset_guard.registration.register import register as run
 
     pairs = [text.partition("=") for text in parameters]
     if any(not key or not equals for key, equals, _ in pairs):
@@ -118,7 +121,7 @@ def register(
 @_look_options
 def scan(ctx: click.Context, path: Path | str, name: str, **options: Any) -> None:
     """Check the data at PATH (or a URL) and ask policy, but keep nothing."""
-    from dataset_guard.register import scan as run
+    from dataset_guard.registration.register import scan as run
 
     _look(ctx, run, path, name, **options)
 
@@ -136,7 +139,7 @@ def _look(
     mlflow_uri: str | None = None,
     **options: Any,
 ) -> None:
-    from dataset_guard.progress import shown
+    from dataset_guard.commands.progress import shown
 
     names = None if checks is None else [part.strip() for part in checks.split(",") if part.strip()]
     with shown() as show:
@@ -199,10 +202,10 @@ def fingerprint(
     output_format: str,
 ) -> None:
     """Print the dg1 fingerprint of the data at PATH (or a URL): what it holds, however it is stored."""
-    from dataset_guard.identity import identify
-    from dataset_guard.known import known_of_base
-    from dataset_guard.progress import shown
+    from dataset_guard.commands.progress import shown
+    from dataset_guard.hashing.identity import identify
     from dataset_guard.reading import open_source
+    from dataset_guard.sidecars.known import known_of_base
 
     if ray_address is not None:
         if base is not None:
@@ -253,9 +256,9 @@ def verify(
     output_format: str,
 ) -> None:
     """Is the data of N@V still what was registered? If not, say which file, block, column and rows."""
-    from dataset_guard.cli_text import verification_text
-    from dataset_guard.progress import shown
-    from dataset_guard.verify import verify as run
+    from dataset_guard.changes.verify import verify as run
+    from dataset_guard.commands.progress import shown
+    from dataset_guard.commands.text import verification_text
 
     with shown() as show:
         found = run(
@@ -282,8 +285,8 @@ def verify(
 @click.pass_context
 def diff(ctx: click.Context, a: str, b: str, key: str | None, tenant: str | None, output_format: str) -> None:
     """What changed from A to B (registered versions or paths): columns, added, removed and changed rows."""
-    from dataset_guard.cli_text import difference_text
-    from dataset_guard.diff import diff as run
+    from dataset_guard.changes.diff import diff as run
+    from dataset_guard.commands.text import difference_text
 
     found = run(a, b, key=key, tenant=tenant, home=ctx.obj.home())
     if output_format == "json":
@@ -299,9 +302,9 @@ def diff(ctx: click.Context, a: str, b: str, key: str | None, tenant: str | None
 @click.pass_context
 def show(ctx: click.Context, ref: str, tenant: str | None, output_format: str) -> None:
     """Show the report of a registered version (the latest when none is named)."""
-    from dataset_guard.access import stored_report
-    from dataset_guard.caller import caller_of
-    from dataset_guard.registry import Registry
+    from dataset_guard.reads.access import stored_report
+    from dataset_guard.registry.caller import caller_of
+    from dataset_guard.registry.store import Registry
 
     home: Home = ctx.obj.home()
     reference = Registry(home).reference(ref, tenant=caller_of(home, ref, tenant=tenant).tenant)
@@ -315,8 +318,8 @@ def show(ctx: click.Context, ref: str, tenant: str | None, output_format: str) -
 @click.pass_context
 def lineage(ctx: click.Context, ref: str, tenant: str | None, output_format: str) -> None:
     """Show what N@V was made from and what was made from it, with the digests of the transforms."""
-    from dataset_guard.cli_text import lineage_text
-    from dataset_guard.lineage import lineage as run
+    from dataset_guard.commands.text import lineage_text
+    from dataset_guard.registry.lineage import lineage as run
 
     found = run(ref, tenant=tenant, home=ctx.obj.home())
     if output_format == "json":
@@ -331,8 +334,8 @@ def lineage(ctx: click.Context, ref: str, tenant: str | None, output_format: str
 @click.pass_context
 def list_(ctx: click.Context, tenant: str | None, output_format: str) -> None:
     """List registered versions: the tenant's, or everybody's for a platform admin."""
-    from dataset_guard.cli_text import version_json, version_text
-    from dataset_guard.registry import Registry
+    from dataset_guard.commands.text import version_json, version_text
+    from dataset_guard.registry.store import Registry
 
     home: Home = ctx.obj.home()
     principal = home.principal(tenant=tenant)
@@ -356,7 +359,7 @@ def list_(ctx: click.Context, tenant: str | None, output_format: str) -> None:
 @click.pass_context
 def alias(ctx: click.Context, ref: str, alias: str, tenant: str | None) -> None:
     """Let N@ALIAS name the version N@V from now on."""
-    from dataset_guard.aliases import move_alias
+    from dataset_guard.registry.aliases import move_alias
 
     version = move_alias(ctx.obj.home(), ref, alias, tenant=tenant)
     click.echo(f"{version.tenant}/{version.name}@{alias} is now version {version.version}", err=True)

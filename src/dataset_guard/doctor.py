@@ -28,7 +28,7 @@ def _kernels() -> Probe:
     import pyarrow as pa
     from blake3 import blake3
 
-    from dataset_guard.rowhash import RowHasher, row_key
+    from dataset_guard.hashing.rowhash import RowHasher, row_key
 
     batch = pa.record_batch({"a": pa.array([7], pa.int64())})
     expected = blake3(b"\3" + (7).to_bytes(8, "little"), key=row_key(["a"])).digest()[:16]
@@ -57,7 +57,7 @@ def _versions(settings: Settings) -> Iterator[Probe]:
     if not (settings.home / "datasets").exists():
         yield Probe(GROUP, "versions", "info", "no datasets are registered yet")
         return
-    from dataset_guard.registry import Registry
+    from dataset_guard.registry.store import Registry
     from guard_core.home import Home
 
     good = 0

@@ -12,7 +12,7 @@ and compares every block with the signed leaves before it hands the rows on; the
 ends the execution with an error that names it. When an execution ends, however it ends, one audit event
 ``dataset.read`` says how many rows each task handed out.
 
-Label: `cooperative` (see :mod:`dataset_guard.verified_read`).
+Label: `cooperative` (see :mod:`dataset_guard.reads.verified_read`).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dataset_guard.access import Access, Ticket, open_access
-from dataset_guard.block_check import BlockCheck
-from dataset_guard.checked import Handed, checked
-from dataset_guard.fingerprint import BLOCK_ROWS, Fingerprint, FingerprintPart, combine
-from dataset_guard.identity import SEEKABLE, BlockRange, hash_range, split
+from dataset_guard.hashing.block_check import BlockCheck
+from dataset_guard.hashing.fingerprint import BLOCK_ROWS, Fingerprint, FingerprintPart, combine
+from dataset_guard.hashing.identity import SEEKABLE, BlockRange, hash_range, split
+from dataset_guard.hashing.rowset import Hashes, set_root_of, slices_of, sorted_run
 from dataset_guard.reading import Source, open_source
-from dataset_guard.reads_apart import ReferenceApart
-from dataset_guard.rowset import Hashes, set_root_of, slices_of, sorted_run
+from dataset_guard.reads.access import Access, Ticket, open_access
+from dataset_guard.reads.apart import ReferenceApart
+from dataset_guard.reads.checked import Handed, checked
 from guard_core.errors import MissingExtra, UserError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def read(
         import ray.data
     except ImportError:
         raise MissingExtra.of("ray", "ray") from None
-    from dataset_guard.ray_datasource import ReadRecorder, VerifiedDatasource
+    from dataset_guard.reads.ray_datasource import ReadRecorder, VerifiedDatasource
 
     with open_access(ref, purpose=purpose, tenant=tenant, home=home) as access:
         plan = plan_of(access, columns)
@@ -140,7 +140,7 @@ _SLICE_ROWS = 1 << 20
 
 def _hashed_range(source: Source, blocks: BlockRange, slices: int) -> Any:
     """A Ray task: the leaves of ``blocks`` and their sorted public row hashes, cut by value."""
-    from dataset_guard.rowhash import RowHasher
+    from dataset_guard.hashing.rowhash import RowHasher
 
     if slices == 0:
         return hash_range(source, blocks)

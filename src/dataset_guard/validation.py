@@ -84,7 +84,7 @@ class Validation:
         return render_validation(self.document(), lang=lang)
 
     def _repr_html_(self) -> str:
-        from dataset_guard.notebook import validation_html
+        from dataset_guard.registration.notebook import validation_html
 
         return validation_html(self)
 
@@ -140,7 +140,7 @@ def _opened(
 ) -> tuple[str, str, pa.Schema, int | None, Iterator[pa.RecordBatch]]:
     """Name, fingerprint if registered, schema, rows if known, and the batches."""
     if is_reference(data):
-        from dataset_guard.verified_read import read
+        from dataset_guard.reads.verified_read import read
 
         reader = read(data, purpose="inspect", tenant=tenant, home=home)
         return reader.ref, reader.report.fingerprint, reader.schema, reader.num_rows, reader.batches()
@@ -171,7 +171,7 @@ def suggest_suite(
     that have few. Raises as :func:`dataset_guard.read` does.
     """
     from dataset_guard.checks.quality.suggestion import Suggester
-    from dataset_guard.verified_read import read
+    from dataset_guard.reads.verified_read import read
 
     reader = read(ref, purpose="inspect", tenant=tenant, home=home)
     found = Suggester(reader.schema, reader.report.profile, reader.report.label, values=values)

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from dataset_guard.checks.base import Check, CheckContext
-from dataset_guard.profile import Profiler
+from dataset_guard.hashing.rowhash import RowHasher
 from dataset_guard.reading import open_source
-from dataset_guard.rowhash import RowHasher
-from dataset_guard.scan import scan_source
-from dataset_guard.scan_result import ScanResult
+from dataset_guard.scanning.profile import Profiler
+from dataset_guard.scanning.result import ScanResult
+from dataset_guard.scanning.scan import scan_source
 
 KEY = bytes(range(32))
 

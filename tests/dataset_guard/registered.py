@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset_guard.fingerprint import BLOCK_ROWS
+from dataset_guard.hashing.fingerprint import BLOCK_ROWS
 
 ROWS = 2 * BLOCK_ROWS + 100
 

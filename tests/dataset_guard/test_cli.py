@@ -329,8 +329,8 @@ def test_importing_the_package_is_light():
 
 def test_functions_of_the_package_are_not_hidden_by_modules_of_the_same_name():
     import dataset_guard
-    import dataset_guard.verify as module_or_function
-    from dataset_guard.scan import scan_source
+    import dataset_guard.changes.verify as module_or_function
+    from dataset_guard.scanning.scan import scan_source
 
     assert callable(dataset_guard.verify)
     assert callable(dataset_guard.scan)

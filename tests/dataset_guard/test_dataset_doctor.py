@@ -4,7 +4,7 @@ import pyarrow as pa
 
 import dataset_guard
 from dataset_guard.doctor import probes
-from dataset_guard.registry import Registry
+from dataset_guard.registry.store import Registry
 from guard_core.testing import temporary_home
 
 DATA = pa.table({"x": [1.0, 2.0]})

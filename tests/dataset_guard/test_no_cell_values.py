@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset_guard.integrations.mlflow_data import record_registration
-from dataset_guard.register import register
-from dataset_guard.verified_read import read
+from dataset_guard.reads.verified_read import read
+from dataset_guard.registration.register import register
 from guard_core.errors import GuardError
 
 CANARY = "zqx7-canary"

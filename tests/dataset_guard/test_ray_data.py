@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from registered import ROWS, reads, table, write_changed
 
-from dataset_guard.access import open_access
-from dataset_guard.fingerprint import BLOCK_ROWS
-from dataset_guard.identity import fingerprint
+from dataset_guard.hashing.fingerprint import BLOCK_ROWS
+from dataset_guard.hashing.identity import fingerprint
 from dataset_guard.ray_data import plan_of
 from dataset_guard.reading import open_source
-from dataset_guard.register import register
+from dataset_guard.reads.access import open_access
+from dataset_guard.registration.register import register
 from guard_core.errors import Tampered, UserError
 
 
@@ -116,7 +116,7 @@ def test_there_are_no_more_tasks_than_pay_for_decoding_a_row_group_twice(plan, c
 
 
 def test_ray_gets_one_read_task_per_range_with_its_size(plan):
-    from dataset_guard.ray_datasource import VerifiedDatasource
+    from dataset_guard.reads.ray_datasource import VerifiedDatasource
 
     source = VerifiedDatasource(plan)
     made = source.get_read_tasks(2)

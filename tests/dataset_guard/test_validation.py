@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import dataset_guard
-from dataset_guard.cli_text import validation_text
-from dataset_guard.register import register
+from dataset_guard.commands.text import validation_text
+from dataset_guard.registration.register import register
 from guard_core.cli import main
 from guard_core.errors import Denied, Tampered, UserError
 

@@ -5,7 +5,7 @@ A check lives in one module, which exposes it as ``CHECK``; the entry-point grou
 same way, see ``tests/example_plugin``). A check is a frozen dataclass whose *fields are its parameters*, so a
 user may set them by name and every record can say which were in force.
 
-The data is read once for all checks. For each batch the driver (:mod:`dataset_guard.scan_pass`) calls
+The data is read once for all checks. For each batch the driver (:mod:`dataset_guard.scanning.passing`) calls
 ``state.update``; states of disjoint row ranges can be merged in any order; ``finish`` gives the findings.
 Four rules keep this honest:
 
@@ -31,7 +31,7 @@ from dataset_guard.checks.hash_index import HashIndex
 from guard_core.findings import Finding
 
 Hashes = npt.NDArray[np.uint64]
-"""Row hashes, shape (rows, 2): see :mod:`dataset_guard.rowhash`."""
+"""Row hashes, shape (rows, 2): see :mod:`dataset_guard.hashing.rowhash`."""
 
 Rows = npt.NDArray[np.int64]
 """0-based row numbers of the whole table."""
@@ -40,7 +40,7 @@ Need = Literal["row_hashes", "feature_hashes"]
 
 
 class Reference(Protocol):
-    """A registered version as a check sees it (:class:`dataset_guard.registry.Reference`)."""
+    """A registered version as a check sees it (:class:`dataset_guard.registry.store.Reference`)."""
 
     @property
     def ref(self) -> str:
@@ -56,7 +56,7 @@ class Reference(Protocol):
 
     @property
     def profile(self) -> Mapping[str, Any]:
-        """Its profile as JSON (:mod:`dataset_guard.profile`)."""
+        """Its profile as JSON (:mod:`dataset_guard.scanning.profile`)."""
 
     def row_hashes(self) -> Hashes:
         """Keyed hashes over all columns, in row order."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from dataset_guard.profile import is_number, is_text, plain
+from dataset_guard.scanning.profile import is_number, is_text, plain
 
 MAX_COLUMNS = 4_096
 MAX_CATEGORIES = 32

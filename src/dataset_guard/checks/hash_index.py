@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dataset_guard.rowset import sorted_run
+from dataset_guard.hashing.rowset import sorted_run
 
 Hashes = npt.NDArray[np.uint64]
 _Bools = npt.NDArray[np.bool_]

@@ -11,13 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_guard.manifest import place_in, sha256_of
-from dataset_guard.record import PREDICATE_TYPE
+from dataset_guard.registry.record import PREDICATE_TYPE
+from dataset_guard.sidecars.manifest import place_in, sha256_of
 from guard_core.attestation import statement
 from guard_core.errors import UserError
 
 if TYPE_CHECKING:
-    from dataset_guard.reference import Reference
+    from dataset_guard.registry.reference import Reference
     from guard_core.attestation import Signer
 
 

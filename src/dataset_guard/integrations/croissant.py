@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dataset_guard.manifest import FileEntry, place_in, sha256_of
-from dataset_guard.reference import Reference
+from dataset_guard.registry.reference import Reference
+from dataset_guard.sidecars.manifest import FileEntry, place_in, sha256_of
 from guard_core.errors import UserError
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.1"

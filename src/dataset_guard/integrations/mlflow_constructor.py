@@ -18,8 +18,8 @@ def from_trainguard(
     Raises UserError when there is no such version, Denied when it may not be looked at. ``digest`` may be
     given to insist on a content: any other than the version's own is a UserError, never a label.
     """
-    from dataset_guard.access import open_access
     from dataset_guard.integrations.mlflow_data import dataset
+    from dataset_guard.reads.access import open_access
     from guard_core.errors import UserError
 
     with open_access(ref.removeprefix("trainguard://"), purpose="inspect", tenant=tenant) as access:

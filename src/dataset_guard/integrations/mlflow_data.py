@@ -21,13 +21,13 @@ from datetime import date, time
 from typing import TYPE_CHECKING, Any
 
 from dataset_guard.integrations.mlflow_fields import input_tags, registration_tags
-from dataset_guard.record import ENVELOPE
-from dataset_guard.report import Report
+from dataset_guard.registration.report import Report
+from dataset_guard.registry.record import ENVELOPE
 from guard_core.errors import MissingExtra, UserError
 
 if TYPE_CHECKING:
     from dataset_guard.integrations.mlflow_source import TrainGuardDataset, TrainGuardSource
-    from dataset_guard.registry import Version
+    from dataset_guard.registry.store import Version
     from guard_core.home import Home
 
 EXPERIMENT = "trainguard-registrations"
@@ -90,7 +90,7 @@ def log_input(
     Asks policy first, like a read: raises Denied for a version that may not be used, UserError when there
     is no such version or no run. ``context`` is MLflow's word (training, validation, evaluation, ...).
     """
-    from dataset_guard.access import open_access
+    from dataset_guard.reads.access import open_access
 
     purpose = _PURPOSES.get(context, "evaluate")
     with open_access(ref, purpose=purpose, tenant=tenant, home=home) as access:
@@ -105,7 +105,7 @@ def evaluation_tags(ref: str, *, tenant: str | None = None, home: Home | None = 
     Asks policy first, like a read, and raises as :func:`log_input`. Give them to
     ``mlflow.genai.datasets.create_dataset(tags=...)``.
     """
-    from dataset_guard.access import open_access
+    from dataset_guard.reads.access import open_access
 
     with open_access(ref, purpose="evaluate", tenant=tenant, home=home) as access:
         return input_tags(access.report, "evaluation", {})
@@ -120,7 +120,7 @@ def evaluation_records(
     others are inputs. A server with ``TRAINGUARD_MLFLOW_EVALUATION_ROWS=1`` takes such records only. Days and
     times become ISO text. Raises as :func:`dataset_guard.read`, and UserError for a column that is not there.
     """
-    from dataset_guard.verified_read import read
+    from dataset_guard.reads.verified_read import read
 
     reader = read(ref, purpose="evaluate", tenant=tenant, home=home)
     table = reader.to_table()

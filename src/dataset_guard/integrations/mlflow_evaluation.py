@@ -111,8 +111,8 @@ def evaluation_refusal(
 def _not_rows(home: Home, named: str, records: Any) -> str | None:
     """Why ``records`` are not rows of the versions ``named`` in the tag, which the caller may use."""
     from dataset_guard.integrations.mlflow_rows import rows_refusal
-    from dataset_guard.refs import parse_ref
-    from dataset_guard.registry import Registry
+    from dataset_guard.registry.refs import parse_ref
+    from dataset_guard.registry.store import Registry
 
     try:
         registry = Registry(home)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from dataset_guard.report import Report
+from dataset_guard.registration.report import Report
 from guard_core.findings import Verdict
 
 SHOWN_CHARACTERS = 45

@@ -147,9 +147,9 @@ def _said_by_registry(
     """Whether ``claims`` are our own profile of a version with ``digest``, of the tenants of ``chosen``."""
     from sqlalchemy import select
 
-    from dataset_guard.access import stored_report
     from dataset_guard.integrations.mlflow_fields import cut, profile
-    from dataset_guard.registry import Registry
+    from dataset_guard.reads.access import stored_report
+    from dataset_guard.registry.store import Registry
     from guard_core.storage.tables import DatasetRow, DatasetVersionRow
 
     query = (

@@ -16,7 +16,7 @@ from guard_core.clock import rfc3339
 from guard_core.findings import Enforcement, Verdict
 
 if TYPE_CHECKING:
-    from dataset_guard.report import Report
+    from dataset_guard.registration.report import Report
     from guard_core.home import Home
 
 MARK = "guard.tainted_by"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from guard_core.errors import UserError
 
 if TYPE_CHECKING:
-    from dataset_guard.reference import Reference
+    from dataset_guard.registry.reference import Reference
     from guard_core.home import Home
 
 REMEDY = "make the records with dataset_guard.integrations.mlflow_data.evaluation_records"
@@ -67,10 +67,10 @@ def _strangers(home: Home, reference: Reference, rows: Sequence[dict[str, Any]])
     """The numbers of those ``rows`` that are none of the version's. Raises UserError for other columns."""
     import pyarrow as pa
 
-    from dataset_guard.onerow import row_hashes_of
-    from dataset_guard.prove import hash_bytes
-    from dataset_guard.rowkeys import tenant_row_key
-    from dataset_guard.rowtree import find
+    from dataset_guard.hashing.rowkeys import tenant_row_key
+    from dataset_guard.proofs.onerow import row_hashes_of
+    from dataset_guard.proofs.prove import hash_bytes
+    from dataset_guard.proofs.rowtree import find
 
     names = {name for name, _ in reference.columns}
     for number, row in enumerate(rows):

@@ -20,8 +20,8 @@ from dataset_guard.integrations.mlflow_fields import colspec, profile
 from guard_core.errors import UserError
 
 if TYPE_CHECKING:
-    from dataset_guard.report import Report
-    from dataset_guard.verified_read import VerifiedReader
+    from dataset_guard.reads.verified_read import VerifiedReader
+    from dataset_guard.registration.report import Report
 
 SCHEME = "trainguard://"
 _URI = re.compile(r"^trainguard://([a-z0-9._-]+)/([^/@\s]+)@(\d+)$")
@@ -56,7 +56,7 @@ class TrainGuardSource(DatasetSource):  # type: ignore[misc]
 
     def load(self) -> VerifiedReader:
         """A reader that checks policy, then every block against the signed record, as it hands rows out."""
-        from dataset_guard.verified_read import read
+        from dataset_guard.reads.verified_read import read
 
         return read(self.ref)
 

@@ -85,7 +85,7 @@ def _refused(home: Home, principal: Principal, change: TagChange) -> str | None:
 
 def _unmarked(principal: Principal, mark: str | None, change: TagChange) -> str | None:
     """Why somebody who is no platform admin may not change the marks of a run so."""
-    from dataset_guard.refs import parse_ref
+    from dataset_guard.registry.refs import parse_ref
 
     if any(key.strip().lower().startswith(MARK) for key in change.removed):
         return f"{MARK} says that a run used bad data, and only a platform admin takes it away"
@@ -102,9 +102,9 @@ def _unmarked(principal: Principal, mark: str | None, change: TagChange) -> str 
 
 def _untrue(home: Home, principal: Principal, base: str, tags: Mapping[str, str]) -> str | None:
     """Why ``tags`` of one context are not what our own client would set for the versions they name."""
-    from dataset_guard.access import stored_report
-    from dataset_guard.refs import parse_ref
-    from dataset_guard.registry import Registry
+    from dataset_guard.reads.access import stored_report
+    from dataset_guard.registry.refs import parse_ref
+    from dataset_guard.registry.store import Registry
 
     context = base.removeprefix(SAID)
     if not base.startswith(SAID) or base not in tags:

@@ -16,7 +16,7 @@ from guard_core.attestation import PAYLOAD_TYPE, statement
 from guard_core.errors import UserError
 
 if TYPE_CHECKING:
-    from dataset_guard.reference import Reference
+    from dataset_guard.registry.reference import Reference
     from guard_core.attestation import Signer
 
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"

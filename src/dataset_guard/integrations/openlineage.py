@@ -9,8 +9,8 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from dataset_guard.reference import Reference
-from dataset_guard.refs import parse_ref
+from dataset_guard.registry.reference import Reference
+from dataset_guard.registry.refs import parse_ref
 from guard_core.version import __version__
 
 PRODUCER = f"https://trainguard.dev/trainguard/{__version__}"

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from dataset_guard.canonical import canonical_schema
+from dataset_guard.hashing.canonical import canonical_schema
 from dataset_guard.reading.memory import first_line
 from dataset_guard.reading.places import Place, RemotePath
 from dataset_guard.reading.source import Source, checked_columns

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dataset_guard.canonical import canonical_schema
+from dataset_guard.hashing.canonical import canonical_schema
 from dataset_guard.reading.memory import DatasetSource, TableSource, from_pandas, from_polars
 from dataset_guard.reading.places import Place, RemotePath, place_of
 from dataset_guard.reading.source import Source

@@ -116,7 +116,7 @@ class DecisionRow(Base):
     enforcement: Mapped[str] = mapped_column(String(16))
 
 
-# --- datasets (dataset_guard.registry) ------------------------------------------------------------
+# --- datasets (dataset_guard.registry.store) ------------------------------------------------------------
 
 
 class DatasetRow(Base):

@@ -8,7 +8,7 @@ import dataset_guard
 from compute_guard.admission.gateway import Admitted, Gateway
 from compute_guard.admission.withdrawn import DataWatch
 from compute_guard.incidents.store import Incidents
-from dataset_guard.destroy import delete
+from dataset_guard.registry.destroy import delete
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ SCAN = """
 import datetime, json, pyarrow as pa
 from dataset_guard.checks.base import CheckContext
 from dataset_guard.reading import open_source
-from dataset_guard.scan import scan_source
+from dataset_guard.scanning.scan import scan_source
 table = pa.table({"day": [datetime.date(2020, 1, 1), None, datetime.date(2090, 1, 1)]})
 result = scan_source(open_source(table), CheckContext(schema=table.schema), row_key=None)
 print(json.dumps({"findings": [f.to_json() for f in result.findings], "checks": list(result.checks)}))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dataset_guard.checks.hash_index import HashIndex, equal_to_previous
-from dataset_guard.rowset import sort_hashes
+from dataset_guard.hashing.rowset import sort_hashes
 
 
 @pytest.mark.parametrize("values", [3, 50, 2**63])

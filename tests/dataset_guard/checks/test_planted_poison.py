@@ -13,7 +13,7 @@ from sklearn import datasets
 from dataset_guard.checks.base import CheckContext
 from dataset_guard.checks.discover import discover
 from dataset_guard.reading import open_source
-from dataset_guard.scan import scan_source
+from dataset_guard.scanning.scan import scan_source
 from guard_core.findings import Severity
 
 PLANTED = Path(__file__).parents[3] / "examples" / "demo" / "planted.py"

@@ -10,7 +10,7 @@ from dataset_guard.checks.leakage.near_duplicate_text import NearDuplicateText
 from dataset_guard.checks.poisoning.flooding import CHECK as FLOODING
 from dataset_guard.checks.shared_work import OfBatch
 from dataset_guard.reading import open_source
-from dataset_guard.scan import scan_source
+from dataset_guard.scanning.scan import scan_source
 
 
 def batch(*values):

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 import dataset_guard
-from dataset_guard.report import Report
+from dataset_guard.registration.report import Report
 from guard_core.findings import Finding, RowSet, Severity, Verdict
 from guard_core.testing import temporary_home
 

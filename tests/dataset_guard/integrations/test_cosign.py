@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import dataset_guard
-from dataset_guard.export import describe
-from dataset_guard.registry import Registry
+from dataset_guard.registry.export import describe
+from dataset_guard.registry.store import Registry
 from guard_core import keys
 from guard_core.attestation import pre_authentication_encoding
 from guard_core.errors import Tampered, UserError

@@ -9,7 +9,7 @@ import pytest
 
 from dataset_guard.integrations.mlflow_data import dataset, record_registration
 from dataset_guard.integrations.mlflow_lineage import MARK, mark_runs, runs_using
-from dataset_guard.register import register
+from dataset_guard.registration.register import register
 from guard_core.cli import main
 from guard_core.findings import Verdict
 

@@ -9,7 +9,7 @@ import pytest
 
 from dataset_guard.integrations.mlflow_data import log_input, record_registration
 from dataset_guard.integrations.mlflow_lineage import runs_using
-from dataset_guard.register import register
+from dataset_guard.registration.register import register
 from guard_core.errors import Denied, UserError
 from guard_core.findings import Verdict
 

@@ -27,8 +27,8 @@ from dataset_guard.integrations.mlflow_data import (
 )
 from dataset_guard.integrations.mlflow_fields import input_tags
 from dataset_guard.integrations.mlflow_lineage import MARK
-from dataset_guard.register import register
-from dataset_guard.report import Report
+from dataset_guard.registration.register import register
+from dataset_guard.registration.report import Report
 from guard_core.config import load_settings
 from guard_core.errors import UserError
 from guard_core.home import Home

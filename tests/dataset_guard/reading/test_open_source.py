@@ -17,7 +17,7 @@ import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
 
-from dataset_guard.fingerprint import Fingerprinter
+from dataset_guard.hashing.fingerprint import Fingerprinter
 from dataset_guard.reading import open_source
 from guard_core.errors import UserError
 

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, counted
 from dataset_guard.checks.features import matrix_of
 from dataset_guard.checks.poisoning.delta_samples import DeltaSamples
-from dataset_guard.profile import is_number, is_text, plain
+from dataset_guard.scanning.profile import is_number, is_text, plain
 from guard_core.errors import MissingExtra
 from guard_core.findings import Finding, RowSet, Severity
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as pt
 
-from dataset_guard.profile import plain
+from dataset_guard.scanning.profile import plain
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, Suite, counted, set_name
 from dataset_guard.checks.leakage.near_duplicate_text import holds_plain_text
-from dataset_guard.profile import plain
+from dataset_guard.scanning.profile import plain
 from guard_core.errors import UserError
 from guard_core.findings import Finding, RowSet, Severity
 

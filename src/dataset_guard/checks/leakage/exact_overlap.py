@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, counted, set_name
 from dataset_guard.checks.leakage.chance import chance_of, group_sizes
-from dataset_guard.hash_store import joined
+from dataset_guard.hashing.hash_store import joined
 from guard_core.findings import Finding, RowSet, Severity
 
 FirstRows = npt.NDArray[np.int32]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset_guard.jit import inlined, kernel
+from dataset_guard.hashing.jit import inlined, kernel
 
 POINTS = 0x30000  # from here on no character has another form
 HARD = np.uint32(0xFFFFFFFF)

@@ -14,7 +14,7 @@ import pyarrow.types as pt
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, set_name
 from dataset_guard.checks.leakage.columns import plain_type
-from dataset_guard.profile import is_text, plain
+from dataset_guard.scanning.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
 
 _LISTED = 100_000
@@ -83,7 +83,7 @@ def says_key(name: str) -> bool:
 def words(column: Any) -> npt.NDArray[np.uint64]:
     """64 mixed bits for each value that is not null; equal values have equal bits, also in other sets."""
     from dataset_guard.checks.sampling import priorities
-    from dataset_guard.distinct import hash_strings
+    from dataset_guard.hashing.distinct import hash_strings
 
     array = plain(column).drop_null()
     if pt.is_integer(array.type):

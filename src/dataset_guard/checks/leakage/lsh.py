@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_guard.checks.leakage.minhash import BANDS, BINS, ROWS_PER_BAND
-from dataset_guard.jit import kernel
+from dataset_guard.hashing.jit import kernel
 
 _U64 = np.uint64
 Ints = npt.NDArray[np.int64]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_guard.checks.leakage.tokens import mixed
-from dataset_guard.jit import kernel
+from dataset_guard.hashing.jit import kernel
 
 BINS = 128
 BANDS = 32

@@ -19,7 +19,7 @@ from dataset_guard.checks.leakage.chance import chance_of, group_sizes
 from dataset_guard.checks.leakage.columns import plain_type
 from dataset_guard.checks.poisoning.pixel_columns import find_pixels
 from dataset_guard.checks.sampling import RowSample
-from dataset_guard.profile import plain
+from dataset_guard.scanning.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
 
 _THUMBS = pa.schema([("thumb", pa.binary(1024))])

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, Rows, counted, set_name
 from dataset_guard.checks.leakage.chance import chance_of, group_sizes
 from dataset_guard.checks.shared_work import OfBatch
-from dataset_guard.profile import is_text, plain
+from dataset_guard.scanning.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from dataset_guard.profile import is_number, is_text, plain
+from dataset_guard.scanning.profile import is_number, is_text, plain
 
 BINS = 32
 MOST_CATEGORIES = 200

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dataset_guard.jit import kernel
+from dataset_guard.hashing.jit import kernel
 
 _U64 = np.uint64
 _PART_ROWS = 16_384

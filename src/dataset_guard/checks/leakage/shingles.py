@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dataset_guard.byte_words import word_at
 from dataset_guard.checks.leakage.folding import Cells, folded, point_at, width_of
 from dataset_guard.checks.leakage.tokens import (
     ASCII,
@@ -22,7 +21,8 @@ from dataset_guard.checks.leakage.tokens import (
     mixed,
     tokens_of,
 )
-from dataset_guard.jit import inlined, kernel
+from dataset_guard.hashing.byte_words import word_at
+from dataset_guard.hashing.jit import inlined, kernel
 
 TOKENS = 5
 SHORT = 12

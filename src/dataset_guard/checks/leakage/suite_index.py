@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from dataset_guard.checks.leakage.folding import cells_of
 from dataset_guard.checks.leakage.tokens import cut, longest_of, tokens_of
-from dataset_guard.jit import inlined, kernel
+from dataset_guard.hashing.jit import inlined, kernel
 
 WINDOW = 5
 MOST_POSTINGS = 32  # a window in more units than this proposes nothing

@@ -13,7 +13,7 @@ import pyarrow.types as pt
 from dataset_guard.checks.base import CheckContext, Hashes, Need
 from dataset_guard.checks.leakage.columns import microseconds, plain_type
 from dataset_guard.checks.sampling import RowSample, priorities
-from dataset_guard.profile import plain
+from dataset_guard.scanning.profile import plain
 from guard_core.findings import Finding, Severity
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_guard.checks.leakage.folding import cells_of, folded, point_at, width_of
-from dataset_guard.jit import inlined, kernel
+from dataset_guard.hashing.jit import inlined, kernel
 
 _U64 = np.uint64
 _FNV_START = _U64(0xCBF29CE484222325)

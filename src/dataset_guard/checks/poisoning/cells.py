@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from dataset_guard.checks.features import feature_names
 from dataset_guard.checks.poisoning.ngrams import Incidence, Keys, incidence, mixed
-from dataset_guard.profile import is_number, is_text, plain
+from dataset_guard.scanning.profile import is_number, is_text, plain
 
 MAX_COLUMNS = 64
 """Beyond so many columns only the first are searched: pairs grow with the square."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dataset_guard.checks.base import CheckContext, Hashes, Reference
 from dataset_guard.checks.hash_index import HashIndex
-from dataset_guard.profile import plain
+from dataset_guard.scanning.profile import plain
 
 Mask = npt.NDArray[np.bool_]
 

@@ -22,7 +22,7 @@ from dataset_guard.checks.leakage.near_duplicate_text import TEXT_RANKS, holds_p
 from dataset_guard.checks.poisoning.changes import changed_rows
 from dataset_guard.checks.poisoning.patch_search import surprise
 from dataset_guard.checks.poisoning.sources import salted_source, source_columns, source_numbers
-from dataset_guard.profile import plain
+from dataset_guard.scanning.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
 
 

@@ -22,7 +22,7 @@ from dataset_guard.checks.poisoning.changes import (
     relabelled_rows,
 )
 from dataset_guard.checks.poisoning.sampled_state import without_classes
-from dataset_guard.profile import plain
+from dataset_guard.scanning.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
 
 

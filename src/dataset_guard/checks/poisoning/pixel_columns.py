@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as pt
 
-from dataset_guard.profile import plain
+from dataset_guard.scanning.profile import plain
 
 _NAME = re.compile(r"^(.*?)(\d+)$", re.DOTALL)
 SMALLEST = 16  # 4 x 4: below that, a "patch" is most of the image

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, counted
 from dataset_guard.checks.poisoning.changes import changed_rows
 from dataset_guard.checks.sampling import RowSample
-from dataset_guard.profile import is_text, plain
+from dataset_guard.scanning.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
 
 QUESTIONS = ("instruction", "prompt", "question", "query", "input", "user", "problem")

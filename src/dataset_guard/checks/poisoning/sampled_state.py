@@ -10,7 +10,7 @@ import pyarrow.types as pt
 
 from dataset_guard.checks.base import CheckContext, ClassIndex, Hashes, Rows, counted
 from dataset_guard.checks.poisoning.delta_samples import DeltaSamples
-from dataset_guard.profile import plain
+from dataset_guard.scanning.profile import plain
 
 ENOUGH_TRUSTED = 500
 LEAST_NEW = 50

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from dataset_guard.checks.leakage.group_leakage import words
-from dataset_guard.profile import plain
+from dataset_guard.scanning.profile import plain
 
 _NAMES = re.compile(
     r"(?:^|_)(?:source|origin|site|domain|host|publisher|provider|contributor|uploader|author|user|account"

@@ -19,7 +19,7 @@ from dataset_guard.checks.poisoning.pixel_columns import find_pixels
 from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
 from dataset_guard.checks.poisoning.table_trigger_search import LEAST_ROWS, search_whole
 from dataset_guard.checks.poisoning.text_trigger_search import Trigger, search_delta
-from dataset_guard.profile import plain
+from dataset_guard.scanning.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
 
 

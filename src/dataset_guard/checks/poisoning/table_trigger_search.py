@@ -20,7 +20,7 @@ from dataset_guard.checks.poisoning.text_trigger_search import (
     distinct,
     merged,
 )
-from dataset_guard.profile import is_number, plain
+from dataset_guard.scanning.profile import is_number, plain
 
 LEAST_ROWS = 8
 PURITY = 0.9

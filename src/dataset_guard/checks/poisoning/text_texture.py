@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_guard.checks.poisoning.ngrams import Incidence
-from dataset_guard.jit import kernel
+from dataset_guard.hashing.jit import kernel
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

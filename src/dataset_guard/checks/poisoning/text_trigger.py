@@ -21,7 +21,7 @@ from dataset_guard.checks.poisoning.ngrams import grams_of
 from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
 from dataset_guard.checks.poisoning.text_context import planted
 from dataset_guard.checks.poisoning.text_trigger_search import Ints, Trigger, search_delta, search_whole
-from dataset_guard.profile import is_text, plain
+from dataset_guard.scanning.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
 
 LEAST_DIFFERENT = 0.3

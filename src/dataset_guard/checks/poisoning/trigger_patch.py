@@ -25,7 +25,7 @@ from dataset_guard.checks.poisoning.patch_search import (
     search_delta,
     value_range,
 )
-from dataset_guard.profile import plain
+from dataset_guard.scanning.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
 
 Pixels = npt.NDArray[np.float32]

@@ -26,7 +26,7 @@ from dataset_guard.checks.poisoning.label_doubt import channel, most_useful, pro
 from dataset_guard.checks.poisoning.label_views import FOLDS, out_of_fold
 from dataset_guard.checks.poisoning.source_flips import SourceFlips, flipped_sources
 from dataset_guard.checks.poisoning.sources import source_columns, source_numbers
-from dataset_guard.profile import plain
+from dataset_guard.scanning.profile import plain
 
 MOST_FALSE = 0.75
 """A list of which more than this share is expected to be right labels is not worth anybody's time."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dataset_guard.jit import inlined, kernel
+from dataset_guard.hashing.jit import inlined, kernel
 
 NUMBER, MAIL, ACCOUNT, PHONE, SOCIAL, PASSPORT, WALLET, STREET, HOUSE = range(9)
 

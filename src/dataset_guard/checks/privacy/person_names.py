@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, counted
 from dataset_guard.checks.sampling import RowSample
-from dataset_guard.profile import is_text, plain
+from dataset_guard.scanning.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
 
 WESTERN = ("de_DE", "en_GB", "en_US", "es_ES", "fr_FR", "it_IT", "nl_NL", "pt_BR", "sv_SE")

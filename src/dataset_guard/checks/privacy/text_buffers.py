@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from dataset_guard.canonical import union_codes, union_members
 from dataset_guard.checks.base import Rows
-from dataset_guard.profile import plain
+from dataset_guard.hashing.canonical import union_codes, union_members
+from dataset_guard.scanning.profile import plain
 
 _LIST_KINDS = (pt.is_list, pt.is_large_list, pt.is_fixed_size_list, pt.is_list_view, pt.is_large_list_view)
 _BYTE_KINDS = (

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from dataset_guard.checks.quality.gx_suite import Expected
-from dataset_guard.profile import plain
+from dataset_guard.scanning.profile import plain
 from guard_core.errors import MissingExtra, UserError
 
 _NUMBER = "trainguard_number"

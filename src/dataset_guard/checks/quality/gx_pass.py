@@ -14,7 +14,7 @@ import pyarrow as pa
 from dataset_guard.checks.quality import gx_engine, gx_suite
 from dataset_guard.checks.quality.gx_suite import Expected
 from dataset_guard.checks.quality.gx_tally import Tally
-from dataset_guard.profile import plain
+from dataset_guard.scanning.profile import plain
 
 _TYPED_ROWS = 1_000
 

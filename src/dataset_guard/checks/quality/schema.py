@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from dataset_guard.canonical import canonical_schema
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, counted
-from dataset_guard.profile import plain
+from dataset_guard.hashing.canonical import canonical_schema
+from dataset_guard.scanning.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
 
 

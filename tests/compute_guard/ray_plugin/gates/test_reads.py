@@ -24,8 +24,8 @@ from compute_guard.ray_plugin.gates.judge import Judge
 from compute_guard.ray_plugin.gates.reads import PATH, Reads, reads_environment
 from compute_guard.ray_plugin.gates.tenancy import Jobs
 from dataset_guard import ray_data
-from dataset_guard.access import open_access
-from dataset_guard.reads_apart import ADDRESS, AUTHORITY
+from dataset_guard.reads.access import open_access
+from dataset_guard.reads.apart import ADDRESS, AUTHORITY
 from guard_core.config import load_settings
 from guard_core.errors import Denied, Tampered, Undecidable, UserError
 from guard_core.findings import Enforcement
@@ -176,7 +176,7 @@ def test_only_a_jobs_own_credential_counts_and_only_for_its_own_reads(job, monke
 
 
 def test_a_gate_that_stays_away_is_no_yes(job, monkeypatch):
-    monkeypatch.setattr("dataset_guard.reads_apart.AWAY_SECONDS", 0.1)
+    monkeypatch.setattr("dataset_guard.reads.apart.AWAY_SECONDS", 0.1)
     monkeypatch.setenv(ADDRESS, "https://127.0.0.1:9" + PATH)
     with pytest.raises(Undecidable, match="is away"):
         dataset_guard.read("mine")

@@ -8,7 +8,7 @@ from check_kit import Registered, only, rules, scan
 from dataset_guard.checks.base import CheckContext
 from dataset_guard.checks.leakage.chance import chance_of, poisson_tail
 from dataset_guard.checks.leakage.exact_overlap import CHECK
-from dataset_guard.rowhash import RowHasher
+from dataset_guard.hashing.rowhash import RowHasher
 from guard_core.findings import Severity
 
 

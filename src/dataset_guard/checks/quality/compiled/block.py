@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from dataset_guard.checks.quality.gx_engine import Outcome
-from dataset_guard.profile import is_text, plain
+from dataset_guard.scanning.profile import is_text, plain
 
 Mask = npt.NDArray[np.bool_]
 Family = Literal["int", "float", "text", "bool", "time", "date", "other"]

@@ -1,7 +1,7 @@
 """Which values occur more than once, and how many there are: 8 bytes a value, or 16 for texts and records.
 
 A number is its own 64-bit word. A text, or a record of several columns, is told by the 128-bit hash of
-:mod:`dataset_guard.rowhash`; that two of ten million differ and share it has odds of 1 in 10^24.
+:mod:`dataset_guard.hashing.rowhash`; that two of ten million differ and share it has odds of 1 in 10^24.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Identities(Counted):
         return len(columns) == 1 and columns[0].family != "text"
 
     def _hashes(self, columns: list[Column]) -> Words:
-        from dataset_guard.rowhash import RowHasher
+        from dataset_guard.hashing.rowhash import RowHasher
 
         arrays = [_comparable(c) for c in columns]
         batch = pa.RecordBatch.from_arrays(arrays, names=self._names)

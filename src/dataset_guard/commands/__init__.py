@@ -1,0 +1,1 @@
+"""The groups of ``trainguard dataset`` and what they print."""

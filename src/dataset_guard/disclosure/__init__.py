@@ -1,0 +1,1 @@
+"""Where data has gone: canary rows, memorised texts, another tenant's rows."""

@@ -1,0 +1,1 @@
+"""What data is, as hashes: canonical bytes, dg1 fingerprints, row hashes and the set root."""

@@ -1,0 +1,277 @@
+"""BLAKE3 of many short messages at once, in numba: one message per lane, sixteen lanes together.
+
+The ``blake3`` library is fastest on one long message; rows are many short ones, and a call per row
+costs more than the hashing. The compression function below is straight-line code in the body of a
+loop over lanes, which LLVM turns into vector instructions. Messages above one chunk (1024 bytes)
+take the scalar path with the same function and the tree of the BLAKE3 paper, section 2.
+
+Source: BLAKE3, "one function, fast everywhere" (O'Connor, Aumasson, Neves, Wilcox-O'Hearn, 2020),
+sections 2.1 to 2.5. Equal to the library byte for byte: tests/dataset_guard/hashing/test_blake3_lanes.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_guard.hashing.jit import inlined, kernel
+
+LANES = 16
+CHUNK_START, CHUNK_END, PARENT, ROOT, KEYED_HASH = 1, 2, 4, 8, 16
+
+_U = np.uint32
+_BLOCK = 64
+_CHUNK = 1024
+_MAX_DEPTH = 54
+_BYTES = np.uint64(0x00FF00FF00FF00FF)
+_PAIRS = np.uint64(0x0000FFFF0000FFFF)
+
+IV = np.array(
+    [
+        0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A,
+        0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19,
+    ],
+    np.uint32,
+)  # fmt: skip
+
+
+@inlined
+def _g(a: Any, b: Any, c: Any, d: Any, x: Any, y: Any) -> Any:
+    """The quarter round G; every sum is cut to 32 bits."""
+    a = _U(a + b + x)
+    d = _U(d ^ a)
+    d = _U((d >> _U(16)) | (d << _U(16)))
+    c = _U(c + d)
+    b = _U(b ^ c)
+    b = _U((b >> _U(12)) | (b << _U(20)))
+    a = _U(a + b + y)
+    d = _U(d ^ a)
+    d = _U((d >> _U(8)) | (d << _U(24)))
+    c = _U(c + d)
+    b = _U(b ^ c)
+    b = _U((b >> _U(7)) | (b << _U(25)))
+    return a, b, c, d
+
+
+@inlined
+def _round(s: Any, m: Any) -> Any:
+    """One of the seven rounds: columns, then diagonals. ``s`` and ``m`` are tuples of 16 words."""
+    s0, s4, s8, s12 = _g(s[0], s[4], s[8], s[12], m[0], m[1])
+    s1, s5, s9, s13 = _g(s[1], s[5], s[9], s[13], m[2], m[3])
+    s2, s6, s10, s14 = _g(s[2], s[6], s[10], s[14], m[4], m[5])
+    s3, s7, s11, s15 = _g(s[3], s[7], s[11], s[15], m[6], m[7])
+    s0, s5, s10, s15 = _g(s0, s5, s10, s15, m[8], m[9])
+    s1, s6, s11, s12 = _g(s1, s6, s11, s12, m[10], m[11])
+    s2, s7, s8, s13 = _g(s2, s7, s8, s13, m[12], m[13])
+    s3, s4, s9, s14 = _g(s3, s4, s9, s14, m[14], m[15])
+    return (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15)
+
+
+@inlined
+def _permute(m: Any) -> Any:
+    """The message word permutation between rounds."""
+    return (
+        m[2], m[6], m[3], m[10], m[7], m[0], m[4], m[13],
+        m[1], m[11], m[12], m[5], m[9], m[14], m[15], m[8],
+    )  # fmt: skip
+
+
+@kernel
+def compress(cv: Any, block: Any, counter: Any, length: Any, flags: Any) -> None:
+    """Compress one block per lane into ``cv``.
+
+    ``cv`` is (8 * LANES,) uint32, updated in place; ``block`` (16 * LANES,); ``counter``,
+    ``length`` and ``flags`` (lanes,) uint32. Arrays are flat and the lane count is a constant, or LLVM would
+    not turn the loop into vector code.
+    """
+    for i in range(LANES):
+        m = (
+            block[i], block[1 * LANES + i], block[2 * LANES + i], block[3 * LANES + i],
+            block[4 * LANES + i], block[5 * LANES + i], block[6 * LANES + i], block[7 * LANES + i],
+            block[8 * LANES + i], block[9 * LANES + i], block[10 * LANES + i], block[11 * LANES + i],
+            block[12 * LANES + i], block[13 * LANES + i], block[14 * LANES + i], block[15 * LANES + i],
+        )  # fmt: skip
+        s = (
+            cv[i], cv[1 * LANES + i], cv[2 * LANES + i], cv[3 * LANES + i],
+            cv[4 * LANES + i], cv[5 * LANES + i], cv[6 * LANES + i], cv[7 * LANES + i],
+            _U(0x6A09E667), _U(0xBB67AE85), _U(0x3C6EF372), _U(0xA54FF53A),
+            counter[i], _U(0), length[i], flags[i],
+        )  # fmt: skip
+        s = _round(s, m)
+        m = _permute(m)
+        s = _round(s, m)
+        m = _permute(m)
+        s = _round(s, m)
+        m = _permute(m)
+        s = _round(s, m)
+        m = _permute(m)
+        s = _round(s, m)
+        m = _permute(m)
+        s = _round(s, m)
+        m = _permute(m)
+        s = _round(s, m)
+        cv[i] = _U(s[0] ^ s[8])
+        cv[1 * LANES + i] = _U(s[1] ^ s[9])
+        cv[2 * LANES + i] = _U(s[2] ^ s[10])
+        cv[3 * LANES + i] = _U(s[3] ^ s[11])
+        cv[4 * LANES + i] = _U(s[4] ^ s[12])
+        cv[5 * LANES + i] = _U(s[5] ^ s[13])
+        cv[6 * LANES + i] = _U(s[6] ^ s[14])
+        cv[7 * LANES + i] = _U(s[7] ^ s[15])
+
+
+@kernel
+def _load(words: Any, base: int, block: Any, lane: int) -> None:
+    for j in range(16):
+        block[j * LANES + lane] = words[base + j]
+
+
+@kernel
+def _chunk_flags(flags: int, index: int, blocks: int, last: int) -> int:
+    if index == 0:
+        flags |= CHUNK_START
+    if index == blocks - 1:
+        flags |= CHUNK_END | last
+    return flags
+
+
+@kernel
+def _parent(left: Any, right: Any, key: Any, flags: int, out: Any) -> None:
+    """CV of a parent node. One lane does the work: parents are one in sixteen blocks of a long message."""
+    cv, block = np.empty(8 * LANES, _U), np.zeros(16 * LANES, _U)
+    zero, length, lane_flags = np.zeros(LANES, _U), np.full(LANES, _U(64)), np.full(LANES, _U(flags))
+    for j in range(8):
+        cv[j * LANES] = key[j]
+        block[j * LANES] = left[j]
+        block[(8 + j) * LANES] = right[j]
+    compress(cv, block, zero, length, lane_flags)
+    for j in range(8):
+        out[j] = cv[j * LANES]
+
+
+@kernel
+def _long(words: Any, base: int, size: int, key: Any, mode: int, out: Any) -> None:
+    """A message of more than one chunk: chunks go through the lanes, then the tree is folded."""
+    chunks = (size + _CHUNK - 1) // _CHUNK
+    stack = np.empty((_MAX_DEPTH, 8), _U)
+    depth = 0
+    cv, block = np.empty(8 * LANES, _U), np.zeros(16 * LANES, _U)
+    counter, length, flags = np.zeros(LANES, _U), np.zeros(LANES, _U), np.zeros(LANES, _U)
+    done = np.empty((LANES, 8), _U)
+    for first in range(0, chunks, LANES):
+        count = min(LANES, chunks - first)
+        for lane in range(LANES):
+            counter[lane] = first + lane
+            for j in range(8):
+                cv[j * LANES + lane] = key[j]
+        for b in range(16):
+            for lane in range(count):
+                left = min(_CHUNK, size - (first + lane) * _CHUNK)
+                blocks = (left + 63) // _BLOCK
+                if b < blocks:
+                    _load(words, base + (first + lane) * 256 + b * 16, block, lane)
+                    length[lane] = min(_BLOCK, left - b * _BLOCK)
+                    flags[lane] = _chunk_flags(mode, b, blocks, 0)
+            compress(cv, block, counter, length, flags)
+            for lane in range(count):
+                left = min(_CHUNK, size - (first + lane) * _CHUNK)
+                if b == (left + 63) // _BLOCK - 1:
+                    for j in range(8):
+                        done[lane, j] = cv[j * LANES + lane]
+        for lane in range(count):
+            stack[depth] = done[lane]
+            depth += 1
+            total = first + lane + 1
+            if total == chunks:
+                break
+            while total & 1 == 0:  # a full subtree ends here: fold it
+                _parent(stack[depth - 2], stack[depth - 1], key, mode | PARENT, stack[depth - 2])
+                depth -= 1
+                total >>= 1
+    while depth > 2:
+        _parent(stack[depth - 2], stack[depth - 1], key, mode | PARENT, stack[depth - 2])
+        depth -= 1
+    _parent(stack[0], stack[1], key, mode | PARENT | ROOT, out)
+
+
+@kernel
+def hash_messages(words: Any, starts: Any, sizes: Any, key: Any, mode: int, out: Any) -> None:
+    """BLAKE3 of each message into ``out``.
+
+    ``words`` is uint32; message i begins at word ``starts[i]`` (int64), has ``sizes[i]`` bytes and is
+    zero-padded to a multiple of 64 bytes. ``key`` is (8,) uint32: the key with ``mode`` KEYED_HASH,
+    or :data:`IV` with ``mode`` 0. ``out`` is (messages, 8) uint32.
+    """
+    n = len(sizes)
+    cv, block = np.empty(8 * LANES, _U), np.zeros(16 * LANES, _U)
+    counter, length, flags = np.zeros(LANES, _U), np.zeros(LANES, _U), np.zeros(LANES, _U)
+    for first in range(0, n, LANES):
+        count = min(LANES, n - first)
+        most = 0
+        for lane in range(count):
+            if sizes[first + lane] <= _CHUNK:
+                most = max(most, max(1, (sizes[first + lane] + 63) // _BLOCK))
+        for lane in range(LANES):
+            for j in range(8):
+                cv[j * LANES + lane] = key[j]
+        for b in range(most):
+            for lane in range(count):
+                size = sizes[first + lane]
+                blocks = max(1, (size + 63) // _BLOCK)
+                if size <= _CHUNK and b < blocks:
+                    _load(words, starts[first + lane] + b * 16, block, lane)
+                    length[lane] = min(_BLOCK, size - b * _BLOCK)
+                    flags[lane] = _chunk_flags(mode, b, blocks, ROOT)
+            compress(cv, block, counter, length, flags)
+            for lane in range(count):
+                if b == max(1, (sizes[first + lane] + 63) // _BLOCK) - 1:
+                    for j in range(8):
+                        out[first + lane, j] = cv[j * LANES + lane]
+        for lane in range(count):
+            if sizes[first + lane] > _CHUNK:
+                _long(words, starts[first + lane], sizes[first + lane], key, mode, out[first + lane])
+
+
+@kernel
+def rehash(digests: Any, key: Any, out: Any) -> None:
+    """Keyed BLAKE3 of each 32-byte digest: ``digests`` and ``out`` are (n, 8) uint32, ``key`` (8,)."""
+    n = len(digests)
+    cv, block = np.empty(8 * LANES, _U), np.zeros(16 * LANES, _U)
+    counter, length = np.zeros(LANES, _U), np.full(LANES, _U(32))
+    flags = np.full(LANES, _U(KEYED_HASH | CHUNK_START | CHUNK_END | ROOT))
+    for first in range(0, n, LANES):
+        count = min(LANES, n - first)
+        for lane in range(LANES):
+            row = first + min(lane, count - 1)
+            for j in range(8):
+                cv[j * LANES + lane] = key[j]
+                block[j * LANES + lane] = digests[row, j]
+        compress(cv, block, counter, length, flags)
+        for lane in range(count):
+            for j in range(8):
+                out[first + lane, j] = cv[j * LANES + lane]
+
+
+@inlined
+def _big_endian(first: Any, second: Any) -> Any:
+    """Eight bytes, held as two little-endian words, read as a big-endian number."""
+    both = np.uint64(first) << np.uint64(32) | np.uint64(second)
+    both = (both & _BYTES) << np.uint64(8) | (both >> np.uint64(8)) & _BYTES
+    return (both & _PAIRS) << np.uint64(16) | (both >> np.uint64(16)) & _PAIRS
+
+
+@kernel
+def halves(digests: Any, out: Any) -> None:
+    """The first 16 bytes of each digest, (n, 8) uint32, as two big-endian numbers, (n, 2) uint64."""
+    for i in range(len(digests)):
+        out[i, 0] = _big_endian(digests[i, 0], digests[i, 1])
+        out[i, 1] = _big_endian(digests[i, 2], digests[i, 3])
+
+
+def key_words(key: bytes) -> npt.NDArray[np.uint32]:
+    """A 32-byte key as eight little-endian words. Raises ValueError for another length."""
+    if len(key) != 32:
+        raise ValueError(f"a BLAKE3 key has 32 bytes, got {len(key)}")
+    return np.frombuffer(key, "<u4").astype(np.uint32)

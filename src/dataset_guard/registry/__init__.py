@@ -1,0 +1,1 @@
+"""Registered versions: their names, records, aliases, lineage, waivers, sharing and end."""

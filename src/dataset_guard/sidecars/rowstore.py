@@ -1,0 +1,105 @@
+"""``rows.arrow``: the row hashes of a version, kept beside its record.
+
+They lie there sorted and uncompressed, so that they are used in place: overlap of two versions is a merge of
+two maps. While a table is read they are in a :class:`dataset_guard.hashing.hash_store.HashStore`.
+
+Columns of the sidecar: ``hash_hi``, ``hash_lo`` (uint64), ``feat_hi``, ``feat_lo`` (uint64, null without a
+label), ``row`` (uint32, or uint64 from 2^32 rows on).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dataset_guard.hashing.rowset import sort_hashes
+
+Hashes = npt.NDArray[np.uint64]
+
+_WRITE_ROWS = 1_048_576
+
+
+def write_sidecar(path: Path, hashes: Hashes, features: Hashes | None) -> None:
+    """Write ``rows.arrow``. Raises OSError (a full disk); the caller owns the half-written file then."""
+    order = sort_hashes(hashes)
+    row_type = pa.uint32() if len(hashes) < 2**32 else pa.uint64()
+    names = ["hash_hi", "hash_lo", "feat_hi", "feat_lo", "row"]
+    schema = pa.schema([*((name, pa.uint64()) for name in names[:4]), ("row", row_type)])
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for start in range(0, len(order), _WRITE_ROWS):
+            rows = order[start : start + _WRITE_ROWS]
+            columns = _halves(hashes, rows)
+            if features is None:
+                columns += [pa.nulls(len(rows), pa.uint64())] * 2
+            else:
+                columns += _halves(features, rows)
+            columns.append(pa.array(rows.astype(row_type.to_pandas_dtype())))
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+
+
+def _halves(hashes: Hashes, rows: npt.NDArray[np.int64]) -> list[Any]:
+    picked = np.take(hashes, rows, axis=0)  # both halves of a hash lie in one line of the cache
+    return [pa.array(picked[:, half]) for half in (0, 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """``rows.arrow`` of a version, memory-mapped. Its digest has been checked by whoever opened it."""
+
+    path: Path
+
+    def _batches(self, columns: list[str]) -> Iterator[Any]:
+        with pa.memory_map(str(self.path)) as raw:
+            reader = pa.ipc.open_file(raw)
+            for i in range(reader.num_record_batches):
+                yield reader.get_batch(i).select(columns)
+
+    def _in_row_order(self, hi: str, lo: str) -> Hashes | None:
+        batches = list(self._batches([hi, lo, "row"]))
+        out = np.empty((sum(b.num_rows for b in batches), 2), np.uint64)
+        for batch in batches:
+            if batch.column(0).null_count:
+                return None
+            rows = batch.column(2).to_numpy()
+            out[rows, 0] = batch.column(0).to_numpy()
+            out[rows, 1] = batch.column(1).to_numpy()
+        return out
+
+    def hashes(self) -> Hashes:
+        """Keyed row hashes in row order, shape (rows, 2)."""
+        found = self._in_row_order("hash_hi", "hash_lo")
+        return np.empty((0, 2), np.uint64) if found is None else found
+
+    def features(self) -> Hashes | None:
+        """Keyed feature hashes in row order; None when the version has no label."""
+        return self._in_row_order("feat_hi", "feat_lo")
+
+    def sorted_pieces(self) -> Iterator[Hashes]:
+        """Keyed row hashes in ascending order, up to a million at a time."""
+        for b in self._batches(["hash_hi", "hash_lo"]):
+            yield np.stack([b.column(0).to_numpy(), b.column(1).to_numpy()], axis=1)
+
+    def sorted_hashes(self) -> Hashes:
+        """Keyed row hashes in ascending order, shape (rows, 2)."""
+        parts = list(self.sorted_pieces())
+        return np.concatenate(parts) if parts else np.empty((0, 2), np.uint64)
+
+    def window(self, first_row: int, rows: int) -> Hashes:
+        """Keyed row hashes of ``rows`` rows from ``first_row`` on, in row order (fewer at the end)."""
+        found: list[Hashes] = []
+        places: list[npt.NDArray[np.int64]] = []
+        for batch in self._batches(["hash_hi", "hash_lo", "row"]):
+            at = batch.column(2).to_numpy().astype(np.int64)
+            chosen = np.flatnonzero((at >= first_row) & (at < first_row + rows))
+            pair = batch.column(0).to_numpy()[chosen], batch.column(1).to_numpy()[chosen]
+            found.append(np.stack(pair, axis=1))
+            places.append(at[chosen])
+        if not found:
+            return np.empty((0, 2), np.uint64)
+        return np.concatenate(found)[np.argsort(np.concatenate(places))]
