@@ -18,7 +18,7 @@ SCRIPT = """
     import os
     import sys
     import dataset_guard
-    import dataset_guard.registration.register, dataset_guard.hashing.rowhash, dataset_guard.scan
+    import dataset_guard.registration.register, dataset_guard.hashing.rowhash, dataset_guard.scanning.scan
     from guard_core.config import load_settings
     from guard_core.home import Home
 
