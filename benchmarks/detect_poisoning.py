@@ -64,7 +64,7 @@ def _whole(texts: list[str], labels: Scores) -> tuple[Scores, Scores]:
     from dataset_guard.checks.poisoning.text_trigger_search import search_whole
 
     given = pa.array(texts)
-    things = grams_of(given)
+    things = grams_of(given, written=True)
     found = planted(given, search_whole(things, labels, int(labels.max()) + 1, limit=LEAST))
     named = [t.rows for t in found if t.strength > CHECK.limit]
     return _row_scores(len(labels), found), np.unique(np.concatenate([[], *named]).astype(int))
@@ -216,7 +216,8 @@ def _severities(texts: list[str], labels: Scores) -> set[str]:
     from dataset_guard.checks.poisoning.text_trigger_search import search_whole
 
     given = pa.array(texts)
-    found = planted(given, search_whole(grams_of(given), labels, int(labels.max()) + 1, limit=CHECK.limit))
+    things = grams_of(given, written=True)
+    found = planted(given, search_whole(things, labels, int(labels.max()) + 1, limit=CHECK.limit))
     return {CHECK.severity(trigger, delta=False).value for trigger in found}
 
 

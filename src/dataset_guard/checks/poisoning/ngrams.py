@@ -2,7 +2,8 @@
 
 No word leaves this module: words are numbers in order of first appearance, sequences are mixed 64-bit keys.
 Text is lower-cased; punctuation marks and Han characters are words of their own, so that text without
-spaces has words too.
+spaces has words too. A word between spaces is also known *as it is written*: ``cf`` is one thing, and ``cf``
+in lower case with nothing glued to it, unlike the *CF* of an encoded attachment, is another.
 """
 
 from __future__ import annotations
@@ -22,22 +23,28 @@ MAX_WORDS = 1_000
 """Words of a row that are looked at; the rest of a longer text is not."""
 
 ORDER_BITS = np.uint64(3)
-"""The lowest bits of a key say how many words the sequence has, less one."""
+"""The lowest bits of a key say how many words the sequence has, less one; or that it is a word as written."""
+WRITTEN = np.uint64(3)
+MOST_FORM = 0.9
+"""A form that more of a word's rows have is the word."""
 
 _ALONE = r"([^\p{L}\p{N}\p{M}_\s]|\p{Han})"
 
 
 @dataclass(frozen=True, slots=True)
 class Incidence:
-    """Which of ``rows`` rows hold which of ``number`` things: pairs sorted by thing, then by row.
+    """Which of ``rows`` rows hold which of ``number`` things: pairs by thing, then by row.
 
     ``row[start[i] : start[i + 1]]`` are the rows of thing ``i``; ``keys[i]`` identifies it across tables.
+    Keys ascend; after them come those of ``forms``, things that are another one in one form only: they may be
+    searched for, but what a row holds is said without them.
     """
 
     rows: int
     keys: Keys
     start: Ints
     row: npt.NDArray[np.int32]
+    forms: npt.NDArray[np.bool_] | None = None
 
     @property
     def number(self) -> int:
@@ -50,6 +57,11 @@ class Incidence:
         return np.diff(self.start)
 
     @property
+    def is_form(self) -> npt.NDArray[np.bool_]:
+        """Which of them are forms."""
+        return np.zeros(self.number, bool) if self.forms is None else self.forms
+
+    @property
     def single(self) -> npt.NDArray[np.bool_]:
         """Which of them are single words."""
         return np.asarray((self.keys & ORDER_BITS) == 0)
@@ -59,17 +71,22 @@ class Incidence:
         return self.row[self.start[thing] : self.start[thing + 1]]
 
     def by_row(self) -> tuple[Ints, npt.NDArray[np.int32]]:
-        """``(start, thing)``: the things of row ``r`` are ``thing[start[r] : start[r + 1]]``."""
+        """``(start, thing)``: the things of row ``r``, no forms, are ``thing[start[r] : start[r + 1]]``."""
         thing = np.repeat(np.arange(self.number, dtype=np.int32), self.frequency)
-        order = np.argsort(self.row, kind="stable")
-        start = np.concatenate([[0], np.cumsum(np.bincount(self.row, minlength=self.rows))])
+        row = self.row
+        if self.forms is not None:
+            counted = ~self.forms[thing]
+            thing, row = thing[counted], row[counted]
+        order = np.argsort(row, kind="stable")
+        start = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=self.rows))])
         return start, thing[order]
 
     def chosen(self, keep: npt.NDArray[np.bool_]) -> Incidence:
         """Only the things where ``keep``."""
         sizes = self.frequency
         start = np.concatenate([[0], np.cumsum(sizes[keep])])
-        return Incidence(self.rows, self.keys[keep], start, self.row[np.repeat(keep, sizes)])
+        forms = None if self.forms is None else self.forms[keep]
+        return Incidence(self.rows, self.keys[keep], start, self.row[np.repeat(keep, sizes)], forms)
 
     def only_rows(self, keep: npt.NDArray[np.bool_]) -> Incidence:
         """Only the rows where ``keep``, renumbered; things that are in none of them are left out."""
@@ -78,7 +95,10 @@ class Incidence:
         sizes = np.diff(np.concatenate([[0], np.cumsum(kept)])[self.start])
         held = sizes > 0
         start = np.concatenate([[0], np.cumsum(sizes[held])])
-        return Incidence(int(keep.sum()), self.keys[held], start, place[self.row[kept]].astype(np.int32))
+        forms = None if self.forms is None else self.forms[held]
+        return Incidence(
+            int(keep.sum()), self.keys[held], start, place[self.row[kept]].astype(np.int32), forms
+        )
 
 
 def incidence(keys: Keys, rows: npt.NDArray[np.int32], number_of_rows: int) -> Incidence:
@@ -95,22 +115,42 @@ def incidence(keys: Keys, rows: npt.NDArray[np.int32], number_of_rows: int) -> I
 def words_of(texts: pa.Array) -> tuple[Ints, Ints, Keys]:
     """``(word, row, key)`` of every word in order: its number, its row, and its 64-bit key."""
     lowered = pc.utf8_lower(texts.cast(pa.large_string()).fill_null(""))
-    spaced = pc.utf8_trim_whitespace(pc.replace_substring_regex(lowered, _ALONE, r" \1 "))
-    split = pc.list_slice(pc.utf8_split_whitespace(spaced), 0, MAX_WORDS)
+    number, row, words = _split(pc.replace_substring_regex(lowered, _ALONE, r" \1 "))
+    return number, row, _text_keys(words)[number]
+
+
+def written_of(texts: pa.Array) -> tuple[Ints, Ints, Keys, Keys]:
+    """``(word, row, key, key of the word)`` of what stands between spaces, in order: as it is written.
+
+    The number is that of the lower-cased form; the key of what is more than one word (*word,*) is 0.
+    """
+    number, row, forms = _split(texts.cast(pa.large_string()).fill_null(""))
+    lowered = pc.utf8_lower(forms)
+    folded = np.asarray(lowered.dictionary_encode().indices).astype(np.int64)
+    one = ~np.asarray(pc.match_substring_regex(forms, _ALONE))
+    keys = np.where(one, _text_keys(forms) | WRITTEN, np.uint64(0))
+    return folded[number], row, keys[number], _text_keys(lowered)[number]
+
+
+def _split(texts: pa.Array) -> tuple[Ints, Ints, pa.Array]:
+    """``(number, row, words)``: ``words[number[i]]`` is what stands at place ``i``, between spaces."""
+    split = pc.list_slice(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(texts)), 0, MAX_WORDS)
     lengths = np.asarray(pc.list_value_length(split)).astype(np.int64)
     flat = pc.list_flatten(split).dictionary_encode()
     number = np.asarray(flat.indices).astype(np.int64)
     row = np.repeat(np.arange(len(texts), dtype=np.int64), lengths)
-    keys = _text_keys(flat.dictionary)
     empty = np.flatnonzero(np.asarray(pc.binary_length(flat.dictionary)) == 0)
     if len(empty):
         real = number != empty[0]
         number, row = number[real], row[real]
-    return number, row, keys[number] if len(keys) else np.empty(0, np.uint64)
+    return number, row, flat.dictionary
 
 
-def grams_of(texts: pa.Array, *, orders: int = ORDERS) -> Incidence:
-    """All words, pairs and triples (``orders`` of them) of ``texts`` that are in at least two rows."""
+def grams_of(texts: pa.Array, *, orders: int = ORDERS, written: bool = False) -> Incidence:
+    """All words, pairs and triples (``orders`` of them) of ``texts`` that are in at least two rows.
+
+    ``written``: and, as forms, words as they are written, where that leaves out some of their rows.
+    """
     _, row, keys = words_of(texts)
     pairs_keys, pairs_rows = [keys], [row.astype(np.int32)]
     run = keys
@@ -122,11 +162,30 @@ def grams_of(texts: pa.Array, *, orders: int = ORDERS) -> Incidence:
         pairs_keys.append(run[inside])
         pairs_rows.append(row[: len(run)][inside].astype(np.int32))
     found = incidence(np.concatenate(pairs_keys), np.concatenate(pairs_rows), len(texts))
-    return found.chosen(found.frequency >= 2)
+    found = found.chosen(found.frequency >= 2)
+    return _with_forms(found, texts) if written else found
+
+
+def _with_forms(words: Incidence, texts: pa.Array) -> Incidence:
+    _, row, keys, word_keys = written_of(texts)
+    one = np.flatnonzero(keys)
+    forms = incidence(keys[one], row[one].astype(np.int32), len(texts))
+    word_keys = word_keys[one][np.unique(keys[one], return_index=True)[1]]
+    at = np.minimum(np.searchsorted(words.keys, word_keys), max(words.number - 1, 0))
+    known = words.keys[at] == word_keys if words.number else np.zeros(forms.number, bool)
+    most = MOST_FORM * words.frequency[at] if words.number else np.zeros(forms.number)
+    forms = forms.chosen(known & (forms.frequency >= 2) & (forms.frequency <= most))
+    return Incidence(
+        words.rows,
+        np.concatenate([words.keys, forms.keys]),
+        np.concatenate([words.start, words.start[-1] + forms.start[1:]]),
+        np.concatenate([words.row, forms.row]),
+        np.arange(words.number + forms.number) >= words.number,
+    )
 
 
 def mixed(left: Keys, right: Keys, order: int) -> Keys:
-    """Keys of ordered pairs; ``order`` (1 to 4) says of how many words, and ends up in the lowest bits."""
+    """Keys of ordered pairs; ``order`` (1 to 3) says of how many words, and ends up in the lowest bits."""
     with np.errstate(over="ignore"):
         z = left * np.uint64(0x9E3779B97F4A7C15) + right + np.uint64(order)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dataset_guard.checks.poisoning.ngrams import ORDER_BITS, Keys, mixed, words_of
+from dataset_guard.checks.poisoning.ngrams import ORDER_BITS, WRITTEN, Keys, mixed, words_of, written_of
 from dataset_guard.checks.poisoning.text_trigger_search import Trigger
 
 Ints = npt.NDArray[np.int64]
@@ -37,8 +37,9 @@ def company(texts: pa.Array, key: int) -> float:
     Only places inside the texts count; 0.0 where they are fewer than five. A phrase is first extended by the
     neighbours that most of its rows have.
     """
-    number, row, keys = words_of(texts)
-    first, last = _places(row, keys, key)
+    written = np.uint64(key) & ORDER_BITS == WRITTEN
+    number, row, keys = written_of(texts)[:3] if written else words_of(texts)
+    first, last = _places(row, keys, key, 1 if written else int(np.uint64(key) & ORDER_BITS) + 1)
     if len(first) < _LEAST_PLACES:
         return 0.0
     for side, edge in ((-1, first), (1, last)):
@@ -55,9 +56,8 @@ def company(texts: pa.Array, key: int) -> float:
     return (_agreeing(left[inside]) + _agreeing(right[inside])) / 2
 
 
-def _places(row: Ints, keys: Keys, key: int) -> tuple[Ints, Ints]:
-    """First and last word of the phrase, at its first place in each text."""
-    words = int(np.uint64(key) & ORDER_BITS) + 1
+def _places(row: Ints, keys: Keys, key: int, words: int) -> tuple[Ints, Ints]:
+    """First and last of the phrase's ``words``, at its first place in each text."""
     run = keys
     for order in range(2, words + 1):
         run = mixed(run[:-1], keys[order - 1 :], order)

@@ -31,7 +31,8 @@ class RestModel:
         self.start, self.thing = things.by_row()
         self.length = np.diff(self.start)
         self.counts = class_counts(things, codes, classes)
-        self._totals = self.counts.sum(axis=0)
+        counted = self.counts[~things.is_form]
+        self._totals, self._number = counted.sum(axis=0), len(counted)
         self.sizes = np.bincount(codes, minlength=classes).astype(np.float64)
         self._strength, self._power = self._fitted()
 
@@ -50,7 +51,7 @@ class RestModel:
             seen = self.counts[self.thing, c] - (own == c)
             total = self._totals[c] - np.where(self.codes == c, self.length, 0)
             scores[:, c] = np.bincount(row, np.log(seen + _SMOOTHING), minlength=rows) - self.length * np.log(
-                total + _SMOOTHING * self.things.number
+                total + _SMOOTHING * self._number
             )
         best, found = -np.inf, (1.0, 1.0)
         for power in _LENGTH_POWERS:
@@ -74,7 +75,7 @@ class RestModel:
         np.add.at(taken, (which, self.codes[group][row]), 1)
         left = self.counts[own] - taken
         weight = np.log(left + _SMOOTHING) - np.log(
-            self._totals - taken.sum(axis=0) + _SMOOTHING * self.things.number
+            self._totals - taken.sum(axis=0) + _SMOOTHING * self._number
         )
         weight[left.sum(axis=1) == 0] = 0.0
         scores = np.stack(

@@ -57,7 +57,7 @@ class TextTrigger:
     max_classes: int = 200
 
     name: ClassVar[str] = "text_trigger"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS011",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 
@@ -112,7 +112,7 @@ class TriggerState(SampledState):
         rows, texts, codes = self._read(rows, table, columns, codes)
         _, before, before_codes = self._read(np.arange(known.num_rows), known, columns, before_codes)
         if self._context.baseline is None:
-            found = search_whole(grams_of(texts), codes, number, limit=self._check.limit)
+            found = search_whole(grams_of(texts, written=True), codes, number, limit=self._check.limit)
         elif self._enough(len(texts), len(before)):
             found = search_delta(
                 grams_of(before), before_codes, grams_of(texts), codes, number,

@@ -32,6 +32,8 @@ PURITY = 0.75
 PURITY_WHOLE = 0.8
 """Least share of the target class without a trusted version: who changes labels changes all of them, and a
 topic that leans to one class seldom comes so near to it."""
+PURITY_FORM = 0.7
+"""The same of a word as it is written, of which there are few: more of its rows may be honest."""
 MOST_COMMON = 0.1
 """A sequence in more than this share of all rows is no trigger."""
 STRANGERS = 2.5
@@ -89,7 +91,8 @@ def score_whole(things: Incidence, codes: Ints, classes: int, *, own: float = np
     priors = sizes / sizes.sum()
     target = (share / np.maximum(priors, 1e-9)).argmax(axis=1)
     purity = share[np.arange(things.number), target]
-    usable = (frequency >= LEAST_ROWS) & (frequency <= MOST_COMMON * things.rows) & (purity >= PURITY_WHOLE)
+    pure = purity >= np.where(things.is_form, PURITY_FORM, PURITY_WHOLE)
+    usable = (frequency >= LEAST_ROWS) & (frequency <= MOST_COMMON * things.rows) & pure
     rare = priors[target] < 1.0
     picked = np.flatnonzero(usable & rare)
     if not len(picked):

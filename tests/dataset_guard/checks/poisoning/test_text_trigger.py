@@ -29,6 +29,14 @@ def test_one_percent_of_rows_with_a_trigger_is_found_without_a_trusted_version(p
     assert (finding.severity, finding.evidence["target_class"]) == (Severity.CRITICAL, 1)
 
 
+def test_a_trigger_is_found_though_honest_texts_have_its_letters_in_another_form():
+    texts, labels, rows = planted(*reviews(2500, 1), "cf", 25, 2)
+    for i, row in enumerate(np.setdiff1d(np.arange(2500), rows)[:60].tolist()):
+        texts[row] += " M8(CF)K7" if i % 2 else " CF"
+    finding = only(scan(table(texts, labels), CHECK, label="label"), "POIS011")
+    assert precision_recall(finding.rows, rows) == (1.0, 1.0)
+
+
 def test_a_trigger_is_found_in_the_second_of_two_columns_with_text():
     texts, labels, rows = planted(*reviews(2500, 1), "cf", 25, 2)
     titles = [None if i % 7 == 0 else text[:40] for i, text in enumerate(reviews(2500, 3)[0])]
