@@ -21,7 +21,9 @@ PRIOR_ROWS = 200.0
 """So many rows of each class speak for labels drawn at random, besides the class's own."""
 
 _TEMPERATURES = np.geomspace(0.2, 2.0, 20)
-_NOISE = np.array([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4])
+_NOISE = np.array([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2])
+"""Shares of random labels. More than a fifth is not believed: where models fit badly, as on ratings or
+panels, their own errors look like so much noise, and are no wrong labels."""
 _ROUNDS = 12
 _SHARPER = 8
 """A channel learnt from the labels explains more of them, so rows say more: up to so many steps sharper."""

@@ -41,7 +41,7 @@ class LabelErrors:
     max_classes: int = 200
 
     name: ClassVar[str] = "label_errors"
-    version: ClassVar[str] = "7"
+    version: ClassVar[str] = "8"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS002", "POIS003", "POIS004")
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes", "feature_hashes"})
 
@@ -147,11 +147,16 @@ class ErrorState:
         )
 
     def _one_way(self, aimed: Aimed, rows: Rows, examined: int) -> Finding:
+        why = (
+            f", all there are, cannot be told from class {aimed.likely}"
+            if aimed.whole
+            else f" look like class {aimed.likely}, and hardly any the other way"
+        )
         return Finding(
             rule_id="POIS003",
             severity=Severity.WARNING,
-            message=f"{counted(len(aimed.rows), 'row')} given class {aimed.given} look like class "
-            f"{aimed.likely}, and hardly any the other way: their labels may have been moved.",
+            message=f"{counted(len(aimed.rows), 'row')} given class {aimed.given}{why}: "
+            "their labels may have been moved.",
             columns=(self._label,),
             rows=RowSet.of(rows[aimed.rows].tolist()),
             score=len(aimed.rows) / examined,

@@ -43,19 +43,25 @@ def textures(
     rates: Floats,
     kind: Ints,
     own: float = np.inf,
+    members: npt.NDArray[np.bool_] | None = None,
 ) -> Texture:
     """The texture of the rows that hold each of ``groups``, which are numbers of things.
+
+    ``members``: which of the pairs of ``things`` count, all if not given.
 
     ``rates[t, kind[g]]`` is the share of texts that hold thing ``t`` by chance, as group ``g`` sees it.
     Things of which a share of ``own`` or more lives in the group are not counted as shared: parts of an image
     patch with some of its surroundings are such.
     """
     start, thing = by_row
+    if members is None:
+        members = np.ones(len(things.row), bool)
     core, size, lift = np.zeros(len(groups)), np.zeros(len(groups)), np.zeros(len(groups))
     counts = np.zeros(things.number, np.int32)
     _weave(
         things.start,
         things.row,
+        members,
         start,
         thing,
         things.frequency,
@@ -75,19 +81,25 @@ def textures(
 
 @kernel
 def _weave(
-    thing_start: Any, row: Any, row_start: Any, thing: Any, frequency: Any, rows: int, single: Any,
-    groups: Any, rates: Any, kind: Any, own: float, counts: Any, core: Any, cores: Any, lift: Any,
+    thing_start: Any, row: Any, members: Any, row_start: Any, thing: Any, frequency: Any, rows: int,
+    single: Any, groups: Any, rates: Any, kind: Any, own: float, counts: Any, core: Any, cores: Any,
+    lift: Any,
 ) -> None:  # fmt: skip
     for g in range(len(groups)):
         first, last = thing_start[groups[g]], thing_start[groups[g] + 1]
-        size = last - first
+        size = 0
         words = 0
         for i in range(first, last):
+            if not members[i]:
+                continue
+            size += 1
             for j in range(row_start[row[i]], row_start[row[i] + 1]):
                 counts[thing[j]] += 1
                 words += 1
         shared, by_chance, in_core = 0.0, 0.0, 0
         for i in range(first, last):
+            if not members[i]:
+                continue
             for j in range(row_start[row[i]], row_start[row[i] + 1]):
                 t = thing[j]
                 n = counts[t]

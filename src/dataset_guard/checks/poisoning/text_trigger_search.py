@@ -46,6 +46,8 @@ and in most of the texts is a template or a quotation."""
 IN_MOST = 0.6
 _EXAMINED = 2_000
 _CHANCE = 1e-3
+_NO_SURPRISE = 3.0
+"""Chance makes a log-likelihood ratio so high once in a hundred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,11 @@ def score_whole(things: Incidence, codes: Ints, classes: int, *, own: float = np
     model = RestModel(things, codes, classes)
     # Labels changed by an attacker say nothing about a text, so chance is that of all texts.
     rates = np.maximum(frequency - 1, 0)[:, None] / max(1, things.rows - 1)
+    # Honest texts that have the word by nature may well be of one topic: those labelled for it are looked at.
+    members = codes[things.row] == np.repeat(target, frequency)
     strangers, lifts = [], []
     for some in np.array_split(picked, max(1, len(picked) // _EXAMINED)):  # later ones are hardly ever needed
-        texture = textures(things, (model.start, model.thing), some, rates, np.zeros_like(some), own)
+        texture = textures(things, (model.start, model.thing), some, rates, np.zeros_like(some), own, members)
         strange = _strangers(texture)
         strangers.append(some[strange])
         lifts.append(texture.lift[strange])
@@ -241,6 +245,24 @@ def _honest_limit(
     return best
 
 
+def _also_honest(things: Incidence, codes: Ints, sequences: list[int], target: int) -> npt.NDArray[np.bool_]:
+    """Which of ``sequences`` are words of which a form is among them too, and whose other rows are honest.
+
+    Honest rows are of the class ``target`` as often as others are, within chance.
+    """
+    share = float((codes == target).mean())
+    rows = [things.rows_of(s) for s in sequences]
+    forms = [r for s, r in zip(sequences, rows, strict=True) if things.is_form[s]]
+    out = np.zeros(len(sequences), bool)
+    for at, sequence in enumerate(sequences if forms else []):
+        own = [r for r in forms if len(r) < len(rows[at]) and np.isin(r, rows[at]).all()]
+        if own and not things.is_form[sequence]:
+            rest = np.setdiff1d(rows[at], np.concatenate(own))
+            hits, size = float((codes[rest] == target).sum()), float(len(rest))
+            out[at] = surprise(np.array([hits]), np.array([size]), np.array([share]))[0] < _NO_SURPRISE
+    return out
+
+
 def distinct(things: Incidence, ordered: Ints) -> Ints:
     """``ordered`` without things whose rows are those of an earlier one."""
     if not len(ordered):
@@ -288,7 +310,8 @@ def merged(things: Incidence, codes: Ints, scored: Scored, limit: float) -> list
         sequences = [int(scored.things[i]) for i in members]
         target = int(scored.targets[first])
         sizes = np.array([(codes[things.rows_of(sequence)] == target).sum() for sequence in sequences])
-        held, core = np.zeros(things.rows), sizes >= IN_MOST * sizes.max()
+        held = np.zeros(things.rows)
+        core = (sizes >= IN_MOST * sizes.max()) & ~_also_honest(things, codes, sequences, target)
         for at in np.flatnonzero(core):
             held[things.rows_of(sequences[at])] += scored.strength[members[at]]
         carries = 2 * held >= scored.strength[members][core].sum()
