@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from dataset_guard import ray_data as ray_data
     from dataset_guard.changes.diff import diff as diff
     from dataset_guard.changes.verify import verify as verify
-    from dataset_guard.hashing.identity import fingerprint as fingerprint
     from dataset_guard.proofs.proof_bundle import check_proofs as check_proofs
     from dataset_guard.proofs.proof_bundle import prove_rows as prove_rows
     from dataset_guard.proofs.prove import check_proof as check_proof
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from dataset_guard.registration.report import Report as Report
     from dataset_guard.registry.clean import clean as clean
     from dataset_guard.registry.lineage import lineage as lineage
+    from dataset_guard.scanning.identity import fingerprint as fingerprint
     from dataset_guard.validation import Validation as Validation
     from dataset_guard.validation import suggest_suite as suggest_suite
     from dataset_guard.validation import validate as validate
@@ -64,7 +64,7 @@ _HOME_OF = {
     "check_proofs": "proofs.proof_bundle",
     "clean": "registry.clean",
     "diff": "changes.diff",
-    "fingerprint": "hashing.identity",
+    "fingerprint": "scanning.identity",
     "lineage": "registry.lineage",
     "place_of": "reading.places",
     "prove": "proofs.prove",

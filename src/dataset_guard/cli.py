@@ -203,8 +203,8 @@ def fingerprint(
 ) -> None:
     """Print the dg1 fingerprint of the data at PATH (or a URL): what it holds, however it is stored."""
     from dataset_guard.commands.progress import shown
-    from dataset_guard.hashing.identity import identify
     from dataset_guard.reading import open_source
+    from dataset_guard.scanning.identity import identify
     from dataset_guard.sidecars.known import known_of_base
 
     if ray_address is not None:

@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dataset_guard.hashing.block_check import BlockCheck
 from dataset_guard.hashing.fingerprint import BLOCK_ROWS, Fingerprint, FingerprintPart, combine
-from dataset_guard.hashing.identity import SEEKABLE, BlockRange, hash_range, split
 from dataset_guard.hashing.rowset import Hashes, set_root_of, slices_of, sorted_run
 from dataset_guard.reading import Source, open_source
 from dataset_guard.reads.access import Access, Ticket, open_access
 from dataset_guard.reads.apart import ReferenceApart
+from dataset_guard.reads.block_check import BlockCheck
 from dataset_guard.reads.checked import Handed, checked
+from dataset_guard.scanning.identity import SEEKABLE, BlockRange, hash_range, split
 from guard_core.errors import MissingExtra, UserError
 
 if TYPE_CHECKING:

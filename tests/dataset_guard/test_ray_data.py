@@ -9,11 +9,11 @@ import pytest
 from registered import ROWS, reads, table, write_changed
 
 from dataset_guard.hashing.fingerprint import BLOCK_ROWS
-from dataset_guard.hashing.identity import fingerprint
 from dataset_guard.ray_data import plan_of
 from dataset_guard.reading import open_source
 from dataset_guard.reads.access import open_access
 from dataset_guard.registration.register import register
+from dataset_guard.scanning.identity import fingerprint
 from guard_core.errors import Tampered, UserError
 
 

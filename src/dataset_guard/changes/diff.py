@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_guard.hashing.canonical import canonical_schema
-from dataset_guard.hashing.identity import identify
 from dataset_guard.hashing.rowhash import RowHasher
 from dataset_guard.hashing.rowkeys import tenant_row_key
 from dataset_guard.hashing.rowset import sort_hashes
 from dataset_guard.reading import Source, open_source
 from dataset_guard.registry.caller import opened_home
 from dataset_guard.registry.reference import Reference
+from dataset_guard.scanning.identity import identify
 from dataset_guard.urls import is_url
 from guard_core.errors import Tampered, UserError
 from guard_core.findings import RowSet

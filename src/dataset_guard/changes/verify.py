@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dataset_guard.hashing.fingerprint import BLOCK_ROWS, Fingerprint
-from dataset_guard.hashing.identity import Progress, identify
 from dataset_guard.hashing.rowhash import RowHasher
 from dataset_guard.hashing.rowkeys import tenant_row_key
 from dataset_guard.reading import Place, Source, open_source, place_of
 from dataset_guard.registry import record as records
 from dataset_guard.registry.caller import opened_home
 from dataset_guard.registry.reference import Reference
+from dataset_guard.scanning.identity import Progress, identify
 from dataset_guard.sidecars.file_tags import FileTags
 from dataset_guard.sidecars.known import KnownBlocks, known_blocks
 from dataset_guard.sidecars.manifest import FileChanges, FileEntry, compare, file_of_row

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_guard.hashing.block_check import BlockCheck
+from dataset_guard.reads.block_check import BlockCheck
 from dataset_guard.registration.report import Report
 from dataset_guard.registry import record as records
 from dataset_guard.registry.reference import Reference

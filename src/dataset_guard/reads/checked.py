@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from dataset_guard.hashing.block_check import BlockCheck, owned
 from dataset_guard.hashing.fingerprint import BLOCK_ROWS
 from dataset_guard.reading import Source
+from dataset_guard.reads.block_check import BlockCheck, owned
 from guard_core.errors import Tampered, UserError
 
 

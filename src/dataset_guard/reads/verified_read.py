@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dataset_guard.hashing.block_check import BlockCheck
 from dataset_guard.hashing.fingerprint import BLOCK_ROWS
 from dataset_guard.reading import Source
 from dataset_guard.reads.access import Ticket, open_access
+from dataset_guard.reads.block_check import BlockCheck
 from dataset_guard.reads.checked import Handed, checked
 from dataset_guard.registration.report import Report
 from guard_core.errors import UserError

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dataset_guard.hashing.fingerprint import BLOCK_ROWS, FingerprintPart
-from dataset_guard.hashing.identity import BlockRange, split
 from dataset_guard.hashing.rowset import Hashes, SetRoot, sorted_run
+from dataset_guard.scanning.identity import BlockRange, split
 from dataset_guard.scanning.passing import Pass
 from dataset_guard.scanning.plan import Plan, planned
 from dataset_guard.scanning.result import Progress, ScanResult, Timer

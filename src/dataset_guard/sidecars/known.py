@@ -24,10 +24,10 @@ import pyarrow as pa
 
 from dataset_guard.hashing.canonical import canonical_schema
 from dataset_guard.hashing.fingerprint import BLOCK_ROWS, FingerprintPart, Leaves
-from dataset_guard.hashing.identity import BlockRange
 from dataset_guard.hashing.rowhash import Hashes, RowHasher, RowHashes
 from dataset_guard.hashing.rowkeys import tenant_row_key
 from dataset_guard.hashing.rowset import KeptHashes
+from dataset_guard.scanning.identity import BlockRange
 from dataset_guard.sidecars.file_tags import FileTags
 from dataset_guard.sidecars.manifest import FileEntry, manifest_of
 

@@ -11,9 +11,9 @@ from check_kit import KEY, Registered
 
 from dataset_guard.checks.base import CheckContext
 from dataset_guard.hashing.fingerprint import BLOCK_ROWS
-from dataset_guard.hashing.identity import BlockRange
 from dataset_guard.hashing.rowset import SetRoot
 from dataset_guard.reading import open_source
+from dataset_guard.scanning.identity import BlockRange
 from dataset_guard.scanning.on_ray import passed_over
 from dataset_guard.scanning.passing import Pass
 from dataset_guard.scanning.plan import planned

@@ -12,8 +12,8 @@ from registered import table
 
 import dataset_guard
 from dataset_guard.hashing.fingerprint import BLOCK_ROWS
-from dataset_guard.hashing.identity import BlockRange, identify, split
 from dataset_guard.reading import open_source
+from dataset_guard.scanning.identity import BlockRange, identify, split
 from dataset_guard.sidecars.known import known_of_base
 from guard_core.errors import Denied, UserError
 from guard_core.testing import temporary_home

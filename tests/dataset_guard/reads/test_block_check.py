@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dataset_guard.hashing.block_check import BlockCheck
 from dataset_guard.hashing.fingerprint import BLOCK_ROWS, Fingerprinter
+from dataset_guard.reads.block_check import BlockCheck
 from dataset_guard.sidecars.manifest import FileEntry, file_digest
 from guard_core.errors import Tampered
 
