@@ -192,7 +192,8 @@ def _drive(
             run.refused += sum(1 for one in outcomes if not isinstance(one, Admitted | Held))
             start([*[one for one in outcomes if isinstance(one, Admitted)], *others])
         else:
-            start(gateway.release())
+            for admitted in gateway.releases():
+                start(admitted)
         out = [name for name in gateway.ledger.evictions() if name in running]
         for name in out:
             # Its time is up at once: stopped, and in its line again.

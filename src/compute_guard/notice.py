@@ -57,7 +57,8 @@ def write_notice(file: Path, *, stop_at: str, reason: str, requeue: bool) -> Non
     """Put the notice where the job looks for it: whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     text = json.dumps({"stop_at": stop_at, "reason": reason, "requeue": requeue})
-    write_atomic(file, text.encode() + b"\n", mode=0o644)
+    # No job outlives a power loss, and the notice itself is in the ledger.
+    write_atomic(file, text.encode() + b"\n", mode=0o644, durable=False)
 
 
 def withdraw_notice(file: Path) -> None:

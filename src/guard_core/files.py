@@ -24,19 +24,23 @@ def locked(path: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def write_atomic(path: Path, content: bytes, *, mode: int = 0o644, exclusive: bool = False) -> None:
+def write_atomic(
+    path: Path, content: bytes, *, mode: int = 0o644, exclusive: bool = False, durable: bool = True
+) -> None:
     """Write ``content`` to ``path`` so that a reader sees the old file or the whole new one, never a part.
 
-    With ``exclusive``, an existing file wins and FileExistsError is raised. Raises OSError; the temporary
-    file never stays behind.
+    With ``exclusive``, an existing file wins and FileExistsError is raised. Without ``durable`` nothing waits
+    for the disk: for what means nothing after a power loss. Raises OSError; the temporary file never stays
+    behind.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         if exclusive:
             os.link(temporary, path)
         else:
@@ -44,7 +48,8 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o644, exclusive: bo
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from compute_guard.admission.assessment import Assessment, assess, kept_by_user_cap, never_fits
@@ -48,34 +48,53 @@ class Admissions(Lifecycle):
 
     def release(self) -> list[Admitted]:
         """Admission rounds until nobody else fits: who may go, each decided again with what is true now."""
-        self.freshen()
-        others, self.left_over = self.left_over, []
-        with self.one_record():
-            return others + self._admit(self.quotas(), {})
+        return [one for admitted in self.releases() for one in admitted]
 
-    def _admit(self, quotas: Quotas, fresh: Mapping[str, Decision]) -> list[Admitted]:
-        """Rounds over the waiting lines. ``fresh`` are decisions of this moment, by workload."""
-        admitted: list[Admitted] = []
+    def releases(self) -> Iterator[list[Admitted]]:
+        """:meth:`release` round by round, each on record when given: it can run while others are decided.
+
+        Whoever stops in between loses nothing: what was left is looked at by the next.
+        """
+        self.freshen()
+        admitted, self.left_over = self.left_over, []
+        rounds = self._rounds({})
+        while True:
+            with self.one_record():
+                more = next(rounds, None)
+            admitted += more or []
+            if admitted:
+                yield admitted
+            if more is None:
+                return
+            admitted = []
+
+    def _admit(self, fresh: Mapping[str, Decision]) -> list[Admitted]:
+        """All rounds. ``fresh`` are decisions of this moment, by workload."""
+        return [one for admitted in self._rounds(fresh) for one in admitted]
+
+    def _rounds(self, fresh: Mapping[str, Decision]) -> Iterator[list[Admitted]]:
+        """Rounds over the waiting lines, until one after which nobody else can fit."""
         barred: set[str] = set()
         stirred: set[int] = set()  # what policy holds back now is asked about again at the next look
         while True:
+            quotas = self.quotas()
             snapshot = self.snapshot(quotas)
             if not snapshot.pending:
-                return admitted
+                return
             trees = self._quiet.others(snapshot, self.home.policy.revision)
             if not trees:
-                return admitted
+                return
             round_ = decide_round(snapshot, barred=barred, only=trees)
             hopeless = _hopeless(snapshot, trees, round_, barred)
             done, refused = self._take(quotas, [*round_.picks, *hopeless], fresh)
-            admitted += done
             barred |= refused
             if round_.displaced:
                 self.evictions.give_notice(quotas, round_.displaced)
             stirred |= trees if hopeless else round_.stirred
             self._quiet.note(snapshot, trees - stirred)
+            yield done
             if not refused and not (round_.deeper and done):
-                return admitted
+                return
 
     def _take(
         self, quotas: Quotas, picks: Sequence[Pick], fresh: Mapping[str, Decision]

@@ -192,7 +192,7 @@ class Gateway(Admissions):
                         decision_id=decision.decision_id,
                     )
         fresh = {new[place][0].id: decision for place, decision in decisions.items() if decision.allow}
-        admitted = {one.id: one for one in self._admit(quotas, fresh)}
+        admitted = {one.id: one for one in self._admit(fresh)}
         held = [(place, workload) for place, (workload, _) in new.items() if place not in outcomes]
         silent = any(not reasons[place] for place, w in held if w.id not in admitted)
         after = self.snapshot(quotas) if silent else snapshot

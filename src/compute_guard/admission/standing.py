@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from compute_guard.admission.snapshot import Snapshot
 from compute_guard.admission.workload import Workload
 from compute_guard.quota.limits import Amounts, Quotas, Way, total
-from compute_guard.quota.tree import place_among, room
+from compute_guard.quota.tree import give, place_among, room, take
 
 _NOTHING = Amounts()
 
@@ -55,7 +55,15 @@ class Standing:
         self.usage[queue] = self.usage.get(queue, _NOTHING) + added - gone
         own = (queue, user)
         self._user_usage[own] = self._user_usage.get(own, _NOTHING) + added - gone
-        self._dense = None
+        node = self.quotas.nodes.get(queue)
+        if self._dense is None or node is None:
+            return
+        for name, amount in added.items():
+            if (place := self.quotas.place(name)) is not None:
+                take(self.quotas.tree, self._dense, node, place, amount)
+        for name, amount in gone.items():
+            if (place := self.quotas.place(name)) is not None:
+                give(self.quotas.tree, self._dense, node, place, amount)
 
     def snapshot(self) -> Snapshot:
         """The same for :func:`compute_guard.admission.assessment.assess`, which says what is in the way."""

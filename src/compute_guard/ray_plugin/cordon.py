@@ -3,7 +3,7 @@
 A raylet can be told how much of a resource it lends out (``ResizeLocalResourceInstances``). Told 0 CPU, it
 keeps what is in use and lends no more; what has ended since stays back when it is told again, which the
 monitor does at every scrape. Ray's own ``DrainNode`` is no cordon: the node dies at its deadline. GPUs cannot
-be resized (2.60), so work that asks for no CPU at all can still be placed there.
+be resized (2.60): work that asks for no CPU is kept away by the gates, where there are any (`gates.cordons`).
 """
 
 from __future__ import annotations

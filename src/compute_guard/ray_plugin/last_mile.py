@@ -45,6 +45,7 @@ class LastMile:
         self._read = read
         self._only = only
         self._attempts: dict[str, int] = {}
+        self._gate = asyncio.Semaphore(HAND_OVERS)
 
     @contextmanager
     def on_its_way(self, submission_id: str) -> Iterator[None]:
@@ -74,10 +75,9 @@ class LastMile:
     async def hand_over_all(self, gateway: Gateway, admitted: Sequence[Admitted]) -> None:
         """Hand over those for this cluster, a few at a time: Ray's Job API starts a process for each."""
         self.take(admitted)
-        gate = asyncio.Semaphore(HAND_OVERS)
 
         async def one(item: Admitted) -> None:
-            async with gate:
+            async with self._gate:
                 await self.hand_over(gateway, item)
 
         await asyncio.gather(*(one(item) for item in self._here(admitted)))

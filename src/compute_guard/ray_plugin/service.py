@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from compute_guard.admission.gateway import Gateway
+from compute_guard.admission.gateway import Admitted, Gateway
 from compute_guard.admission.held_leases import held_leases
 from compute_guard.admission.ray_body import GATED, ONLY_TENANT, PROFILE
 from compute_guard.admission.workload import WorkloadState
@@ -157,7 +157,23 @@ class Service:
             await self._apply(gateway, correction)
         for incident in await self.decide(gateway.data_watch.look):
             logger.warning("TrainGuard: %s of %s: %s", incident.kind, incident.job, incident.id)
-        await self.last_mile.hand_over_all(gateway, await self.decide(gateway.release))
+        await self._release(gateway)
+
+    async def _release(self, gateway: Gateway) -> None:
+        """Let in whoever fits; those of one round are on their way to Ray while the next is decided."""
+        rounds = gateway.releases()
+
+        def next_round() -> list[Admitted]:
+            admitted = next(rounds, [])
+            self.last_mile.take(admitted)
+            return admitted
+
+        handing: list[asyncio.Task[None]] = []
+        try:
+            while admitted := await self.decide(next_round):
+                handing.append(asyncio.create_task(self.last_mile.hand_over_all(gateway, admitted)))
+        finally:
+            await asyncio.gather(*handing)
 
     def _leads(self, gateway: Gateway) -> bool:
         """Whether this process holds the lease; it is renewed when half of it has passed."""

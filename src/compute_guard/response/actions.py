@@ -126,8 +126,10 @@ class Actions:
                 raise UserError(f"there is no action {key!r}; see: trainguard response ladder")
             return _action(row)
 
-    def of(self, incident_id: str | None = None, *, states: Sequence[str] | None = None) -> list[Action]:
-        """Steps of one incident or all, in some states or all, oldest first."""
+    def of(
+        self, incident_id: str | None = None, *, states: Sequence[str] | None = None, name: str | None = None
+    ) -> list[Action]:
+        """Steps of one incident or all, in some states or all, of one ``name`` or all, oldest first."""
         from sqlalchemy import select
 
         from guard_core.storage.tables import ActionRow
@@ -137,6 +139,8 @@ class Actions:
             query = query.where(ActionRow.incident_id == incident_id)
         if states is not None:
             query = query.where(ActionRow.state.in_(list(states)))
+        if name is not None:
+            query = query.where(ActionRow.action == name)
         with self._storage.reading() as session:
             return [_action(row) for row in session.scalars(query)]
 

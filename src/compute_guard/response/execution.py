@@ -70,8 +70,8 @@ class Execution:
 
     def renew(self) -> None:
         """Assert again what would not last by itself: a cordon. A cluster that is away is asked next time."""
-        for action in self._actions.of(states=["done"]):
-            if action.name == "cordon" and "node_id" in action.result:
+        for action in self._actions.of(states=["done"], name="cordon"):
+            if "node_id" in action.result:
                 with suppress(GuardError):
                     self._containment.renew(action.result)
 

@@ -11,6 +11,7 @@ from compute_guard.quota.limits import Amounts
 from compute_guard.ray_plugin.gates.account import Account
 from compute_guard.ray_plugin.gates.admitting import Drivers
 from compute_guard.ray_plugin.gates.book import Lease
+from compute_guard.ray_plugin.gates.cordons import Cordons, concerned
 from compute_guard.ray_plugin.gates.credit import Credit
 from compute_guard.ray_plugin.gates.demand import demand_of
 from compute_guard.ray_plugin.gates.environment import CREDENTIAL, credential_id
@@ -41,6 +42,7 @@ class Booking:
         drivers: Drivers,
         tokens: Tokens,
         users: Users | None,
+        cordons: Cordons,
     ) -> None:
         self._jobs = jobs
         self._judge = judge
@@ -49,6 +51,7 @@ class Booking:
         self._drivers = drivers
         self._tokens = tokens
         self._users = users
+        self._cordons = cordons
         self._losing: asyncio.Future[None] | None = None
 
     async def greet(self, hello: Mapping[str, Any]) -> str:
@@ -159,10 +162,17 @@ class Booking:
         lease = Lease(
             id=str(message["lease"]), workload=workload, job=job_id, node=node, amounts=demand.amounts
         )
+        closed: frozenset[str] = frozenset()
+        if not demand.groups:  # what is inside a placement group came with the group, and goes on
+            needs = {name: amount for name, amount in message["needs"].items() if name != HEAD_RESOURCE}
+            (closed,) = await self._cordons.keep_away(
+                lease, pools, [(demand.amounts, needs)], lambda: self._account(workload)
+            )
         await self._credit.acquire(lease)
-        head = self._nodes.head_for(pools) if HEAD_RESOURCE in message["needs"] else ""
-        # Whose head a node is may change at any time, and a supervisor is one of its kind.
-        lasting = terms == self._judge.terms and not head and job is not None
+        head = self._nodes.head_for(pools, closed) if HEAD_RESOURCE in message["needs"] else ""
+        # Whose head a node is may change at any time, and so may cordons; a supervisor is one of its kind.
+        fixed = not head and bool(demand.groups or not concerned(demand.amounts))
+        lasting = terms == self._judge.terms and fixed and job is not None
         return {
             "tenant": tenant,
             "workload": workload,
@@ -173,6 +183,7 @@ class Booking:
             "pools": list(pools),
             "head": head,
             "here": gate.pool in pools,
+            "closed": sorted(closed),
             "token": self._tokens.of(tenant),
             "uid": self._users.of(tenant) if self._users is not None else None,
             "groups": [self._users.node_group(gate.name)] if self._users is not None else [],

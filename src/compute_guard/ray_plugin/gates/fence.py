@@ -12,6 +12,7 @@ from typing import Any
 from compute_guard.admission.ray_body import POOL_LABEL
 
 _IN = 1  # ray.rpc.LabelSelectorOperator.LABEL_OPERATOR_IN
+_NOT_IN = 2
 NOWHERE = "none"
 """A pool that no node has, for a tenant that policy lets run nowhere."""
 
@@ -20,8 +21,8 @@ HEAD_RESOURCE = "node:__internal_head__"  # ray._common.constants.HEAD_NODE_RESO
 _NODE_ID = "ray.io/node-id"  # ray._raylet.RAY_NODE_ID_KEY
 
 
-def fence_spec(spec: Any, pools: Sequence[str], head: str = "") -> None:
-    """Confine a LeaseSpec or TaskSpec, its fallback options included, to ``pools``.
+def fence_spec(spec: Any, pools: Sequence[str], head: str = "", closed: Sequence[str] = ()) -> None:
+    """Confine a LeaseSpec or TaskSpec, its fallback options included, to ``pools`` without ``closed`` nodes.
 
     Train and Serve put their singletons on the head. The real one is Ray's own here: who wishes for the head
     is sent to node ``head`` (id in hex), which this tenant is shown as the head.
@@ -29,23 +30,23 @@ def fence_spec(spec: Any, pools: Sequence[str], head: str = "") -> None:
     asked = (spec.required_resources, spec.required_placement_resources)
     wished = [resources.pop(HEAD_RESOURCE, None) for resources in asked]
     if head and any(wished):
-        constraint = spec.label_selector.label_constraints.add()
-        constraint.label_key = _NODE_ID
-        constraint.operator = _IN
-        constraint.label_values.append(head)
-    _add(spec.label_selector, pools)
-    for option in spec.fallback_strategy.options:
-        _add(option.label_selector, pools)
+        _add(spec.label_selector, _NODE_ID, _IN, [head])
+    for selector in (spec.label_selector, *(o.label_selector for o in spec.fallback_strategy.options)):
+        _add(selector, POOL_LABEL, _IN, pools or [NOWHERE])
+        if closed:
+            _add(selector, _NODE_ID, _NOT_IN, closed)
 
 
-def _add(selector: Any, pools: Sequence[str]) -> None:
+def _add(selector: Any, key: str, operator: int, values: Sequence[str]) -> None:
     constraint = selector.label_constraints.add()
-    constraint.label_key = POOL_LABEL
-    constraint.operator = _IN
-    constraint.label_values.extend(pools or [NOWHERE])
+    constraint.label_key = key
+    constraint.operator = operator
+    constraint.label_values.extend(values)
 
 
-def fence_bundle(bundle: Any, pools: Sequence[str]) -> None:
+def fence_bundle(bundle: Any, pools: Sequence[str], closed: Sequence[str] = ()) -> None:
     """Confine a placement group's bundle, whose selector is a map of key to expression."""
     bundle.unit_resources.pop(HEAD_RESOURCE, None)
+    if closed:
+        bundle.label_selector[_NODE_ID] = "!in(" + ",".join(closed) + ")"
     bundle.label_selector[POOL_LABEL] = "in(" + ",".join(pools or [NOWHERE]) + ")"

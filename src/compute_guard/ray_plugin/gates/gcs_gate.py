@@ -15,8 +15,9 @@ from ray.core.generated import gcs_service_pb2 as pb
 
 from compute_guard.ray_plugin.gates import kv, replies
 from compute_guard.ray_plugin.gates.admitting import Drivers
+from compute_guard.ray_plugin.gates.cordons import Cordons
 from compute_guard.ray_plugin.gates.credit import Credit
-from compute_guard.ray_plugin.gates.fence import fence_spec
+from compute_guard.ray_plugin.gates.fence import HEAD_RESOURCE, fence_spec
 from compute_guard.ray_plugin.gates.groups import Groups
 from compute_guard.ray_plugin.gates.judge import Judge
 from compute_guard.ray_plugin.gates.kv_calls import KeyValues
@@ -85,6 +86,7 @@ class GcsGate:
         nodes: Nodes,
         drivers: Drivers,
         owner_of: Callable[[str], Awaitable[str | None]],
+        cordons: Cordons,
     ) -> None:
         self._upstream = upstream
         self._jobs = jobs
@@ -92,7 +94,8 @@ class GcsGate:
         self._credit = credit
         self._nodes = nodes
         self._drivers = drivers
-        self._groups = Groups(upstream, jobs, judge, credit)
+        self._cordons = cordons
+        self._groups = Groups(upstream, jobs, judge, credit, cordons)
         polls = Polls(upstream, self._view)
         self._rules: dict[str, Callable[[Call, str, bytes], Awaitable[bytes]]] = {
             "ActorInfoGcsService.RegisterActor": self._actor,
@@ -195,7 +198,8 @@ class GcsGate:
         except Refusal as no:
             return denied(call.name, no.text)
         pools = await self._judge.pools(tenant)
-        fence_spec(spec, pools, self._nodes.head_for(pools))
+        closed = await self._cordons.in_force() if HEAD_RESOURCE in spec.required_resources else frozenset()
+        fence_spec(spec, pools, self._nodes.head_for(pools, closed))
         return await self._upstream.forward(call, message.SerializeToString())
 
     async def _named_actor(self, call: Call, tenant: str, request: bytes) -> bytes:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from compute_guard.ray_plugin.gates.book import Lease
+from compute_guard.ray_plugin.gates.cordons import Cordons
 from compute_guard.ray_plugin.gates.credit import Credit
 from compute_guard.ray_plugin.gates.demand import demand_of, total
-from compute_guard.ray_plugin.gates.fence import fence_bundle
+from compute_guard.ray_plugin.gates.fence import HEAD_RESOURCE, fence_bundle
 from compute_guard.ray_plugin.gates.judge import Judge
 from compute_guard.ray_plugin.gates.messages import denied, request_of
 from compute_guard.ray_plugin.gates.tenancy import Jobs
@@ -16,11 +17,14 @@ from compute_guard.ray_plugin.gates.wire import Call, Refusal
 class Groups:
     """Call from one event loop."""
 
-    def __init__(self, upstream: Upstream, jobs: Jobs, judge: Judge, credit: Credit) -> None:
+    def __init__(
+        self, upstream: Upstream, jobs: Jobs, judge: Judge, credit: Credit, cordons: Cordons
+    ) -> None:
         self._upstream = upstream
         self._jobs = jobs
         self._judge = judge
         self._credit = credit
+        self._cordons = cordons
 
     def removed(self, group: bytes) -> None:
         """Give back what was reserved for a group."""
@@ -54,8 +58,15 @@ class Groups:
             if not verdict.allow:
                 raise Refusal(verdict.reason)
             pools = await self._judge.pools(tenant)
-            for bundle in spec.bundles:
-                fence_bundle(bundle, pools)
+            needs = [
+                (demand.amounts, {k: v for k, v in bundle.unit_resources.items() if k != HEAD_RESOURCE})
+                for demand, bundle in zip(demands, spec.bundles, strict=True)
+            ]
+            closed = await self._cordons.keep_away(
+                lease, pools, needs, lambda: self._credit.account(job.workload)
+            )
+            for bundle, nodes in zip(spec.bundles, closed, strict=True):
+                fence_bundle(bundle, pools, sorted(nodes))
             await self._credit.acquire(lease)
         except Refusal as no:
             return denied(call.name, no.text)

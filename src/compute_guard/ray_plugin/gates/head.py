@@ -17,6 +17,7 @@ from compute_guard.ray_plugin.gates.admitting import Drivers
 from compute_guard.ray_plugin.gates.authority import Authority
 from compute_guard.ray_plugin.gates.book import LeaseBook
 from compute_guard.ray_plugin.gates.booking import Booking
+from compute_guard.ray_plugin.gates.cordons import Cordons
 from compute_guard.ray_plugin.gates.credit import TICK_SECONDS, Credit
 from compute_guard.ray_plugin.gates.front import Front, serve
 from compute_guard.ray_plugin.gates.gcs_gate import GcsGate
@@ -57,9 +58,17 @@ class Head:
         self.jobs = Jobs(self.folder / JOBS_FILE)
         self.credit = Credit(self.judge, LeaseBook())
         self.nodes = Nodes(self.upstream, self.folder / GATES_FILE)
+        self.cordons = Cordons(home, self.nodes)
         self.drivers = Drivers(self.judge, self.jobs, self._system)
         self.gate = GcsGate(
-            self.upstream, self.jobs, self.judge, self.credit, self.nodes, self.drivers, self._owner
+            self.upstream,
+            self.jobs,
+            self.judge,
+            self.credit,
+            self.nodes,
+            self.drivers,
+            self._owner,
+            self.cordons,
         )
         self.tokens = Tokens(self.folder / TOKENS_FOLDER)
         self.sweep = Sweep(self.upstream, self.jobs)
@@ -74,6 +83,7 @@ class Head:
             self.drivers,
             self.tokens,
             Users(self.folder / USERS_FILE) if config.profile == "hardened" else None,
+            self.cordons,
         )
         self.desk = Desk(self._system, self.booking.greet, self.booking.ask, self.booking.hear)
         self.credit.reports.desk = self.desk
@@ -115,7 +125,7 @@ class Head:
         try:
             await self.credit.tick()
             now_ms = to_ns(self.judge.gateway.home.clock()) // 1_000_000
-            await asyncio.to_thread(self._held.note, self.credit.held(), now_ms)
+            await asyncio.to_thread(self._held.note, {**self.cordons.held(), **self.credit.held()}, now_ms)
             for name in await self.nodes.refresh():
                 self.credit.book.drop_node(name)
             await self._let_go_of_the_lost()

@@ -159,7 +159,7 @@ class LeaseGate:
         try:
             if answer.get("tenant"):
                 self._admitted(answer)
-                fence_spec(message.lease_spec, answer["pools"], answer["head"])
+                fence_spec(message.lease_spec, answer["pools"], answer["head"], answer["closed"])
             raw = await self._forward(call, message.SerializeToString())
             reply = pb.RequestWorkerLeaseReply.FromString(raw)
         except BaseException:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class NodeFact:
     name: str
     pool: str
     is_head: bool
+    total: Mapping[str, float]
 
 
 class Nodes:
@@ -88,7 +89,9 @@ class Nodes:
         if info.labels.get(POOL_LABEL) != gate.pool:
             raise Refusal(f"node {gate.name} says pool {info.labels.get(POOL_LABEL)}, its gate {gate.pool}")
         info.node_manager_port = gate.gate_port
-        self._facts[info.node_id] = NodeFact(info.node_id, gate.name, gate.pool, info.is_head_node)
+        self._facts[info.node_id] = NodeFact(
+            info.node_id, gate.name, gate.pool, info.is_head_node, dict(info.resources_total)
+        )
         self._pools[info.node_id] = gate.pool
         raw: bytes = request.SerializeToString()
         return raw
@@ -116,6 +119,17 @@ class Nodes:
         wanted = frozenset(pools)
         return frozenset(fact.id for fact in self._facts.values() if fact.pool in wanted)
 
+    def could_take(
+        self, needs: Mapping[str, float], pools: Iterable[str], closed: frozenset[str] = frozenset()
+    ) -> bool:
+        """Whether a living node in ``pools``, but for those ``closed`` (ids in hex), has all of ``needs``."""
+        wanted = frozenset(pools)
+        return any(
+            all(fact.total.get(name, 0.0) >= amount for name, amount in needs.items())
+            for fact in self._facts.values()
+            if fact.pool in wanted and fact.id.hex() not in closed
+        )
+
     def seen_in(self, pools: Iterable[str]) -> frozenset[bytes]:
         """Ids of all nodes in ``pools`` that the GCS remembers, the dead ones too.
 
@@ -124,16 +138,19 @@ class Nodes:
         wanted = frozenset(pools)
         return frozenset(node_id for node_id, pool in self._pools.items() if pool in wanted)
 
-    def head_for(self, pools: Iterable[str]) -> str:
+    def head_for(self, pools: Iterable[str], closed: frozenset[str] = frozenset()) -> str:
         """The node (id in hex) that stands for the head for whoever may use ``pools``; empty without one.
 
-        The same one as long as it lives.
+        The same one as long as it lives; while it is one of ``closed`` (ids in hex), another.
         """
         wanted = frozenset(pools)
         alive = self.ids_in(wanted)
         if self._heads.get(wanted) not in alive:
             self._heads[wanted] = min(alive, default=b"")
-        return self._heads[wanted].hex()
+        head = self._heads[wanted].hex()
+        if head in closed:
+            return min((node.hex() for node in alive if node.hex() not in closed), default=head)
+        return head
 
     async def refresh(self) -> tuple[str, ...]:
         """Read the GCS's table. Names of nodes that are gone since the last look."""
@@ -152,6 +169,7 @@ class Nodes:
                 f"{node.node_manager_address}:{node.node_manager_port}",
                 node.labels.get(POOL_LABEL, ""),
                 node.is_head_node,
+                dict(node.resources_total),
             )
             for node in rows
             if node.state == _ALIVE

@@ -67,8 +67,8 @@ def test_a_dead_raylet_is_unregistered_by_its_own_nodes_word(tmp_path):
     nodes = Nodes(upstream, tmp_path / "gates.json")
     nodes.reported(Gatehouse("127.0.0.11", 1, 2, "shared"))
     nodes._facts = {
-        b"dead": NodeFact(b"dead", "127.0.0.11:2", "shared", False),
-        b"well": NodeFact(b"well", "127.0.0.12:2", "shared", False),
+        b"dead": NodeFact(b"dead", "127.0.0.11:2", "shared", False, {}),
+        b"well": NodeFact(b"well", "127.0.0.12:2", "shared", False, {}),
     }
     assert nodes.head_for(["shared"]) == b"dead".hex()
     asyncio.run(nodes.lost("127.0.0.11:2"))

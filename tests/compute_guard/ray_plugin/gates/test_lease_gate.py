@@ -60,7 +60,7 @@ class Cluster:
         self.book.add(Lease(id=message["lease"], node=node, **row))
         self.granted()
         answer = {"tenant": "acme", "workload": "w", "job": message["job"], "amounts": amounts}
-        return {**answer, "pools": ["shared"], "head": "", "terms": self.terms, "keep": True}
+        return {**answer, "pools": ["shared"], "head": "", "closed": [], "terms": self.terms, "keep": True}
 
     def hear(self, node, message):
         if message["op"] == "release":
