@@ -258,9 +258,16 @@ class _Head:
                 held = (await self.service.read(self.service.held)).get(entry.id, "")
                 return self.web.json_response(shown(json.loads(response.body), entry, held))
             return response
-        return await self._ledger_only(route, entry, caller)
+        if route == ("POST", "/stop"):
+            reason = f"stopped by {caller.principal.user} before it started"
+            stopped = await self.service.last_mile.stop(gateway, entry.id, reason)
+            if stopped is None:  # it got there meanwhile
+                return await handler(self.as_system(request))
+            self.service.wake()
+            return self.web.json_response({"stopped": stopped})
+        return await self._ledger_only(route, entry)
 
-    async def _ledger_only(self, route: tuple[str, str], entry: Entry, caller: _Caller) -> Any:
+    async def _ledger_only(self, route: tuple[str, str], entry: Entry) -> Any:
         """Answers for a job that Ray does not know, in the shapes Ray would give."""
         gateway = await self.service.gateway()
         if route in (("GET", ""), ("GET", "/logs")):
@@ -268,13 +275,6 @@ class _Head:
             if route == ("GET", ""):
                 return self.web.json_response(details_of(entry, waiting))
             return self.web.json_response({"logs": f"[trainguard] {message_of(entry, waiting)}\n"})
-        if route == ("POST", "/stop"):
-            reason = f"stopped by {caller.principal.user} before it started"
-            stopped = entry.state is WorkloadState.PENDING and await self.service.decide(
-                lambda: gateway.finish(entry.id, WorkloadState.EVICTED, reason)
-            )
-            self.service.wake()
-            return self.web.json_response({"stopped": bool(stopped)})
         if route == ("DELETE", ""):
             deleted = await self.service.read(lambda: gateway.ledger.forget(entry.id))
             if not deleted:

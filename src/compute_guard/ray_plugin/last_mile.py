@@ -24,6 +24,8 @@ SUBMIT_ATTEMPTS = 5
 WATCHED_SECONDS = 5.0
 """Ray's watcher of a job looks every second; after this long it has seen that the job ended."""
 HAND_OVERS = 8
+UNDERWAY_SECONDS = 0.05
+"""Time between two looks whether a hand-over that is to be stopped has come to its end."""
 
 
 class Run(Protocol):
@@ -118,6 +120,26 @@ class LastMile:
         admitted = await self._decide(lost)
         if admitted is not None:
             await self.hand_over(gateway, admitted)
+
+    async def stop(self, gateway: Gateway, submission_id: str, reason: str) -> bool | None:
+        """End a workload that Ray does not have: whether it had not ended yet. None: Ray has it.
+
+        What is just being handed over is waited for: Ray is given only so long to answer.
+        """
+
+        def ended() -> bool | None:
+            entry = gateway.ledger.get(submission_id)
+            if entry is not None and entry.state.holds_quota and self._in_ray(entry):
+                return None
+            return gateway.finish(submission_id, WorkloadState.EVICTED, reason)
+
+        while True:
+            while submission_id in self.underway:
+                await asyncio.sleep(UNDERWAY_SECONDS)
+            # Nobody begins to hand it over before this is through: that, too, is decided in the one thread.
+            done = await self._decide(lambda: None if submission_id in self.underway else (ended(),))
+            if done is not None:
+                return done[0]
 
     async def known_to_ray(self, entry: Entry) -> bool:
         """Whether Ray's Job API has a record of this run of a workload."""

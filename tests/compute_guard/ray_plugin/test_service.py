@@ -95,6 +95,45 @@ def test_of_two_that_hand_a_job_over_at_once_the_one_that_ray_refuses_ends_nothi
     assert ledger.get(job).state is WorkloadState.EVICTED
 
 
+def test_a_job_that_is_just_being_handed_over_is_stopped_wherever_it_arrives(still_home, waiting_job):
+    gateway, ledger = Gateway(still_home), Ledger(still_home.storage, still_home.clock)
+    service = Service("127.0.0.1:1", lambda: "token")
+    last_mile, known = service.last_mile, {}
+
+    class Ray(Empty):
+        def submissions(self, ids):
+            return {one: known[one] for one in ids if one in known}
+
+    class Api:
+        async def post(self, path, body):
+            await going.wait()
+            if takes:
+                known[body["submission_id"]] = Submission("PENDING")
+                return 200, ""
+            return 500, "the agent is starting"
+
+    last_mile._gcs, last_mile._job_api = Ray(), Api()
+    going, takes = asyncio.Event(), True
+
+    async def stopped(job):
+        ledger.reserve(job, gateway.quotas())
+        handing = asyncio.ensure_future(last_mile.hand_over(gateway, Admitted(job, {"submission_id": job})))
+        while job not in last_mile.underway:
+            await asyncio.sleep(0)
+        stopping = asyncio.ensure_future(last_mile.stop(gateway, job, "by ada"))
+        await asyncio.sleep(0)
+        assert ledger.get(job).state is WorkloadState.ADMITTED  # not before it is known where it is
+        going.set()
+        await handing
+        return await stopping
+
+    assert asyncio.run(stopped(waiting_job("arrives"))) is None  # Ray has it, so Ray is to stop it
+    going, takes = asyncio.Event(), False
+    assert asyncio.run(stopped(waiting_job("tried-again"))) is True
+    assert ledger.get("tried-again").state is WorkloadState.EVICTED
+    assert asyncio.run(last_mile.stop(gateway, "tried-again", "by ada")) is False
+
+
 def test_a_job_is_on_its_way_until_the_last_of_two_that_hand_it_over_is_done():
     last_mile = Service("127.0.0.1:1", lambda: "token").last_mile
     with last_mile.on_its_way("job"):

@@ -24,6 +24,7 @@
 #     user-busy: nothing to do; the job starts when enough of the user's other jobs have ended
 package guard.compute.admission
 
+import data.guard.lib.amounts
 import data.guard.lib.facts
 import data.guard.lib.runtime_env
 
@@ -255,10 +256,10 @@ queue_waits contains {"rule": "queue-on-hold", "msg": msg} if {
 queue_waits contains {"rule": "budget-spent", "msg": msg} if {
 	is_object(input.quota.budget)
 	not input.quota.budget.fits == true
-	msg := sprintf("queue %v has used %v of %v thousandths of a GPU-hour; half of it is forgotten in %v h", [
+	msg := sprintf("queue %v has used %v of %v GPU-hours; half of it is forgotten in %v h", [
 		queue_name,
-		show(input.quota.budget, "used_milli_gpu_hours"),
-		show(input.quota.budget, "limit_milli_gpu_hours"),
+		amounts.amount("gpu_milli", show(input.quota.budget, "used_milli_gpu_hours")),
+		amounts.amount("gpu_milli", show(input.quota.budget, "limit_milli_gpu_hours")),
 		show(input.quota.budget, "half_life_hours"),
 	])
 }
@@ -311,22 +312,22 @@ quota_problems contains {"rule": "quota-mismatch", "msg": msg, "resource": resou
 # METADATA
 # title: More than the queue can ever have
 # description: |
-#   Reason given: … … requested, but queue … can have … even when idle.
+#   Reason given: … requested, but queue … can have … even when idle.
 # custom:
 #   article: 4
 quota_problems contains {"rule": "quota-never-fits", "msg": msg, "resource": resource} if {
 	some resource, share in resources
 	not share.ever_fits == true
 	msg := sprintf(
-		"%v %v requested, but queue %v can have %v even when idle",
-		[show(share, "requested"), resource, queue_name, most(share)],
+		"%v requested, but queue %v can have %v even when idle",
+		[amounts.spoken(resource, show(share, "requested")), queue_name, amounts.amount(resource, most(share))],
 	)
 }
 
 # METADATA
 # title: More than a user may ever hold
 # description: |
-#   Reason given: … … requested, but a user may hold … in queue ….
+#   Reason given: … requested, but a user may hold … in queue ….
 # custom:
 #   article: 4
 quota_problems contains {"rule": "user-never-fits", "msg": msg, "resource": resource} if {
@@ -334,15 +335,19 @@ quota_problems contains {"rule": "user-never-fits", "msg": msg, "resource": reso
 	is_number(share.user_limit)
 	not share.user_ever_fits == true
 	msg := sprintf(
-		"%v %v requested, but a user may hold %v in queue %v",
-		[show(share, "requested"), resource, show(share, "user_limit"), queue_name],
+		"%v requested, but a user may hold %v in queue %v",
+		[
+			amounts.spoken(resource, show(share, "requested")),
+			amounts.amount(resource, show(share, "user_limit")),
+			queue_name,
+		],
 	)
 }
 
 # METADATA
 # title: More than the user may hold now
 # description: |
-#   Reason given: … … requested, but a user may hold … in queue … and this one holds ….
+#   Reason given: … requested, but a user may hold … in queue … and this one holds ….
 # custom:
 #   article: 4
 quota_waits contains {"rule": "user-busy", "msg": msg, "resource": resource} if {
@@ -351,15 +356,20 @@ quota_waits contains {"rule": "user-busy", "msg": msg, "resource": resource} if 
 	not share.user_fits == true
 	is_number(share.user_limit)
 	msg := sprintf(
-		"%v %v requested, but a user may hold %v in queue %v and this one holds %v",
-		[show(share, "requested"), resource, show(share, "user_limit"), queue_name, show(share, "user_used")],
+		"%v requested, but a user may hold %v in queue %v and this one holds %v",
+		[
+			amounts.spoken(resource, show(share, "requested")),
+			amounts.amount(resource, show(share, "user_limit")),
+			queue_name,
+			amounts.amount(resource, show(share, "user_used")),
+		],
 	)
 }
 
 # METADATA
 # title: More than the queue has now
 # description: |
-#   Reason given: … … requested, … available now in queue ….
+#   Reason given: … requested, … available now in queue ….
 # custom:
 #   article: 4
 quota_waits contains {"rule": "quota-busy", "msg": msg, "resource": resource} if {
@@ -367,8 +377,12 @@ quota_waits contains {"rule": "quota-busy", "msg": msg, "resource": resource} if
 	share.ever_fits == true
 	not share.fits == true
 	msg := sprintf(
-		"%v %v requested, %v available now in queue %v",
-		[show(share, "requested"), resource, show(share, "available"), queue_name],
+		"%v requested, %v available now in queue %v",
+		[
+			amounts.spoken(resource, show(share, "requested")),
+			amounts.amount(resource, show(share, "available")),
+			queue_name,
+		],
 	)
 }
 

@@ -49,7 +49,7 @@ test_what_never_fits_is_denied_and_not_held if {
 	fixture.rules(never.deny) == {"quota-never-fits"}
 	never.hold == set()
 	some reason in never.deny
-	reason.msg == "1 jobs requested, but queue acme can have 3 even when idle"
+	reason.msg == "jobs 1 requested, but queue acme can have 3 even when idle"
 }
 
 test_a_snapshot_without_an_answer_is_not_a_yes if {

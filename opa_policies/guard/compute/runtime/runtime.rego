@@ -13,6 +13,7 @@
 #     request-over-reservation: ask for less per task, or submit the job with larger requests
 package guard.compute.runtime
 
+import data.guard.lib.amounts
 import data.guard.lib.caller
 import data.guard.lib.runtime_env
 
@@ -80,7 +81,7 @@ deny contains {"rule": "request-over-reservation", "msg": msg, "resource": resou
 	is_number(amount)
 	amount > 0
 	not enough(resource, amount)
-	msg := sprintf("the task asks for %v %v, more than the job's reservation has left", [amount, resource])
+	msg := sprintf("the task asks for %v, more than the job's reservation has left", [amounts.spoken(resource, amount)])
 }
 
 # METADATA
