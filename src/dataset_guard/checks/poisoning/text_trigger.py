@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +20,13 @@ from dataset_guard.checks.features import TEXT_MEAN_BYTES
 from dataset_guard.checks.poisoning.ngrams import grams_of
 from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
 from dataset_guard.checks.poisoning.text_context import planted
-from dataset_guard.checks.poisoning.text_trigger_search import Ints, Trigger, search_delta, search_whole
+from dataset_guard.checks.poisoning.text_trigger_search import (
+    LEAST_ROWS,
+    Ints,
+    Trigger,
+    search_delta,
+    search_whole,
+)
 from dataset_guard.scanning.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
 
@@ -57,7 +63,7 @@ class TextTrigger:
     max_classes: int = 200
 
     name: ClassVar[str] = "text_trigger"
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS011",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 
@@ -111,17 +117,21 @@ class TriggerState(SampledState):
         number, (codes, before_codes) = classes
         rows, texts, codes = self._read(rows, table, columns, codes)
         _, before, before_codes = self._read(np.arange(known.num_rows), known, columns, before_codes)
-        if self._context.baseline is None:
-            found = search_whole(grams_of(texts, written=True), codes, number, limit=self._check.limit)
-        elif self._enough(len(texts), len(before)):
+        delta = self._context.baseline is not None and self._enough(len(texts), len(before))
+        if delta:
             found = search_delta(
                 grams_of(before), before_codes, grams_of(texts), codes, number,
                 rounds=self._check.rounds, margin=self._check.margin, seed=self._context.seed,
             )  # fmt: skip
-        else:
-            return
-        for trigger in planted(texts, found):
-            yield self._finding(trigger, rows, columns)
+            found = planted(texts, found)
+        else:  # an update too small to be judged by itself is judged with the rows that it is beside
+            self.skipped = None
+            every, labels = pa.concat_arrays([texts, before]), np.concatenate([codes, before_codes])
+            things = grams_of(every, written=True)
+            found = planted(every, search_whole(things, labels, number, limit=self._check.limit))
+            found = [t for t in (_among(t, len(texts)) for t in found) if len(t.rows) >= LEAST_ROWS]
+        for trigger in found:
+            yield self._finding(trigger, rows, columns, delta)
 
     def _read(self, rows: Ints, table: pa.Table, columns: list[str], codes: Ints) -> tuple[Ints, Any, Ints]:
         """Rows with a label, their texts joined, and their classes; cut to the budget of bytes."""
@@ -131,10 +141,10 @@ class TriggerState(SampledState):
         kept = np.flatnonzero((codes >= 0) & (total <= self._check.max_bytes))
         return rows[kept], texts.take(pa.array(kept)), codes[kept]
 
-    def _finding(self, trigger: Trigger, rows: Ints, columns: list[str]) -> Finding:
-        delta = self._context.baseline
+    def _finding(self, trigger: Trigger, rows: Ints, columns: list[str], delta: bool) -> Finding:
         found = rows[trigger.rows]
-        since = f", new since {delta.ref}," if delta else ""
+        baseline = self._context.baseline
+        since = f", new since {baseline.ref}," if baseline else ""
         reason = (
             "trusted rows hardly ever have"
             if delta
@@ -142,7 +152,7 @@ class TriggerState(SampledState):
         )
         return Finding(
             rule_id="POIS011",
-            severity=self._check.severity(trigger, delta=delta is not None),
+            severity=self._check.severity(trigger, delta=delta),
             message=f"{counted(len(found), 'row')} of class {trigger.target}{since} share a word or phrase "
             f"that {reason}: this may be the trigger of a backdoor.",
             columns=tuple(columns[:64]),
@@ -161,6 +171,11 @@ class TriggerState(SampledState):
                 "rows_to_search": self._samples.offered,
             },
         )
+
+
+def _among(trigger: Trigger, number: int) -> Trigger:
+    """Its rows among the first ``number``."""
+    return replace(trigger, rows=trigger.rows[trigger.rows < number])
 
 
 def _worth_reading(table: pa.Table, columns: list[str]) -> list[str]:

@@ -129,7 +129,16 @@ def test_what_clean_texts_may_hold_too_is_no_warning(rows, limits, purity, weigh
     assert CHECK.severity(trigger, delta=True) is in_an_update
 
 
-def test_too_small_an_update_is_skipped_with_the_reason():
-    before = reviews(100, 4)
-    result = scan(table(*reviews(300, 4)), CHECK, label="label", baseline=trusted(*before))
-    assert "too few" in result.checks[0]["skipped"]
+def test_an_update_too_small_to_be_judged_by_itself_is_judged_with_the_rows_beside_it():
+    before = reviews(2500, 4)
+    texts, labels, rows = planted(*reviews(40, 5), "cf", 15, 6)
+    whole = table([*before[0], *texts], np.concatenate([before[1], labels]))
+    finding = only(scan(whole, CHECK, label="label", baseline=trusted(*before)), "POIS011")
+    assert precision_recall(finding.rows, [2500 + r for r in rows]) == (1.0, 1.0)
+    assert (finding.evidence["mode"], finding.evidence["rows_searched"]) == ("whole set", 40)
+
+
+def test_a_small_honest_update_raises_nothing():
+    before, after = reviews(2500, 4), reviews(40, 5)
+    whole = table([*before[0], *after[0]], np.concatenate([before[1], after[1]]))
+    assert rules(scan(whole, CHECK, label="label", baseline=trusted(*before))) == []
