@@ -182,7 +182,8 @@ def labels(half: str, only: str | None) -> Iterator[Measure]:
             ours, false = _f1(named, rows)
             theirs, _ = _f1(np.array(_cleanlab(table.features, given), np.int64), rows)
             better.append(ours - theirs)
-            stated = 1.0 if isinstance(found, str) else max([found.fdr, *(a.fdr for a in found.aimed)])
+            lists: list[Any] = [] if isinstance(found, str) else [found, *found.aimed]
+            stated = max((one.fdr for one in lists if len(one.rows)), default=1.0)
             held.append(false <= stated + 0.05 or not len(named))
             yield Measure(
                 f"labels, {table.name}, {kind}: F1", ours, "", "cleanlab defaults", theirs, None, ">= peer",
