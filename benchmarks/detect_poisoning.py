@@ -225,6 +225,7 @@ SECTIONS: dict[str, Callable[[str, bool, str | None], Iterator[Measure]]] = {
     "floods": lambda half, _, only: poisoning_cases.floods(half, only),
     "images": lambda half, _, only: poisoning_cases.images(half, only),
     "labels": lambda half, _, only: poisoning_cases.labels(half, only),
+    "rates": lambda half, _, only: poisoning_cases.rates(half, only),
     "sources": lambda half, _, only: poisoning_cases.sources(half, only),
     "tables": lambda half, _, only: poisoning_cases.tables(half, only),
     "text": texts,

@@ -197,6 +197,46 @@ def labels(half: str, only: str | None) -> Iterator[Measure]:
     yield Measure("labels: F1 above cleanlab, mean", mean, "", target=">= 0.07", met=mean >= 0.07)
 
 
+def rates(half: str, only: str | None) -> Iterator[Measure]:
+    """Does the rate that POIS002 states hold? Many tables of R packages, unchanged and with 5 % flipped.
+
+    At most 2,500 rows of each table that has 600 and four columns or more and a label that varies.
+    """
+    from dataset_guard.checks.poisoning.wrong_labels import wrong_labels
+
+    tables, unchanged, gaps, f1 = 0, 0, [], []
+    for corpus in corpora.clean_tables(half):  # type: ignore[arg-type]
+        table, label = corpus.table, corpus.label
+        if label is None or table.num_rows < 600 or table.num_columns < 4 or only not in (None, corpus.name):
+            continue
+        table = table.take(pa.array(np.sort(np.random.default_rng(0).permutation(table.num_rows)[:2_500])))
+        table = table.filter(table[label].is_valid())
+        codes = np.unique([str(v) for v in table[label].to_pylist()], return_inverse=True)[1]
+        if len(codes) < 600 or np.bincount(codes).max() > 0.95 * len(codes):
+            continue
+        for given, rows in ((codes, np.empty(0, np.int64)), attacks.flipped(codes, rate=0.05, seed=1)):
+            suspects = table.drop_columns([label]).append_column("label", pa.array(given))
+            found = wrong_labels(
+                suspects, suspects.slice(0, 0), label="label", max_classes=200, fdr_limit=0.3, seed=0
+            )
+            if isinstance(found, str):
+                break
+            score, false = _f1(found.rows, rows)
+            if not len(rows):
+                tables, unchanged = tables + 1, unchanged + bool(len(found.rows))
+                continue
+            f1.append(score)
+            if len(found.rows):
+                gaps.append(false - found.fdr)
+    held = float(np.mean(np.array(gaps) <= 0.05))
+    yield Measure("rates: tables", tables, "")
+    yield Measure("rates: of them unchanged, with any label named", unchanged, "")
+    yield Measure("rates: lists on tables with 5 % flipped", len(gaps), "")
+    yield Measure("rates: true rate less the stated one, mean", float(np.mean(gaps)), "")
+    yield Measure("rates: true rate at most 5 points above", held, "of lists")
+    yield Measure("rates: F1, mean over all tables", float(np.mean(f1)), "")
+
+
 LABELLED: dict[str, tuple[Callable[[], labelled.Table | labelled.Texts], ...]] = {
     "tuning": (*labelled.TUNING_TABLES, *labelled.TUNING_TEXTS),
     "reporting": (*labelled.REPORTING_TABLES, *labelled.REPORTING_TEXTS),
