@@ -74,7 +74,7 @@ def run_digest(path: Path, tags_file: Path) -> str:
 
 def run_compare(path: Path, manifest: list[dict[str, Any]], tags_file: Path | None) -> dict[str, Any]:
     """What ``verify`` does for unchanged files, by tags or by BLAKE3 (``--keyless``); nothing is decoded."""
-    import cryptography.hazmat.primitives.ciphers.algorithms  # noqa: F401  # as blake3's, not charged
+    import nacl.bindings  # noqa: F401  # as blake3's, not charged
 
     from dataset_guard.sidecars.file_tags import FileTags
     from dataset_guard.sidecars.manifest import FileEntry, compare

@@ -18,16 +18,15 @@ from dataset_guard.sidecars.manifest import manifest_of
 from guard_core.errors import Tampered
 
 KEY = bytes(range(32))
-GOLDEN = Path(__file__).parents[2] / "golden" / "v1" / "file-tags.json"
+GOLDEN = Path(__file__).parents[2] / "golden" / "v1"
 LARGE = 3 * 1_000 + 7
 
 
 @pytest.fixture
 def segmented(monkeypatch):
-    """Segments of 1,000 bytes, read in pieces of 300 and 700."""
+    """Segments of 1,000 bytes in pieces of 300."""
     monkeypatch.setattr(file_tags, "SEGMENT_BYTES", 1_000)
-    monkeypatch.setattr(file_tags, "_PIECE", 300)
-    monkeypatch.setattr(file_tags, "_DIGEST_PIECE", 700)
+    monkeypatch.setattr(file_tags, "PIECE_BYTES", 300)
 
 
 @pytest.fixture
@@ -89,8 +88,9 @@ def test_a_file_that_holds_no_tags_is_refused(tmp_path, text):
         FileTags(KEY).load(tmp_path / "files.tags")
 
 
-def test_tags_of_an_earlier_release_are_still_known(tmp_path):
-    golden = json.loads(GOLDEN.read_text())
+@pytest.mark.parametrize("name", ["file-tags.json", "file-tags-aegis.json"])
+def test_tags_of_every_release_are_still_known(tmp_path, name):
+    golden = json.loads((GOLDEN / name).read_text())
     raw = bytes.fromhex(golden["seed"]) * golden["repeats"]
     (tmp_path / "data").write_bytes(raw)
     (tmp_path / "files.tags").write_text(json.dumps(golden["file"]))
@@ -101,6 +101,39 @@ def test_tags_of_an_earlier_release_are_still_known(tmp_path):
     assert tags.same([Expected(tmp_path / "data", digest, len(raw))]) == [True]
     (tmp_path / "data").write_bytes(spoiled(raw, len(raw) - 1))
     assert tags.same([Expected(tmp_path / "data", digest, len(raw))]) == [False]
+
+
+def test_tags_of_an_earlier_release_are_taken_over_beside_new_ones(tmp_path):
+    golden = json.loads((GOLDEN / "file-tags.json").read_text())
+    (tmp_path / "old").write_bytes(bytes.fromhex(golden["seed"]) * golden["repeats"])
+    (tmp_path / "new").write_bytes(os.urandom(LARGE))
+    (tmp_path / "files.tags").write_text(json.dumps(golden["file"]))
+    tags = FileTags(bytes.fromhex(golden["key"]))
+    tags.load(tmp_path / "files.tags")
+    [old] = golden["file"]["files"]
+    new = tags.digest(tmp_path / "new")
+    assert tags.write(tmp_path / "both.tags", [old, new])
+    again = FileTags(bytes.fromhex(golden["key"]))
+    again.load(tmp_path / "both.tags")
+    expected = [
+        Expected(tmp_path / name, digest, (tmp_path / name).stat().st_size)
+        for name, digest in (("old", old), ("new", new))
+    ]
+    assert again.same(expected) == [True, True]
+
+
+def test_a_tag_is_the_specified_one(tagged):
+    """Of the second segment, made by hand from the layout that file_tags.py gives."""
+    from nacl.bindings import crypto_aead_aegis128l_encrypt as aegis
+
+    tags, file, expected = tagged
+    stored = tags._tags[expected.blake3][47:94]
+    nonce, segment = stored[:15], file.read_bytes()[1_000:2_000]
+    key = blake3(KEY, derive_key_context="trainguard 2026-11 file tags aegis").digest()[:16]
+    pieces = [segment[at : at + 300] for at in range(0, 1_000, 300)]
+    said = b"".join(aegis(b"", piece, nonce + bytes([n]), key) for n, piece in enumerate(pieces))
+    over = blake3(KEY, derive_key_context="trainguard 2026-11 file tags over pieces").digest()
+    assert stored[15:] == blake3(said, key=over).digest()
 
 
 # --- registered versions -------------------------------------------------------------------------
