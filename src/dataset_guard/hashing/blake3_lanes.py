@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dataset_guard.hashing.blake3_blocks import LANES, turn_blocks
 from dataset_guard.hashing.jit import inlined, kernel
 
-LANES = 16
 CHUNK_START, CHUNK_END, PARENT, ROOT, KEYED_HASH = 1, 2, 4, 8, 16
 
 _U = np.uint32
@@ -196,64 +196,6 @@ def _long(words: Any, base: int, size: int, key: Any, mode: int, out: Any) -> No
     _parent(stack[0], stack[1], key, mode | PARENT | ROOT, out)
 
 
-@kernel
-def hash_messages(words: Any, starts: Any, sizes: Any, key: Any, mode: int, out: Any) -> None:
-    """BLAKE3 of each message into ``out``.
-
-    ``words`` is uint32; message i begins at word ``starts[i]`` (int64), has ``sizes[i]`` bytes and is
-    zero-padded to a multiple of 64 bytes. ``key`` is (8,) uint32: the key with ``mode`` KEYED_HASH,
-    or :data:`IV` with ``mode`` 0. ``out`` is (messages, 8) uint32.
-    """
-    n = len(sizes)
-    cv, block = np.empty(8 * LANES, _U), np.zeros(16 * LANES, _U)
-    counter, length, flags = np.zeros(LANES, _U), np.zeros(LANES, _U), np.zeros(LANES, _U)
-    for first in range(0, n, LANES):
-        count = min(LANES, n - first)
-        most = 0
-        for lane in range(count):
-            if sizes[first + lane] <= _CHUNK:
-                most = max(most, max(1, (sizes[first + lane] + 63) // _BLOCK))
-        for lane in range(LANES):
-            for j in range(8):
-                cv[j * LANES + lane] = key[j]
-        for b in range(most):
-            for lane in range(count):
-                size = sizes[first + lane]
-                blocks = max(1, (size + 63) // _BLOCK)
-                if size <= _CHUNK and b < blocks:
-                    _load(words, starts[first + lane] + b * 16, block, lane)
-                    length[lane] = min(_BLOCK, size - b * _BLOCK)
-                    flags[lane] = _chunk_flags(mode, b, blocks, ROOT)
-            compress(cv, block, counter, length, flags)
-            for lane in range(count):
-                if b == max(1, (sizes[first + lane] + 63) // _BLOCK) - 1:
-                    for j in range(8):
-                        out[first + lane, j] = cv[j * LANES + lane]
-        for lane in range(count):
-            if sizes[first + lane] > _CHUNK:
-                _long(words, starts[first + lane], sizes[first + lane], key, mode, out[first + lane])
-
-
-@kernel
-def rehash(digests: Any, key: Any, out: Any) -> None:
-    """Keyed BLAKE3 of each 32-byte digest: ``digests`` and ``out`` are (n, 8) uint32, ``key`` (8,)."""
-    n = len(digests)
-    cv, block = np.empty(8 * LANES, _U), np.zeros(16 * LANES, _U)
-    counter, length = np.zeros(LANES, _U), np.full(LANES, _U(32))
-    flags = np.full(LANES, _U(KEYED_HASH | CHUNK_START | CHUNK_END | ROOT))
-    for first in range(0, n, LANES):
-        count = min(LANES, n - first)
-        for lane in range(LANES):
-            row = first + min(lane, count - 1)
-            for j in range(8):
-                cv[j * LANES + lane] = key[j]
-                block[j * LANES + lane] = digests[row, j]
-        compress(cv, block, counter, length, flags)
-        for lane in range(count):
-            for j in range(8):
-                out[first + lane, j] = cv[j * LANES + lane]
-
-
 @inlined
 def _big_endian(first: Any, second: Any) -> Any:
     """Eight bytes, held as two little-endian words, read as a big-endian number."""
@@ -263,11 +205,116 @@ def _big_endian(first: Any, second: Any) -> Any:
 
 
 @kernel
-def halves(digests: Any, out: Any) -> None:
-    """The first 16 bytes of each digest, (n, 8) uint32, as two big-endian numbers, (n, 2) uint64."""
-    for i in range(len(digests)):
-        out[i, 0] = _big_endian(digests[i, 0], digests[i, 1])
-        out[i, 1] = _big_endian(digests[i, 2], digests[i, 3])
+def _halves(cv: Any, out: Any) -> None:
+    """The first 16 bytes of up to 16 digests in lanes as two big-endian numbers each, (n, 2) uint64."""
+    for i in range(len(out)):
+        out[i, 0] = _big_endian(cv[i], cv[1 * LANES + i])
+        out[i, 1] = _big_endian(cv[2 * LANES + i], cv[3 * LANES + i])
+
+
+@kernel
+def _first_chunks(words: Any, starts: Any, sizes: Any, key: Any, mode: int, room: Any, done: Any) -> None:
+    """Write the CV of the first chunk of up to 16 messages to ``done``, (8 * LANES,): a short one's digest.
+
+    Lanes without a message do the last one again, and blocks behind a message's end its last block: their
+    results are not looked at.
+    """
+    cv, block, counter, length, flags, blocks, tails, bases = room
+    count, most, least = len(sizes), _U(1), _U(_CHUNK)
+    for i in range(LANES):
+        size = _U(min(sizes[min(i, count - 1)], _CHUNK))
+        blocks[i] = max(_U(1), (size + _U(63)) // _U(_BLOCK))
+        tails[i] = size - (blocks[i] - _U(1)) * _U(_BLOCK)
+        bases[i] = starts[min(i, count - 1)]
+        most, least = max(most, blocks[i]), min(least, blocks[i])
+    for j in range(8):
+        for i in range(LANES):
+            cv[j * LANES + i] = key[j]
+    for b in range(most):
+        start = _U(CHUNK_START if b == 0 else 0) | _U(mode)
+        turn_blocks(words, bases, block)
+        if b + 1 < least:
+            length[:], flags[:] = _U(_BLOCK), start
+        else:
+            for i in range(LANES):
+                # All ones where a message ends: numbers instead of branches, which would not become vectors.
+                ends = _U(0) - _U(blocks[i] == _U(b) + _U(1))
+                length[i] = (tails[i] & ends) | (_U(_BLOCK) & ~ends)
+                flags[i] = start | (_U(CHUNK_END | ROOT) & ends)
+        compress(cv, block, counter, length, flags)
+        if b + 1 >= least:
+            for i in range(LANES):
+                length[i] = _U(0) - _U(blocks[i] == _U(b) + _U(1))
+            for j in range(8):
+                for i in range(LANES):
+                    at = j * LANES + i
+                    done[at] = (cv[at] & length[i]) | (done[at] & ~length[i])
+        for i in range(LANES):
+            bases[i] += np.int64(blocks[i] > _U(b) + _U(1)) * 16
+
+
+@kernel
+def _room() -> Any:
+    """What :func:`_first_chunks` works in."""
+    return (
+        np.empty(8 * LANES, _U), np.zeros(16 * LANES, _U), np.zeros(LANES, _U), np.zeros(LANES, _U),
+        np.zeros(LANES, _U), np.zeros(LANES, _U), np.zeros(LANES, _U), np.zeros(LANES, np.int64),
+    )  # fmt: skip
+
+
+@kernel
+def hash_messages(words: Any, starts: Any, sizes: Any, key: Any, mode: int, out: Any) -> None:
+    """BLAKE3 of each message into ``out``.
+
+    ``words`` is uint32; message i begins at word ``starts[i]`` (int64), has ``sizes[i]`` bytes and is
+    zero-padded to a multiple of 64 bytes (an empty one to 64). ``key`` is (8,) uint32: the key with ``mode``
+    KEYED_HASH, or :data:`IV` with ``mode`` 0. ``out`` is (messages, 8) uint32.
+    """
+    n = len(sizes)
+    room, done = _room(), np.zeros(8 * LANES, _U)
+    for first in range(0, n, LANES):
+        stop = min(n, first + LANES)
+        _first_chunks(words, starts[first:stop], sizes[first:stop], key, mode, room, done)
+        for i in range(first, stop):
+            if sizes[i] > _CHUNK:
+                _long(words, starts[i], sizes[i], key, mode, out[i])
+            else:
+                for j in range(8):
+                    out[i, j] = done[j * LANES + i - first]
+
+
+@kernel
+def hash_rows(
+    words: Any, starts: Any, sizes: Any, row_key: Any, tenant_key: Any, public: Any, keyed: Any
+) -> None:
+    """First halves of digests of messages, as for :func:`hash_messages`, and of these digests hashed again.
+
+    ``public`` gets those under ``row_key``, ``keyed`` those of the whole digests under ``tenant_key``: shape
+    (messages, 2) uint64 each, big-endian numbers; either may be empty, and is not written then.
+    """
+    n = len(sizes)
+    room, done = _room(), np.zeros(8 * LANES, _U)
+    long = np.empty(8, _U)
+    cv, block = np.empty(8 * LANES, _U), np.zeros(16 * LANES, _U)
+    counter, length = np.zeros(LANES, _U), np.full(LANES, _U(32))
+    flags = np.full(LANES, _U(KEYED_HASH | CHUNK_START | CHUNK_END | ROOT))
+    for first in range(0, n, LANES):
+        stop = min(n, first + LANES)
+        _first_chunks(words, starts[first:stop], sizes[first:stop], row_key, KEYED_HASH, room, done)
+        for i in range(first, stop):
+            if sizes[i] > _CHUNK:
+                _long(words, starts[i], sizes[i], row_key, KEYED_HASH, long)
+                for j in range(8):
+                    done[j * LANES + i - first] = long[j]
+        if len(public):
+            _halves(done, public[first:stop])
+        if len(keyed):
+            block[: 8 * LANES] = done
+            for j in range(8):
+                for i in range(LANES):
+                    cv[j * LANES + i] = tenant_key[j]
+            compress(cv, block, counter, length, flags)
+            _halves(cv, keyed[first:stop])
 
 
 def key_words(key: bytes) -> npt.NDArray[np.uint32]:

@@ -27,6 +27,7 @@ Hashes = npt.NDArray[np.uint64]
 """Shape (rows, 2): the first and second 8 bytes of each 128-bit hash, read as big-endian numbers, so
 sorting by (hi, lo) sorts the hashes as byte strings."""
 
+_NONE = np.empty((0, 2), np.uint64)
 _Sizes = npt.NDArray[np.int64]
 
 
@@ -66,7 +67,8 @@ class RowHasher:
         self._columns = [c for c in canonical_schema(schema) if c.name not in dropped]
         names = [c.name for c in self._columns]
         self._row_key = blake3_lanes.key_words(row_key(names))
-        self._key = None if key is None else blake3_lanes.key_words(key)
+        self._key = blake3_lanes.key_words(bytes(32) if key is None else key)
+        self._keyed = key is not None
         self._label = names.index(label) if label in names else None
         self._feature_key = blake3_lanes.key_words(row_key(n for n in names if n != label))
 
@@ -77,8 +79,8 @@ class RowHasher:
         n = batch.num_rows
         cells = [cells_of(batch.column(c.index)) for c in self._columns]
         public = np.empty((n, 2), np.uint64)
-        keyed = None if self._key is None else np.empty((n, 2), np.uint64)
-        wants_features = self._label is not None and self._key is not None
+        keyed = np.empty((n, 2), np.uint64) if self._keyed else None
+        wants_features = self._label is not None and self._keyed
         features = np.empty((n, 2), np.uint64) if wants_features else None
         rooms = _Room(), _Room()
         for start in range(0, n, _WINDOW_ROWS):
@@ -112,15 +114,8 @@ class RowHasher:
 
     def _digest(self, data: Any, starts: Any, sizes: Any, key: Any, public: Any, keyed: Any) -> None:
         """Write the row hashes, or None of them, public and keyed: all of a window, which the cache holds."""
-        lanes = self._lanes
-        digests = np.empty((len(sizes), 8), np.uint32)
-        lanes.hash_messages(data.view(np.uint32), starts >> 2, sizes, key, lanes.KEYED_HASH, digests)
-        if public is not None:
-            lanes.halves(digests, public)
-        if keyed is not None:
-            again = np.empty_like(digests)
-            lanes.rehash(digests, self._key, again)
-            lanes.halves(again, keyed)
+        outs = (_NONE if out is None else out for out in (public, keyed))
+        self._lanes.hash_rows(data.view(np.uint32), starts >> 2, sizes, key, self._key, *outs)
 
 
 def row_hashes(batch: pa.RecordBatch, *, key: bytes | None, exclude: Sequence[str] = ()) -> Hashes:

@@ -18,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
+from dataset_guard.hash_store import forget
+
 SET_TAG = b"dg1:set\0"
-_RUN_ROWS = 4_194_304  # 64 MiB of hashes
+_RUN_ROWS = 10_485_760  # 160 MiB of hashes
 _PIECE_ROWS = 262_144  # merged at a time: 4 MiB, memory that the next piece can have again
 _DEFAULT_MEMORY = 1 << 30
 _MANY_ROWS = 8192
@@ -171,6 +173,8 @@ def _merged(runs: Sequence[Hashes]) -> Iterator[Hashes]:
     count = max(len(runs), -(-sum(map(len, runs)) // _PIECE_ROWS))
     for pieces in zip(*(slices_of(run, count) for run in runs), strict=True):
         yield _together(pieces)
+        for run in runs:
+            forget(run)
 
 
 def _joined(kept: Iterable[Hashes], runs: Sequence[Hashes]) -> Iterator[Hashes]:

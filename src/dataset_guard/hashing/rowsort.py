@@ -99,6 +99,21 @@ def _sort_parts(out: Any, ends: Any, low: Any, shift: Any, spare: Any) -> None:
         _insertion_sort(part)
 
 
+@kernel
+def _between(hashes: Any, low: Any, high: Any, rows: Any) -> int:
+    n = 0
+    for i in range(len(hashes)):
+        rows[n] = i
+        n += low <= hashes[i, 0] <= high
+    return n
+
+
+def between(hashes: Hashes, low: np.uint64, high: np.uint64) -> npt.NDArray[np.int64]:
+    """The rows whose first halves lie from ``low`` to ``high``."""
+    rows = np.empty(len(hashes) + 1, np.int64)
+    return rows[: _between(hashes, low, high, rows)].copy()
+
+
 def spread_sorted(parts: Sequence[Hashes]) -> Hashes | None:
     """The hashes of all ``parts`` in ascending order, shape (n, 2); None when they are not spread evenly."""
     return _sorted(parts, _place)

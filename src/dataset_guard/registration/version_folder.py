@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dataset_guard.hashing.hash_store import windows
 from dataset_guard.proofs.rowtree import sidecar_root
 from dataset_guard.registration.report import Report, digest_of
 from dataset_guard.registration.verdict import report_of
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 def write_sidecars(folder: Path, result: ScanResult, key: bytes) -> None:
     """What holds whatever policy decides; ``key`` is the tenant's row key. Raises OSError."""
     write_leaves(folder / records.LEAVES, result.fingerprint.leaves)
-    seal(folder / records.SEALED, [result.rowhashes.public], key=key)
+    seal(folder / records.SEALED, (part for _, part in windows(result.rowhashes.public)), key=key)
     write_sidecar(folder / records.ROWS, result.rowhashes.rows, result.rowhashes.features)
     if result.learnt is not None:
         with result.learnt, (folder / LEARNT).open("wb") as file:

@@ -1,7 +1,7 @@
 """All that is learnt from some consecutive blocks of rows.
 
 Each batch feeds the fingerprint, the row hashes, the profile and every check, so the data is decoded once.
-Memory: one batch, 768 MiB of row hashes (the rest is mapped from a temporary file), and each check's own
+Memory: one batch, 700 MiB of row hashes (the rest is mapped from temporary files), and each check's own
 stated bound. Passes over all the rows, on whatever machine, merge into what one pass would have seen
 (:mod:`dataset_guard.scanning.on_ray`); what was learnt of the first rows at an earlier registration is
 adopted (:mod:`dataset_guard.sidecars.learnt`).
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from dataset_guard.sidecars.learnt import Learnt, Place
     from guard_core.findings import Finding, RowSet
 
-SET_ROOT_BYTES = 64 << 20
-"""Memory for the public row hashes, and for the root of their set; the rest goes to a temporary file."""
+SET_ROOT_BYTES = 192 << 20
+"""Memory for the public row hashes, and for the root of their set; the rest goes to temporary files."""
 
 
 class Pass:
@@ -42,8 +42,12 @@ class Pass:
         first_block: int = 0,
         rows: int | None = None,
         holding: bool = False,
+        after: Pass | None = None,
     ) -> None:
-        """``rows`` is how many will come, if that is known; ``holding`` fills :attr:`held`."""
+        """``rows`` is how many will come, if that is known; ``holding`` fills :attr:`held`.
+
+        The rows follow those of ``after``, which is to be merged with it: their hashes go to one store.
+        """
         from dataset_guard.hashing.fingerprint import Fingerprinter
         from dataset_guard.hashing.hash_store import HashStore
         from dataset_guard.scanning.profile import Profiler
@@ -57,7 +61,11 @@ class Pass:
         """The row hashes that states were given, which they may hold on to, and where they lie."""
         self._holding = holding
         self.profiler = Profiler(plan.schema, label=plan.context.label, salt=plan.key, seed=plan.context.seed)
-        self._rows, self._features = HashStore(rows=rows), HashStore(rows=rows)
+        if after is None:
+            self._rows = HashStore(rows=rows)
+            self._features = HashStore(rows=rows if plan.context.label is not None else None)
+        else:
+            self._rows, self._features = after._rows, after._features
 
     def read(
         self,
@@ -127,8 +135,9 @@ class Pass:
             mine.merge(theirs)
         with self.timer.stage("profile"):
             self.profiler.merge(other.profiler)
-        self._rows.extend(other._rows)
-        self._features.extend(other._features)
+        if other._rows is not self._rows:
+            self._rows.extend(other._rows)
+            self._features.extend(other._features)
         self.held += other.held
 
     def adopt(self, learnt: Learnt, held: list[tuple[Hashes, Place]], known: KnownHashes) -> FingerprintPart:
@@ -172,7 +181,9 @@ class Pass:
         from dataset_guard.hashing.fingerprint import combine
         from dataset_guard.hashing.hash_store import HashStore
 
-        public = HashStore(memory_bytes=SET_ROOT_BYTES)
+        # In memory they are the pieces themselves, not a copy.
+        known = None if 16 * roots.rows <= SET_ROOT_BYTES else roots.rows
+        public = HashStore(rows=known, memory_bytes=SET_ROOT_BYTES)
         with self.timer.stage("fingerprint"):
             fingerprint = combine(parts, set_root=roots.finish(public.add))
         labelled = self._plan.context.label is not None

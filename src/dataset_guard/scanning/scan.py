@@ -69,7 +69,9 @@ def scan_source(
     def read(batches: Iterator[Any]) -> None:
         nonlocal done
         before, block = done, done // BLOCK_ROWS
-        seen = Pass(plan, Timer(cpu_clock), first_block=block, holding=keep) if block else whole
+        seen = whole
+        if block:
+            seen = Pass(plan, Timer(cpu_clock), first_block=block, holding=keep, after=whole)
         said = lambda rows: tell(Progress("read", before + rows, source.num_rows))  # noqa: E731
         parts.append(seen.read(batches, roots.add, said, known))
         done += parts[-1].rows

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_guard.hashing.hash_store import HashStore
+from dataset_guard.hashing.hash_store import HashStore, forget, joined
 from dataset_guard.hashing.merkle import merkle_root
 from dataset_guard.hashing.rowkeys import tenant_row_key
 from dataset_guard.registration.staging import Staging, sweep
@@ -59,6 +59,43 @@ def test_a_store_that_outgrows_memory_gives_the_same_hashes(memory_rows):
     for start in range(0, 5_000, 300):
         store.add(keyed[start : start + 300])
     assert np.array_equal(store.all(), keyed)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_sidecar_written_range_by_range_is_the_one_written_at_once(tmp_path, monkeypatch, labelled):
+    keyed = np.concatenate([hashes(5_000), hashes(200)])  # 200 rows occur twice
+    store = HashStore(rows=len(keyed), memory_bytes=1_000)
+    store.add(keyed)
+    features = hashes(len(keyed), 2) if labelled else None
+    write_sidecar(tmp_path / "once.arrow", keyed, features)
+    monkeypatch.setattr("dataset_guard.sidecars.rowstore._SORT_ROWS", 700)
+    write_sidecar(tmp_path / "ranges.arrow", store.all(), features)
+    once, ranges = (read_table(tmp_path / f"{name}.arrow") for name in ("once", "ranges"))
+    assert ranges.equals(once)
+
+
+def read_table(path):
+    with pa.ipc.open_file(path) as reader:
+        return reader.read_all()
+
+
+def test_a_store_that_knows_its_rows_maps_them_as_one_array_without_a_copy():
+    store = HashStore(rows=5_000, memory_bytes=1_000)
+    keyed = hashes(5_000)
+    parts = [store.add(keyed[start : start + 300]) for start in range(0, 5_000, 300)]
+    whole = joined(parts)
+    assert isinstance(whole, np.memmap)
+    assert np.shares_memory(whole, parts[3])
+    assert np.array_equal(whole, keyed)
+    forget(whole)
+    assert np.array_equal(whole, keyed)
+
+
+def test_arrays_joined_beyond_the_memory_bound_are_mapped():
+    parts = [hashes(300, seed) for seed in range(3)]
+    whole = joined(parts, memory_bytes=1_000)
+    assert isinstance(whole, np.memmap)
+    assert np.array_equal(whole, np.concatenate(parts))
 
 
 @given(st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=40))

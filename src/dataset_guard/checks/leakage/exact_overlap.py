@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, counted, set_name
+from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, Rows, counted, set_name
 from dataset_guard.checks.leakage.chance import chance_of, group_sizes
 from dataset_guard.hashing.hash_store import joined
 from guard_core.findings import Finding, RowSet, Severity
@@ -50,7 +50,7 @@ class ExactOverlap:
 
 
 class OverlapState:
-    """Memory: keeps the driver's hash arrays (in memory or mapped); at the end 12 more bytes per row."""
+    """Memory: keeps the driver's hash arrays (in memory or mapped); at the end 100 MB and 4 bytes per row."""
 
     def __init__(self, check: ExactOverlap, context: CheckContext) -> None:
         self._check = check
@@ -92,7 +92,7 @@ class OverlapState:
             yield from self._shared(reference, hashes, features, first)
 
     def _within(self, first: FirstRows, repeats: int) -> Finding:
-        again = np.flatnonzero(first != np.arange(len(first)))
+        again = _later(first)
         share = repeats / len(first)
         _, copies = np.unique(first[again], return_counts=True)
         return Finding(
@@ -112,9 +112,10 @@ class OverlapState:
         first, repeats = first_of(features)
         if not repeats:
             return
-        differs = (hashes != hashes[first]).any(axis=1)
+        again = _later(first)
+        differs = (hashes[again] != hashes[first[again]]).any(axis=1)
         mixed = np.zeros(len(first), bool)
-        mixed[first[differs]] = True
+        mixed[first[again[differs]]] = True
         rows = np.flatnonzero(mixed[first])
         if not len(rows):
             return
@@ -171,6 +172,11 @@ class OverlapState:
                 "splits": f"{context.split or 'unknown'} / {reference.split or 'unknown'}",
             },
         )
+
+
+def _later(first: FirstRows) -> Rows:
+    """The rows that equal an earlier one."""
+    return np.flatnonzero(first != np.arange(len(first), dtype=first.dtype))
 
 
 CHECK = ExactOverlap()
