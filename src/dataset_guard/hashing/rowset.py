@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from dataset_guard.hash_store import forget
+from dataset_guard.hashing.hash_store import forget
 
 SET_TAG = b"dg1:set\0"
 _RUN_ROWS = 10_485_760  # 160 MiB of hashes
