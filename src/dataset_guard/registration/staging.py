@@ -35,8 +35,11 @@ class Staging:
         root.mkdir(parents=True, exist_ok=True)
         folder = root / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
-        handle = os.open(folder / _HELD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Its name comes with the lock: a sweep would take a folder with an unlocked one for a dead one's.
+        unlocked = folder / f"{_HELD}.new"
+        handle = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX)
+        unlocked.rename(folder / _HELD)
         return cls(folder, handle)
 
     def release(self) -> None:

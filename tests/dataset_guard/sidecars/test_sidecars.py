@@ -1,5 +1,6 @@
 """What is kept beside a record reads back as it was written."""
 
+import fcntl
 import multiprocessing
 import os
 
@@ -163,6 +164,21 @@ def test_a_dead_processes_staging_is_swept_and_a_living_ones_is_not(tmp_path):
     assert living.folder.exists()
     living.release()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_spares_a_folder_that_is_just_being_made(tmp_path, monkeypatch):
+    lock, swept = fcntl.flock, []
+
+    def swept_before(handle, how):
+        if how == fcntl.LOCK_EX:  # the maker's; a sweep's own does not wait
+            swept.append(sweep(tmp_path))
+        lock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", swept_before)
+    staging = Staging.make(tmp_path)
+    assert swept == [[]]
+    assert staging.folder.is_dir()
+    staging.release()
 
 
 def test_staging_is_never_published_over_a_version(tmp_path):
