@@ -198,10 +198,14 @@ def quota_set(ctx: click.Context, queue: str, what: str, value: str) -> None:
     from compute_guard.quota.edit import set_quota
 
     home: Home = ctx.obj.home()
-    if not home.principal().is_platform_admin:
+    principal = home.principal()
+    if not principal.is_platform_admin:
         from guard_core.errors import Denied
 
-        raise Denied("quotas are set by platform admins")
+        raise Denied(
+            f"quotas are set by platform admins, and the credential in use is of tenant {principal.tenant}; "
+            "unset TRAINGUARD_TOKEN, or use a platform admin's"
+        )
     parts = tuple(what.split("."))
     if len(parts) == 2 and parts[1] in LIMITS:
         parts = ("resources", *parts)
