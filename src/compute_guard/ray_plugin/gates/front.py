@@ -17,7 +17,7 @@ import grpc
 from compute_guard.ray_plugin.gates import http2
 from compute_guard.ray_plugin.gates.header_blocks import Headers, Violation, literal
 from compute_guard.ray_plugin.gates.http2 import Stream
-from compute_guard.ray_plugin.gates.upstream import Upstream
+from compute_guard.ray_plugin.gates.upstream import Upstream, cut_short, given_up, reply_of
 from compute_guard.ray_plugin.gates.wire import (
     ANSWER,
     DONE,
@@ -27,6 +27,7 @@ from compute_guard.ray_plugin.gates.wire import (
     Failed,
     Heard,
     Metadata,
+    Passage,
     Refusal,
     framed,
     heard,
@@ -49,15 +50,30 @@ Identify = Callable[[Metadata], str | None]
 """The tenant of a call, None for the system. Raises Refusal when neither is proved."""
 Judge = Callable[[Call, bytes], Awaitable[bytes]]
 """Answers one unary call, or raises Refusal."""
+Pass = Callable[[Call, bytes], Passage | None]
+"""How a call may be handed on for which nothing has to be waited for before; None: the judge answers it.
+
+Raises Refusal. A call that goes this way takes no task, and leaves in the turn of the loop that it came in.
+"""
 
 
 class Front:
-    """The serving side of a gate: who calls is found out first, then the judge answers."""
+    """The serving side of a gate: who calls is found out first, then the judge answers.
 
-    def __init__(self, identify: Identify, judge: Judge, upstream: Upstream) -> None:
+    What ``passage`` lets through the judge never sees.
+    """
+
+    def __init__(
+        self,
+        identify: Identify,
+        judge: Judge,
+        upstream: Upstream,
+        passage: Pass = lambda _call, _request: None,
+    ) -> None:
         self._identify = identify
         self._judge = judge
         self._upstream = upstream
+        self._passage = passage
         self._known: dict[Headers, Heard] = {}
 
     def heard(self, headers: Headers) -> Heard:
@@ -75,21 +91,51 @@ class Front:
             left = None if until is None else max(0.0, until - time.monotonic())
             if heard.service == HEALTH:
                 return await self._upstream.call(heard.method, request, (), left)
-            tenant = self._identify(heard.metadata)
-            service = heard.service.rpartition(".")[2]
-            call = Call(service, heard.name, heard.method, tenant, heard.metadata, left)
-            return await self._judge(call, request)
+            return await self._judge(self._call(heard, left), request)
         except (Refusal, Failed):
             raise
         except Exception as error:
-            logger.exception("a call to %s was refused because it could not be judged", heard.name)
-            raise Refusal(f"{heard.name} could not be judged: {error!r}") from error
+            raise _unjudged(heard, error) from error
+
+    def _call(self, heard: Heard, left: float | None) -> Call:
+        tenant = self._identify(heard.metadata)
+        service = heard.service.rpartition(".")[2]
+        return Call(service, heard.name, heard.method, tenant, heard.metadata, left)
+
+    def hand_on(self, heard: Heard, request: bytes, near: Stream) -> Stream | None:
+        """Send one unary call on at once, its answer to ``near``: the far stream. Raises Refusal.
+
+        None where something has to be waited for.
+        """
+        connection = self._upstream.ready
+        if connection is None or heard.service == HEALTH:
+            return None
+        try:
+            passage = self._passage(self._call(heard, None), request)
+            if passage is None:
+                return None
+            return self._upstream.hand_on(connection, heard, passage.request, _Answer(near, heard, passage))
+        except Refusal:
+            raise
+        except Exception as error:
+            raise _unjudged(heard, error) from error
 
     async def pipe(self, heard: Heard, owner: http2.Owner) -> Stream:
         """The other end of a stream of Ray's own processes. Raises Refusal, Failed."""
         if self._identify(heard.metadata) is not None:
             raise Refusal(f"{STREAM} is not open to tenants")
         return await self._upstream.stream(heard.method, heard.metadata, owner)
+
+
+def _unjudged(heard: Heard, error: Exception) -> Refusal:
+    logger.exception("a call to %s was refused because it could not be judged", heard.name)
+    return Refusal(f"{heard.name} could not be judged: {error!r}")
+
+
+def _send(stream: Stream, reply: bytes) -> None:
+    stream.send_headers(ANSWER)
+    stream.send_data(framed(reply))
+    stream.send_headers(DONE, end=True)
 
 
 class _Served(http2.ServerConnection):
@@ -118,7 +164,7 @@ class _Served(http2.ServerConnection):
 class _Answering:
     """One unary call: its request as it comes in, then its answer."""
 
-    __slots__ = ("_connection", "_front", "_heard", "_parts", "_size", "_stream", "_task", "_until")
+    __slots__ = ("_connection", "_far", "_front", "_heard", "_parts", "_size", "_stream", "_task", "_until")
 
     def __init__(self, front: Front, connection: _Served, stream: Stream, heard: Heard) -> None:
         self._front = front
@@ -128,6 +174,7 @@ class _Answering:
         self._parts: list[bytes] = []
         self._size = 0
         self._task: asyncio.Task[None] | None = None
+        self._far: Stream | None = None
         self._until = None if heard.timeout is None else time.monotonic() + heard.timeout
 
     def headers(self, headers: Headers, end: bool) -> None:  # noqa: ARG002 - trailers of a request say nothing
@@ -139,16 +186,32 @@ class _Answering:
         self._parts.append(data)
         if end:
             self._connection.unfinished -= self._size
-            self._task = asyncio.get_running_loop().create_task(self._answer(b"".join(self._parts)))
+            body = b"".join(self._parts)
             self._parts = []
+            if not self._handed_on(body):
+                self._task = asyncio.get_running_loop().create_task(self._answer(body))
         elif self._size > MESSAGE_BYTES or self._connection.unfinished > UNFINISHED_BYTES:
             raise Violation(http2.ENHANCE_YOUR_CALM, "a request without end")
 
     def lost(self, code: int | None) -> None:  # noqa: ARG002 - either way nobody waits for the answer
-        if self._task is not None:
+        if self._far is not None:
+            self._far.give_up()
+        elif self._task is not None:
             self._task.cancel()
         else:
             self._connection.unfinished -= self._size
+
+    def _handed_on(self, body: bytes) -> bool:
+        """Whether nothing more is to be done here for this call."""
+        request = message_of(body)
+        if request is None or self._until is not None:
+            return False
+        try:
+            self._far = self._front.hand_on(self._heard, request, self._stream)
+        except Refusal as no:
+            self._stream.send_headers(refused(no.code, PREFIX + no.text), end=True)
+            return True
+        return self._far is not None
 
     async def _answer(self, body: bytes) -> None:
         stream, request = self._stream, message_of(body)
@@ -161,9 +224,57 @@ class _Answering:
         except Failed as failure:
             stream.send_headers(refused(failure.code, failure.text, failure.details), end=True)
         else:
-            stream.send_headers(ANSWER)
-            stream.send_data(framed(reply))
-            stream.send_headers(DONE, end=True)
+            _send(stream, reply)
+
+
+class _Answer:
+    """The far end of a call that was handed on: what comes from there is the answer of ``near``."""
+
+    __slots__ = ("_heard", "_near", "_over", "_parts", "_passage")
+
+    def __init__(self, near: Stream, heard: Heard, passage: Passage) -> None:
+        self._near = near
+        self._heard = heard
+        self._passage = passage
+        self._parts: list[bytes] = []
+        self._over = False
+
+    def headers(self, headers: Headers, end: bool) -> None:
+        if not end:
+            return
+        try:
+            reply = reply_of(headers, self._parts)
+        except Failed as failure:
+            self._fail(failure)
+            return
+        try:
+            self._tell(reply)
+        except Exception as error:
+            no = _unjudged(self._heard, error)
+            self._near.send_headers(refused(no.code, PREFIX + no.text), end=True)
+        else:
+            _send(self._near, reply)
+
+    def data(self, data: bytes, end: bool) -> None:
+        self._parts.append(data)
+        if end:
+            self._fail(cut_short())
+
+    def lost(self, code: int | None) -> None:
+        self._fail(given_up(code))
+
+    def _tell(self, reply: bytes | None) -> None:
+        if not self._over:
+            self._over = True
+            self._passage.done(reply)
+
+    def _fail(self, failure: Failed) -> None:
+        try:
+            self._tell(None)
+        except Exception:
+            logger.exception("the end of a call to %s was not understood", self._heard.name)
+        text = refused(failure.code, failure.text, failure.details)
+        self._near.send_headers(text, end=True)
 
 
 class _Piped:

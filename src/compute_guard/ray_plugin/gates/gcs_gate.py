@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ray.core.generated import gcs_service_pb2 as pb
@@ -27,10 +28,12 @@ from compute_guard.ray_plugin.gates.nodes import Nodes
 from compute_guard.ray_plugin.gates.polls import Polls
 from compute_guard.ray_plugin.gates.tenancy import Jobs
 from compute_guard.ray_plugin.gates.upstream import Upstream
-from compute_guard.ray_plugin.gates.wire import Call, Refusal
+from compute_guard.ray_plugin.gates.wire import Call, Passage, Refusal
 
 logger = logging.getLogger(__name__)
 
+_ADMITTING = frozenset({"AddJob", "RegisterNode"})
+"""What Ray's own processes say that is not only handed on."""
 PASS: frozenset[str] = frozenset(
     {
         "JobInfoGcsService.GetNextJobID",
@@ -116,23 +119,38 @@ class GcsGate:
 
     async def __call__(self, call: Call, request: bytes) -> bytes:
         """Answer one call. Raises Refusal."""
+        passage = self.passage(call, request)
+        if passage is not None:
+            reply = await self._upstream.forward(call, passage.request)
+            passage.done(reply)
+            return reply
         if call.tenant is None:
             return await self._system(call, request)
+        name = f"{call.service}.{call.name}"
+        rule = self._rules.get(name)
+        if rule is not None:
+            return await rule(call, call.tenant, request)
+        return await self._filtered(call, name, await self._upstream.forward(call, request))
+
+    def passage(self, call: Call, request: bytes) -> Passage | None:
+        """How a call is handed on about which nobody has to be asked. Raises Refusal."""
+        if call.tenant is None:
+            if call.name in _ADMITTING:
+                return None
+            return Passage(request, partial(self._system_did, call.name, request))
         name = f"{call.service}.{call.name}"
         field = OWN.get(name)
         if field is not None:
             raw = getattr(request_of(call, request), field)
             if self._jobs.owner(raw) != call.tenant:
                 raise Refusal(f"{call.name}: {raw.hex()} is not an object of tenant {call.tenant}")
-        rule = self._rules.get(name)
-        if rule is not None:
-            return await rule(call, call.tenant, request)
-        if field is None and name not in PASS and name not in FILTER:
-            raise Refusal(f"{call.name} is not open to tenants")
-        reply = await self._upstream.forward(call, request)
+        if name in self._rules or name in FILTER:
+            return None
         if call.name == "RemovePlacementGroup":
-            self._groups.removed(request_of(call, request).placement_group_id)
-        return await self._filtered(call, name, reply) if name in FILTER else reply
+            return Passage(request, partial(self._group_removed, raw))
+        if field is None and name not in PASS:
+            raise Refusal(f"{call.name} is not open to tenants")
+        return Passage(request)
 
     async def _shown(self, call: Call, message: Any) -> bytes:
         reply = await self._upstream.forward(call, message.SerializeToString())
@@ -154,17 +172,25 @@ class GcsGate:
     async def _system(self, call: Call, request: bytes) -> bytes:
         if call.name == "AddJob":
             return await self._add_job(call, request)
-        if call.name == "RegisterNode":
-            request = self._nodes.registered(pb.RegisterNodeRequest.FromString(request))
-        reply = await self._upstream.forward(call, request)
-        if call.name == "ReportWorkerFailure":
+        return await self._upstream.forward(
+            call, self._nodes.registered(pb.RegisterNodeRequest.FromString(request))
+        )
+
+    def _system_did(self, name: str, request: bytes, reply: bytes | None) -> None:
+        """Note what the GCS has just been told of workers, jobs and nodes that ended."""
+        if reply is None:
+            return
+        if name == "ReportWorkerFailure":
             worker = pb.ReportWorkerFailureRequest.FromString(request).worker_failure.worker_address.worker_id
             self._credit.reports.worker_gone(worker.hex())
-        elif call.name == "MarkJobFinished":
+        elif name == "MarkJobFinished":
             self._credit.reports.job_over(pb.MarkJobFinishedRequest.FromString(request).job_id.hex())
-        elif call.name == "UnregisterNode":
+        elif name == "UnregisterNode":
             self._nodes.gone(pb.UnregisterNodeRequest.FromString(request).node_id)
-        return reply
+
+    def _group_removed(self, group: bytes, reply: bytes | None) -> None:
+        if reply is not None:
+            self._groups.removed(group)
 
     async def _add_job(self, call: Call, request: bytes) -> bytes:
         """Let a driver in: its job credential says whose it is, whatever else it says of itself."""

@@ -98,7 +98,8 @@ class Head:
         reads = Reads(self.judge, self.drivers)
         authority = Authority(self.folder, self._system, self.tokens.by_token, reads)
         await authority.start(self.config.host, self.config.authority_port)
-        front = Front(by_token(self._system, self.tokens.by_token), self.gate, self.upstream)
+        tenants = by_token(self._system, self.tokens.by_token)
+        front = Front(tenants, self.gate, self.upstream, self.gate.passage)
         gates, _ = await serve(front, f"{self.config.host}:{self.config.port}")
         # Nodes ask again at once after a restart; what cannot be decided yet would wait half a second.
         await self.judge.refresh()

@@ -24,6 +24,8 @@ _TABLE_SIZE, _ENABLE_PUSH, _STREAMS, _INITIAL_WINDOW, _FRAME_SIZE, _HEADERS_SIZE
 NO_ERROR, PROTOCOL_ERROR, FLOW_ERROR, CANCEL, REFUSED_STREAM = 0x0, 0x1, 0x3, 0x8, 0x7
 FRAME_SIZE_ERROR, ENHANCE_YOUR_CALM = 0x6, 0xB
 
+_FRAME = struct.Struct(">BHBBL")
+"""Length (of 24 bits), kind, flags and stream of a frame."""
 OUR_FRAME = 1 << 20
 OUR_WINDOW = 4 << 20
 OUR_CONNECTION_WINDOW = 1 << 28
@@ -73,10 +75,27 @@ class Stream:
         if self.connection.forget(self):
             self.connection.write_frame(_RESET, 0, self.id, code.to_bytes(4, "big"))
 
+    def give_up(self) -> None:
+        """The caller of this call is gone: nobody waits for the answer, and its owner hears so."""
+        if self.id in self.connection.streams:
+            self.reset()
+            if self.owner is not None:
+                self.owner.lost(CANCEL)
+
     def _send(self, kind: int, payload: bytes, end: bool) -> None:
         if self._ended_here or self.connection.streams.get(self.id) is not self:
             return  # the peer has given it up
         self._ended_here = end
+        connection = self.connection
+        if not self._waiting and (kind == _HEADERS or len(payload) <= min(self.window, connection.window)):
+            # Nearly always: nothing is before it, and it fits.
+            if kind == _HEADERS:
+                connection.write_headers(self.id, payload, end)
+            else:
+                self._write(payload, end)
+            if end and self.ended_there:
+                connection.forget(self)
+            return
         self._waiting.append((kind, payload, end))
         if len(self._waiting) == 1:
             self.pump()
@@ -180,7 +199,7 @@ class Connection(asyncio.Protocol):
     def write_frame(self, kind: int, flags: int, stream: int, payload: bytes | memoryview) -> None:
         """Queue a frame; all that is queued in one turn of the loop leaves in one write."""
         size = len(payload)
-        self._out.append(struct.pack(">BHBBL", size >> 16, size & 0xFFFF, kind, flags, stream))
+        self._out.append(_FRAME.pack(size >> 16, size & 0xFFFF, kind, flags, stream))
         if size:
             self._out.append(payload)
         if not self._corked:
@@ -239,8 +258,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came in, frame by frame."""
-        received = self._in
-        received += data
+        rest = self._in
+        if rest:
+            rest += data
+        received = rest or data  # what comes in is nearly always whole, and then it is not copied
         self._corked = True
         at, end = 0, len(received)
         try:
@@ -252,20 +273,22 @@ class Connection(asyncio.Protocol):
                 self._preface_due = False
                 at = len(PREFACE)
             while end - at >= 9:
-                size = received[at] << 16 | received[at + 1] << 8 | received[at + 2]
+                high, low, kind, flags, stream = _FRAME.unpack_from(received, at)
+                size = high << 16 | low
                 if size > OUR_FRAME:
                     raise Violation(FRAME_SIZE_ERROR, f"a frame of {size} bytes")
                 if end - at - 9 < size:
                     break
-                kind, flags = received[at + 3], received[at + 4]
-                stream = int.from_bytes(received[at + 5 : at + 9], "big") & 0x7FFFFFFF
                 payload = bytes(received[at + 9 : at + 9 + size])
                 at += 9 + size
-                self._frame(kind, flags, stream, payload)
+                self._frame(kind, flags, stream & 0x7FFFFFFF, payload)
         except (Violation, struct.error, IndexError) as error:
             self.close(error.code if isinstance(error, Violation) else PROTOCOL_ERROR)
         finally:
-            del received[:at]
+            if received is rest:
+                del rest[:at]
+            else:
+                rest += data[at:]
             self._flush()
 
     # --- frames

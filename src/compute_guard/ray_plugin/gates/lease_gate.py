@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from ray.core.generated import node_manager_pb2 as pb
 
 from compute_guard.ray_plugin.gates.allowance import Allowance
@@ -23,7 +24,7 @@ from compute_guard.ray_plugin.gates.fence import fence_spec
 from compute_guard.ray_plugin.gates.grants import Grants
 from compute_guard.ray_plugin.gates.link import Line
 from compute_guard.ray_plugin.gates.upstream import Upstream
-from compute_guard.ray_plugin.gates.wire import Call, Refusal
+from compute_guard.ray_plugin.gates.wire import Call, Passage, Refusal
 
 logger = logging.getLogger(__name__)
 
@@ -73,12 +74,9 @@ class LeaseGate:
 
     async def __call__(self, call: Call, request: bytes) -> bytes:
         """Answer one call. Raises Refusal."""
-        if call.tenant is not None:
-            if call.name not in TENANT_CALLS:
-                raise Refusal(f"{call.name} is not open to tenants")
-            self._own(call, request)
-        if call.name not in _TELLING:
-            return await self._forward(call, request)
+        passage = self.passage(call, request)
+        if passage is not None:
+            return await self._through(call, passage)
         if call.name == "RequestWorkerLease":
             return await self._lease(call, request)
         if call.name == "PrestartWorkers":
@@ -90,10 +88,29 @@ class LeaseGate:
             if held is not None and self._grants.get(lease) is None:
                 held.cancel()
                 return _nothing(pb.CancelWorkerLeaseReply)
-            return await self._forward(call, request)
-        reply = await self._forward(call, request)
-        self._returned(pb.ReturnWorkerLeaseRequest.FromString(request).lease_id.hex())
-        return reply
+        return await self._upstream.forward(call, request)
+
+    def passage(self, call: Call, request: bytes) -> Passage | None:
+        """How a call is handed on about which nobody has to be asked. Raises Refusal."""
+        if call.tenant is not None:
+            if call.name not in TENANT_CALLS:
+                raise Refusal(f"{call.name} is not open to tenants")
+            self._own(call, request)
+        if call.name not in _TELLING:
+            return Passage(request)
+        if call.name == "ReturnWorkerLease":
+            lease = pb.ReturnWorkerLeaseRequest.FromString(request).lease_id.hex()
+            return Passage(request, partial(self._returned, lease))
+        if call.name == "RequestWorkerLease":
+            message = pb.RequestWorkerLeaseRequest.FromString(request)
+            lease = message.lease_spec.lease_id.hex()
+            # One that is held already is asked for again by an owner that did not hear the answer.
+            if self._grants.get(lease) is None:
+                answer = self.allowance.grant(_question(call, message.lease_spec), lease)
+                if answer is not None:
+                    self._report_soon()
+                    return self._granted(message, lease, answer)
+        return None
 
     def _own(self, call: Call, request: bytes) -> None:
         """Raise Refusal for a call about another tenant's lease, actor or object."""
@@ -116,19 +133,21 @@ class LeaseGate:
                 if self._grants.tenant_of_job(raw[20:24].hex()) not in (tenant, None):
                     raise Refusal(f"this object is not one of tenant {tenant}")
 
-    async def _forward(self, call: Call, request: bytes) -> bytes:
-        return await self._upstream.forward(call, request)
+    async def _through(self, call: Call, passage: Passage) -> bytes:
+        try:
+            reply = await self._upstream.forward(call, passage.request)
+        except BaseException:
+            passage.done(None)
+            raise
+        passage.done(reply)
+        return reply
 
     async def _lease(self, call: Call, request: bytes) -> bytes:
         message = pb.RequestWorkerLeaseRequest.FromString(request)
         spec = message.lease_spec
         lease = spec.lease_id.hex()
         question = _question(call, spec)
-        again = self._grants.get(lease) is not None  # its owner did not hear the answer
-        known = None if again else self.allowance.grant(question, lease)
-        if known is not None:
-            self._report_soon()
-            return await self._granted(call, message, lease, known)
+        again = self._grants.get(lease) is not None
         asked_at = self._clock()
         learn = partial(self.allowance.learn, question, asked_at=asked_at)
         asking = self._line.ask(question.message(lease), learn)
@@ -151,18 +170,27 @@ class LeaseGate:
         finally:
             if self._held.get(lease) is asking:
                 del self._held[lease]
-        return await self._granted(call, message, lease, answer)
+        return await self._through(call, self._granted(message, lease, answer))
 
-    async def _granted(self, call: Call, message: Any, lease: str, answer: Mapping[str, Any]) -> bytes:
+    def _granted(self, message: Any, lease: str, answer: Mapping[str, Any]) -> Passage:
+        """How a lease that the head or an allowance gave is handed on, behind its fence."""
         if answer.get("tenant"):
             self._grants.add(lease, answer)
         try:
             if answer.get("tenant"):
                 self._admitted(answer)
                 fence_spec(message.lease_spec, answer["pools"], answer["head"], answer["closed"])
-            raw = await self._forward(call, message.SerializeToString())
-            reply = pb.RequestWorkerLeaseReply.FromString(raw)
+            fenced = message.SerializeToString()
         except BaseException:
+            self.give_back(lease)
+            raise
+        return Passage(fenced, partial(self._placed, lease))
+
+    def _placed(self, lease: str, raw: bytes | None) -> None:
+        """What became of a granted lease: None when the raylet could not be asked, or nobody waits any more."""
+        try:
+            reply = pb.RequestWorkerLeaseReply.FromString(raw or b"")
+        except DecodeError:
             self.give_back(lease)
             raise
         worker = reply.worker_address.worker_id
@@ -173,10 +201,11 @@ class LeaseGate:
         else:
             # Spilled to another node, rejected, cancelled: nothing is held here.
             self.give_back(lease)
-        return raw
 
-    def _returned(self, lease: str) -> None:
+    def _returned(self, lease: str, reply: bytes | None) -> None:
         """A lease came back; what it held stays here for the next one, if there is one soon."""
+        if reply is None:
+            return  # the raylet has not heard it
         grant = self._grants.get(lease)
         if grant is not None and self.allowance.keep(grant):
             self._grants.drop(lease)

@@ -109,7 +109,8 @@ class Node:
         # A lease that is asked for again after a restart must find its tenant known: Ray repeats what nobody
         # answered, but not what was refused.
         await self._learn()
-        front = Front(by_token(self._system, lambda: self._tokens), self.gate, self.upstream)
+        tenants = by_token(self._system, lambda: self._tokens)
+        front = Front(tenants, self.gate, self.upstream, self.gate.passage)
         server, _ = await serve(front, f"{self.config.address}:{self.config.port}")
         logger.info("the lease gate is up at %s:%s", self.config.address, self.config.port)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote
 
 import grpc
@@ -17,6 +17,7 @@ from compute_guard.ray_plugin.gates.wire import (
     REMEMBERED,
     Call,
     Failed,
+    Heard,
     Metadata,
     framed,
     message_of,
@@ -62,13 +63,28 @@ class Upstream:
 
     async def connected(self) -> http2.Connection:
         """The connection, made anew when there is none that takes calls. Raises Failed."""
-        current = self._connection
-        if current is not None and not current.closed and not current.draining:
+        current = self.ready
+        if current is not None:
             return current
         if self._connecting is None:
             self._connecting = asyncio.ensure_future(self._connect())
             self._connecting.add_done_callback(self._made)
         return await asyncio.shield(self._connecting)
+
+    @property
+    def ready(self) -> http2.Connection | None:
+        """The connection, when there is one that takes calls."""
+        current = self._connection
+        return current if current is not None and not current.closed and not current.draining else None
+
+    def hand_on(
+        self, connection: http2.Connection, heard: Heard, request: bytes, owner: http2.Owner
+    ) -> Stream:
+        """Send a call that has all the time it wants, without waiting; its reply goes to ``owner``."""
+        stream = connection.open(owner)
+        stream.send_headers(self._block(heard.method, heard.metadata))
+        stream.send_data(framed(request), end=True)
+        return stream
 
     async def _connect(self) -> http2.Connection:
         host, _, port = self.address.rpartition(":")
@@ -145,39 +161,57 @@ class _Asked:
         if not end:
             return
         self.over = True
-        found = dict(headers)
         try:
-            status = int(found[b"grpc-status"])
-        except (KeyError, ValueError):
-            text = f"no gRPC server answered (HTTP {found.get(b':status', b'?').decode('latin-1')})"
-            self._fail(grpc.StatusCode.UNAVAILABLE, text)
-            return
-        if status != 0:
-            text = unquote(found.get(b"grpc-message", b"").decode("latin-1"))
-            self._fail(_CODES.get(status, grpc.StatusCode.UNKNOWN), text, found.get(DETAILS, b""))
-            return
-        message = message_of(b"".join(self._parts))
-        if message is None:
-            self._fail(grpc.StatusCode.INTERNAL, "the reply is no whole message")
-        elif not self.reply.done():
-            self.reply.set_result(message)
+            message = reply_of(headers, self._parts)
+        except Failed as failure:
+            self._fail(failure)
+        else:
+            if not self.reply.done():
+                self.reply.set_result(message)
 
     def data(self, data: bytes, end: bool) -> None:
         self._parts.append(data)
         if end:
             self.over = True
-            self._fail(grpc.StatusCode.INTERNAL, "the reply ended without a status")
+            self._fail(cut_short())
 
     def lost(self, code: int | None) -> None:
         self.over = True
-        if code is None:
-            self._fail(grpc.StatusCode.UNAVAILABLE, "the connection to the server behind the gate ended")
-        else:
-            self._fail(_OF_RESET.get(code, grpc.StatusCode.UNKNOWN), f"the call was reset ({code})")
+        self._fail(given_up(code))
 
     def late(self) -> None:
-        self._fail(grpc.StatusCode.DEADLINE_EXCEEDED, "the server behind the gate did not answer in time")
+        text = "the server behind the gate did not answer in time"
+        self._fail(Failed(grpc.StatusCode.DEADLINE_EXCEEDED, text))
 
-    def _fail(self, code: grpc.StatusCode, text: str, details: bytes = b"") -> None:
+    def _fail(self, failure: Failed) -> None:
         if not self.reply.done():
-            self.reply.set_exception(Failed(code, text, details))
+            self.reply.set_exception(failure)
+
+
+def reply_of(trailers: Headers, parts: Sequence[bytes]) -> bytes:
+    """The reply of a call that ended with ``trailers``. Raises Failed."""
+    found = dict(trailers)
+    try:
+        status = int(found[b"grpc-status"])
+    except (KeyError, ValueError):
+        text = f"no gRPC server answered (HTTP {found.get(b':status', b'?').decode('latin-1')})"
+        raise Failed(grpc.StatusCode.UNAVAILABLE, text) from None
+    if status != 0:
+        text = unquote(found.get(b"grpc-message", b"").decode("latin-1"))
+        raise Failed(_CODES.get(status, grpc.StatusCode.UNKNOWN), text, found.get(DETAILS, b""))
+    message = message_of(parts[0] if len(parts) == 1 else b"".join(parts))
+    if message is None:
+        raise Failed(grpc.StatusCode.INTERNAL, "the reply is no whole message")
+    return message
+
+
+def cut_short() -> Failed:
+    """What became of a call whose reply ended without trailers."""
+    return Failed(grpc.StatusCode.INTERNAL, "the reply ended without a status")
+
+
+def given_up(code: int | None) -> Failed:
+    """What became of a call whose stream was reset with ``code``, or with None lost its connection."""
+    if code is None:
+        return Failed(grpc.StatusCode.UNAVAILABLE, "the connection to the server behind the gate ended")
+    return Failed(_OF_RESET.get(code, grpc.StatusCode.UNKNOWN), f"the call was reset ({code})")

@@ -6,6 +6,7 @@ Bytes in, bytes out: nothing here parses what a call is about.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote_from_bytes
@@ -59,6 +60,17 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """A call that may be handed on at once, as ``request``; its reply is the caller's, as it is.
+
+    ``done`` is told the reply, None when there was none.
+    """
+
+    request: bytes
+    done: Callable[[bytes | None], None] = lambda _reply: None
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """What the headers of a call say."""
 
@@ -74,7 +86,7 @@ def heard(headers: Headers) -> Heard:
     method, metadata, timeout = "", [], None
     for name, value in headers:
         if name == b":path":
-            method = value.decode("latin-1")
+            method = value.decode("ascii") if value.isascii() else ""  # no method of anybody's
         elif name == b"grpc-timeout":
             found = _TIMEOUT.fullmatch(value)
             timeout = None if found is None else int(found[1]) * _UNITS[found[2]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from contextlib import asynccontextmanager, suppress
 
 import grpc
@@ -15,7 +16,7 @@ pytest.importorskip("hpack")
 from compute_guard.ray_plugin.gates import http2
 from compute_guard.ray_plugin.gates.front import Front, serve
 from compute_guard.ray_plugin.gates.upstream import Upstream
-from compute_guard.ray_plugin.gates.wire import Call, Failed, Refusal
+from compute_guard.ray_plugin.gates.wire import Call, Failed, Passage, Refusal
 
 SIZES = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 METHOD = "/ray.rpc.NodeManagerService/Ask"
@@ -59,13 +60,18 @@ class Judge:
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
         self.calls: list[Call] = []
+        self.ended: list[bytes | None] = []
 
-    async def __call__(self, call: Call, request: bytes) -> bytes:
+    def passage(self, call: Call, request: bytes) -> Passage:
         self.calls.append(call)
-        if call.name == "No":
+        if call.name in ("No", ""):
             raise Refusal("not you")
         if call.name == "Bug":
             raise ZeroDivisionError
+        return Passage(request, self.ended.append)
+
+    async def __call__(self, call: Call, request: bytes) -> bytes:
+        self.passage(call, request)
         return await self.upstream.call(call.method, request, call.metadata, call.seconds_left)
 
 
@@ -74,6 +80,15 @@ def identify(metadata):
     if token not in ("Bearer acme", "Bearer system"):
         raise Refusal("unknown", grpc.StatusCode.UNAUTHENTICATED)
     return None if token == "Bearer system" else "acme"
+
+
+WAY = "judged"
+
+
+@pytest.fixture(autouse=True, params=["judged", "handed on"])
+def _both_ways(request, monkeypatch):
+    """Every call passes a gate in one of two ways; nobody outside can tell which."""
+    monkeypatch.setattr(sys.modules[__name__], "WAY", request.param)
 
 
 @asynccontextmanager
@@ -86,7 +101,12 @@ async def gate():
     await server.start()
     upstream = Upstream(f"127.0.0.1:{port}", lambda: "secret")
     judge = Judge(upstream)
-    serving, front_port = await serve(Front(identify, judge, upstream), "127.0.0.1:0")
+    if WAY == "handed on":
+        await upstream.connected()
+        front = Front(identify, judge, upstream, judge.passage)
+    else:
+        front = Front(identify, judge, upstream)
+    serving, front_port = await serve(front, "127.0.0.1:0")
     async with aio.insecure_channel(f"127.0.0.1:{front_port}", options=SIZES) as channel:
         yield channel, server, judge, handlers, front_port
     await serving.stop()
@@ -171,6 +191,36 @@ def test_a_caller_that_gives_up_is_given_up_behind_the_gate_too():
                 await judge.upstream.call(METHOD.replace("Ask", "Wait"), b"", timeout=0.1)
 
     asyncio.run(body())
+
+
+def test_who_handed_a_call_on_hears_once_what_became_of_it(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "WAY", "handed on")
+
+    async def body():
+        async with gate() as (channel, server, judge, handlers, _):
+            assert await channel.unary_unary(METHOD)(b"hello", metadata=ACME) == b"hello"
+            wait = channel.unary_unary(METHOD.replace("Ask", "Wait"))
+            given_up = wait(b"", metadata=ACME)
+            await until(lambda: len(judge.calls) == 2)
+            given_up.cancel()
+            await until(lambda: judge.ended == [b"hello", None] and handlers.cancelled == 1)
+            with pytest.raises(aio.AioRpcError):
+                await channel.unary_unary(METHOD.replace("Ask", "Fail"))(b"", metadata=ACME)
+            lost = asyncio.ensure_future(wait(b"", metadata=ACME))
+            await until(lambda: len(judge.calls) == 4)
+            await server.stop(None)
+            with pytest.raises(aio.AioRpcError) as error:
+                await lost
+            assert error.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+            assert judge.ended == [b"hello", None, None, None]
+
+    asyncio.run(body())
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 def test_a_server_that_is_not_there_is_unavailable_and_found_again_when_it_is():
