@@ -50,7 +50,7 @@ def run(client, folder: Path, arguments: str, watch=dict) -> dict[str, Any]:
                 seen[mark] = watch()
         if status in ("SUCCEEDED", "FAILED", "STOPPED"):
             break
-        time.sleep(0.1)
+        time.sleep(0.3 if running else 0.05)  # looking costs CPU, and on the guarded side more of it
     lines = [line for line in logs.splitlines() if line.startswith("FOUND ")]
     if not lines:
         raise SystemExit(f"the program failed: {logs[-1500:]}")

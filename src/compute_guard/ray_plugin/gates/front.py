@@ -249,7 +249,7 @@ class _Answer:
             return
         try:
             self._tell(reply)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is logged, and the caller is refused
             no = _unjudged(self._heard, error)
             self._near.send_headers(refused(no.code, PREFIX + no.text), end=True)
         else:

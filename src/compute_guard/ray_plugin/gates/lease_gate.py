@@ -187,7 +187,7 @@ class LeaseGate:
         return Passage(fenced, partial(self._placed, lease))
 
     def _placed(self, lease: str, raw: bytes | None) -> None:
-        """What became of a granted lease: None when the raylet could not be asked, or nobody waits any more."""
+        """What became of a granted lease; None: the raylet did not answer, or nobody waits any more."""
         try:
             reply = pb.RequestWorkerLeaseReply.FromString(raw or b"")
         except DecodeError:
