@@ -112,12 +112,16 @@ class Front:
             return None
         try:
             passage = self._passage(self._call(heard, None), request)
-            if passage is None:
-                return None
-            return self._upstream.hand_on(connection, heard, passage.request, _Answer(near, heard, passage))
         except Refusal:
             raise
         except Exception as error:
+            raise _unjudged(heard, error) from error
+        if passage is None:
+            return None
+        try:
+            return self._upstream.hand_on(connection, heard, passage.request, _Answer(near, heard, passage))
+        except Exception as error:
+            passage.done(None)
             raise _unjudged(heard, error) from error
 
     async def pipe(self, heard: Heard, owner: http2.Owner) -> Stream:
