@@ -124,7 +124,8 @@ def test_a_call_passes_with_its_metadata_and_the_systems_token_in_place_of_the_c
             assert await channel.unary_unary(METHOD)(b"", metadata=ACME) == b""
             first, second = judge.calls
             assert (first.service, first.name, first.tenant) == ("NodeManagerService", "Ask", "acme")
-            assert 0 < first.seconds_left <= 20 and second.seconds_left is None
+            # gRPC writes a timeout rounded up, on a busy machine to tenths of a second.
+            assert 0 < first.seconds_left < 21 and second.seconds_left is None
             seen = handlers.seen[0]
             assert seen["authorization"] == "Bearer secret"
             assert (seen["cluster_id"], seen["blob-bin"]) == ("x" * 40, b"\0\xff")
