@@ -69,7 +69,8 @@ def actor_comes_and_goes() -> float:
 found["first_task_s"] = seconds(lambda: ray.get(noop.remote()))
 wait_for_workers(4)
 ray.get([noop.remote() for _ in range(TASKS)])
-runs = [seconds(lambda: ray.get([noop.remote() for _ in range(TASKS)])) for _ in range(3)]
+# Turns on one cluster differ by 20 % either way, so the median is of nine.
+runs = [seconds(lambda: ray.get([noop.remote() for _ in range(TASKS)])) for _ in range(9)]
 found["tasks_per_s"] = TASKS / statistics.median(runs)
 
 
