@@ -134,7 +134,7 @@ except Exception as error:
     name = job(gated_cluster, "beta", code, tmp_path / "big")
     logs = output(gated_cluster, "beta", name)
     assert "TaskUnschedulableError" in logs
-    assert "TrainGuard: the task asks for 99000 cpu_milli" in logs
+    assert "TrainGuard: the task asks for cpu 99" in logs
     assert "[request-over-reservation]" in logs
     assert "(decision dec" in logs
 

@@ -53,7 +53,7 @@ def test_the_jobs_credential_is_shown_to_nobody_and_dies_with_the_job(ray_cluste
 @pytest.mark.parametrize(
     ("asked", "rule", "words"),
     [
-        ({"entrypoint_num_gpus": 99}, "quota-never-fits", "gpu_milli"),
+        ({"entrypoint_num_gpus": 99}, "quota-never-fits", "gpu 99 requested"),
         ({"runtime_env": {"pip": ["numpy"]}}, "runtime-env-field", "pip"),
         ({"metadata": {"datasets": "nobody-registered-this"}}, "dataset", "nobody-registered-this"),
         ({"entrypoint_resources": {"TPU": 1}}, "quota", "custom_tpu"),
