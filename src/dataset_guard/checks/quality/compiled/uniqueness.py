@@ -1,4 +1,5 @@
 """Which values occur more than once, and how many there are: 8 bytes a value, or 16 for texts and records.
+Where only their number is asked for, equal values are kept once.
 
 A number is its own 64-bit word. A text, or a record of several columns, is told by the 128-bit hash of
 :mod:`dataset_guard.hashing.rowhash`; that two of ten million differ and share it has odds of 1 in 10^24.
@@ -20,17 +21,19 @@ from dataset_guard.checks.quality.compiled.records import LIST_RULES, ignored_ro
 from dataset_guard.checks.quality.compiled.statistics import verdict
 from dataset_guard.checks.quality.gx_engine import Outcome
 
+_FEW = 65_536
+_WAITING = 1 << 20  # new words before they are sorted in among the known
+
 Words = npt.NDArray[Any]
 """Shape (rows,) for numbers, (rows, 2) for hashes."""
 
 
 class Identities(Counted):
-    """The values of one column, or of records over several, as words with their row numbers."""
+    """Turns the values of one column, or records over several, into words."""
 
     def __init__(self, names: list[str], rule: int) -> None:
         super().__init__()
         self._names, self._rule = names, rule
-        self._parts: list[tuple[int, Words, npt.NDArray[np.int64] | None]] = []
         self._hasher: Any = None
 
     def update(self, block: Block) -> None:
@@ -43,7 +46,11 @@ class Identities(Counted):
             kept = np.flatnonzero(~left_out)
             words, rows = words[kept], kept + block.first_row
         self.count(block.rows, 0 if left_out is None else int(np.count_nonzero(left_out)))
-        self._parts.append((block.first_row, words, rows))
+        self.keep(block.first_row, words, rows)
+
+    def keep(self, first_row: int, words: Words, rows: npt.NDArray[np.int64] | None) -> None:
+        """Take the words of a block, and their row numbers where some rows are left out."""
+        raise NotImplementedError
 
     @staticmethod
     def _is_number(columns: list[Column]) -> bool:
@@ -57,30 +64,6 @@ class Identities(Counted):
         if self._hasher is None:
             self._hasher = RowHasher(batch.schema)
         return np.asarray(self._hasher.hash(batch).public)
-
-    def merge(self, other: Identities) -> None:
-        """Absorb the state of other rows."""
-        self.absorb(other)
-        self._parts += other._parts
-
-    @property
-    def nbytes(self) -> int:
-        """Words and row numbers."""
-        return sum(w.nbytes + (0 if r is None else r.nbytes) for _, w, r in self._parts)
-
-    def all_words(self) -> Words:
-        """The words of all rows, in row order."""
-        self._parts.sort(key=lambda part: part[0])
-        return np.concatenate([w for _, w, _ in self._parts]) if self._parts else np.empty(0, np.int64)
-
-    def row_numbers(self, mask: Mask) -> npt.NDArray[np.int64]:
-        """The row numbers of the words that ``mask`` chooses."""
-        found, start = [], 0
-        for first, words, rows in self._parts:
-            chosen = np.flatnonzero(mask[start : start + len(words)])
-            found.append(chosen + first if rows is None else rows[chosen])
-            start += len(words)
-        return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
 def _word(column: Column) -> Words:
@@ -123,6 +106,11 @@ def _repeated_pairs(words: Words) -> tuple[Mask, int]:
 
 
 def _among(words: Words, chosen: Words) -> Mask:
+    """Which words are in ``chosen``, ascending. Of hashes there that begin alike, only the first is found."""
+    if words.ndim > 1:
+        place = np.searchsorted(chosen[:, 0], words[:, 0])
+        place[place == len(chosen)] = 0
+        return np.asarray((chosen[place] == words).all(axis=1))
     place = np.searchsorted(chosen, words)
     place[place == len(chosen)] = 0
     return np.asarray(chosen[place] == words)
@@ -130,6 +118,38 @@ def _among(words: Words, chosen: Words) -> Mask:
 
 class Unique(Identities):
     """``expect_column_values_to_be_unique``, ``expect_compound_columns_to_be_unique``."""
+
+    def __init__(self, names: list[str], rule: int) -> None:
+        super().__init__(names, rule)
+        self._parts: list[tuple[int, Words, npt.NDArray[np.int64] | None]] = []
+
+    def keep(self, first_row: int, words: Words, rows: npt.NDArray[np.int64] | None) -> None:
+        """All of them: a repeat may come later."""
+        self._parts.append((first_row, words, rows))
+
+    def merge(self, other: Unique) -> None:
+        """Absorb the state of other rows."""
+        self.absorb(other)
+        self._parts += other._parts
+
+    @property
+    def nbytes(self) -> int:
+        """Words and row numbers."""
+        return sum(w.nbytes + (0 if r is None else r.nbytes) for _, w, r in self._parts)
+
+    def all_words(self) -> Words:
+        """The words of all rows, in row order."""
+        self._parts.sort(key=lambda part: part[0])
+        return np.concatenate([w for _, w, _ in self._parts]) if self._parts else np.empty(0, np.int64)
+
+    def row_numbers(self, mask: Mask) -> npt.NDArray[np.int64]:
+        """The row numbers of the words that ``mask`` chooses."""
+        found, start = [], 0
+        for first, words, rows in self._parts:
+            chosen = np.flatnonzero(mask[start : start + len(words)])
+            found.append(chosen + first if rows is None else rows[chosen])
+            start += len(words)
+        return np.concatenate(found) if found else np.empty(0, np.int64)
 
     def finish(self) -> Outcome:
         """Every row of a repeated value is unexpected."""
@@ -140,19 +160,70 @@ class Unique(Identities):
 
 
 class DistinctCount(Identities):
-    """How many distinct values there are, or what share of the values that is."""
+    """How many distinct values there are, or what share of the values that is. Keeps each value once."""
 
     def __init__(self, names: list[str], bounds: Bounds, *, share: bool) -> None:
         super().__init__(names, 1)
         self._bounds, self._share = bounds, share
+        self._known: Words | None = None  # ascending, each once
+        self._new: list[Words] = []
+        self._waiting = 0
+
+    def keep(self, first_row: int, words: Words, rows: npt.NDArray[np.int64] | None) -> None:
+        """Those not seen before, where few have been: a label's values are all known after a block or two."""
+        if self._known is not None and 0 < len(self._known) <= _FEW:
+            words = words[~_among(words, self._known)]
+        self._wait(words)
+        if self._known is None or self._waiting > max(_WAITING, len(self._known)):
+            self._settle()
+
+    def _wait(self, words: Words) -> None:
+        if len(words):
+            self._new.append(words)
+            self._waiting += len(words)
+
+    def _settle(self) -> None:
+        known = [] if self._known is None else [self._known]
+        if self._new or not known:
+            self._known = _distinct_words([*known, *self._new])
+        self._new, self._waiting = [], 0
+
+    def merge(self, other: DistinctCount) -> None:
+        """Absorb the state of other rows."""
+        self.absorb(other)
+        for words in ([] if other._known is None else [other._known]) + other._new:
+            self._wait(words)
+        self._settle()
+
+    @property
+    def nbytes(self) -> int:
+        """The words kept."""
+        return (0 if self._known is None else self._known.nbytes) + sum(w.nbytes for w in self._new)
 
     def finish(self) -> Outcome:
         """Of no values, the share is 0."""
-        _, distinct = repeated(self.all_words())
+        self._settle()
+        distinct = 0 if self._known is None else len(self._known)
         seen: float = distinct
         if self._share:
             seen = distinct / self.present if self.present else 0
         return verdict(self._bounds.hold(seen), observed=None if self._share else distinct)
+
+
+def _distinct_words(parts: list[Words]) -> Words:
+    """The words of all ``parts`` in ascending order, each once."""
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        return np.empty(0, np.int64)
+    if parts[0].ndim > 1:
+        from dataset_guard.hashing.rowset import sorted_run
+
+        run = sorted_run(parts)
+        return np.asarray(run[np.append(True, (run[1:] != run[:-1]).any(axis=1))])
+    words = np.concatenate(parts)
+    if (words[1:] > words[:-1]).all():
+        return words  # numbered rows, as keys often are
+    return np.unique(words)
 
 
 def unique(arguments: Arguments) -> Callable[[], ColumnRule]:
