@@ -171,7 +171,11 @@ def _merged(runs: Sequence[Hashes]) -> Iterator[Hashes]:
         yield from runs
         return
     count = max(len(runs), -(-sum(map(len, runs)) // _PIECE_ROWS))
-    for pieces in zip(*(slices_of(run, count) for run in runs), strict=True):
+    slices = []
+    for run in runs:
+        slices.append(slices_of(run, count))
+        forget(run)  # looking for the borders has touched pages all over it
+    for pieces in zip(*slices, strict=True):
         yield _together(pieces)
         for run in runs:
             forget(run)
