@@ -616,13 +616,23 @@ def clean_tables(limit: int | None, skipped: int) -> list[Measure]:
 # --- scale -----------------------------------------------------------------------------------------------
 
 
-class Generated(Source):
-    """A stream of generated rows that is never held: 13 columns, 170 bytes a row."""
+EMBEDDING = 224
 
-    def __init__(self, rows: int) -> None:
+
+class Generated(Source):
+    """A stream of generated rows that is never held: 13 columns, 170 bytes a row.
+
+    ``wide`` adds an embedding, to make a kilobyte of a row.
+    """
+
+    def __init__(self, rows: int, *, wide: bool = False) -> None:
         from tables import batches
 
         self._made = list(batches(1_000_000, batch_rows=65_536))
+        if wide:
+            values = np.random.default_rng(5).random(65_536 * EMBEDDING, np.float32)
+            column = pa.FixedSizeListArray.from_arrays(values, EMBEDDING)
+            self._made = [b.append_column("embedding", column.slice(0, b.num_rows)) for b in self._made]
         self.schema, self.num_rows, self.uri, self.kind = self._made[0].schema, rows, "generated", "memory"
 
     def stream(
@@ -641,12 +651,12 @@ class Generated(Source):
             done, number = done + batch.num_rows, number + 1
 
 
-def scale(sizes: list[int]) -> list[Measure]:
+def scale(sizes: list[int], *, wide: bool) -> list[Measure]:
     out = []
     for rows in sizes:
 
         def work(rows: int = rows) -> dict[str, float]:
-            source = Generated(rows)
+            source = Generated(rows, wide=wide)
             before = resource.getrusage(resource.RUSAGE_SELF)
             context = CheckContext(schema=source.schema, label="label", name="s", tenant="acme")
             found = scan_source(source, context, row_key=KEY)
@@ -674,6 +684,7 @@ def main() -> int:
         "--tables-from", type=int, default=210, help="the first are those rules were tuned on"
     )
     parser.add_argument("--rows", type=int, nargs="*", default=[1_000_000, 5_000_000, 20_000_000, 50_000_000])
+    parser.add_argument("--wide", action="store_true", help="scale: rows of a kilobyte (50 M are 52 GB)")
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -685,7 +696,7 @@ def main() -> int:
         "names": names,
         "overlap": overlap,
         "clean": lambda: clean_tables(arguments.tables, arguments.tables_from),
-        "scale": lambda: scale(arguments.rows),
+        "scale": lambda: scale(arguments.rows, wide=arguments.wide),
     }
     print(f"machine: {machine()}")
     measures = []
