@@ -33,10 +33,7 @@ FAIR_SHARE = "fair_share"
 
 
 def cause_of(displaced: Displacement) -> str:
-    """Why: borrowed quota is wanted back or fairly shared, a higher priority in the same queue, or a lowered
-
-    quota.
-    """
+    """Why: borrowed quota is wanted back or fairly shared, a higher priority, or a lowered quota."""
     if displaced.cause is None:
         return LOWERED
     if displaced.cause.queue == displaced.holder.workload.queue:

@@ -6,7 +6,6 @@ from datetime import timedelta
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pydantic import SecretStr
 
 import dataset_guard
 from dataset_guard.registry import record as records
@@ -22,22 +21,6 @@ from guard_core.home import Home
 
 TABLE = pa.table({"n": range(300), "label": [i % 2 for i in range(300)]})
 ADMISSION = "guard/compute/admission/decision"
-
-
-@pytest.fixture
-def people(home):
-    """``people(user, tenant, *roles)``: the same home, opened with that person's own credential."""
-    opened = []
-
-    def person(user, tenant="acme", *roles, kind="tenant", **more):
-        token = home.credentials.issue(tenant=tenant, user=user, roles=roles, kind=kind, **more)
-        settings = home.settings.model_copy(update={"token": SecretStr(token)})
-        opened.append(Home.open(settings, clock=home.clock))
-        return opened[-1]
-
-    yield person
-    for each in opened:
-        each.close()
 
 
 @pytest.fixture
