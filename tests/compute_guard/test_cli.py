@@ -153,8 +153,11 @@ def test_quota_set_changes_one_number_and_keeps_the_rest_of_the_file(trainguard,
     [
         ("gpu_milli.nominal", "-5", "no whole number"),
         ("preemption.then", "sometimes", "quotas.yaml"),
-        ("tpu_milli.nominal", "5", "has no 'tpu_milli'"),
-        ("resources", "5", "no single value"),
+        ("tpu_milli.nominal", "5", "did you mean gpu_milli.nominal?"),
+        ("cpu_milli.nominall", "5", "did you mean cpu_milli.nominal?"),
+        ("budget.half_life_hours", "24", "no budget; set budget.gpu_hours first"),
+        ("budget.gpu_hours", "many", "quotas.yaml"),
+        ("resources", "5", "no setting 'resources'"),
     ],
 )
 def test_quota_set_refuses_what_would_not_count_and_changes_nothing(
@@ -165,6 +168,15 @@ def test_quota_set_refuses_what_would_not_count_and_changes_nothing(
     assert done.exit_code != 0
     assert words in str(done.exception) + done.output
     assert own_policies.read_text() == before
+
+
+def test_quota_set_gives_a_queue_a_budget_and_takes_it_away(trainguard, own_policies):
+    done = trainguard("compute", "quota", "set", "acme", "budget.gpu_hours", "500")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "budget.gpu_hours not set -> 500" in done.output
+    assert "500 GPU-hours" in trainguard("compute", "quota", "show").output
+    assert trainguard("compute", "quota", "set", "acme", "budget", "none").exit_code == 0
+    assert "GPU-hours" not in trainguard("compute", "quota", "show").output
 
 
 def test_without_a_policy_directory_a_change_is_staged_and_not_in_force(trainguard, home):

@@ -11,7 +11,7 @@ from compute_guard.admission.lifecycle import Lifecycle
 from compute_guard.admission.outcomes import Admitted, StateChange, is_denied, principal_of, waiting_reason
 from compute_guard.admission.quiet_trees import QuietTrees
 from compute_guard.admission.ray_body import body_for_ray
-from compute_guard.admission.round import Pick, Round, decide_round
+from compute_guard.admission.round import DEPTH, DEPTH_OF_ONE_TREE, Pick, Round, decide_round
 from compute_guard.admission.snapshot import Snapshot
 from compute_guard.admission.workload import Workload, WorkloadState
 from compute_guard.ledger.store import Entry, Posting, Reservation
@@ -53,11 +53,12 @@ class Admissions(Lifecycle):
     def releases(self) -> Iterator[list[Admitted]]:
         """:meth:`release` round by round, each on record when given: it can run while others are decided.
 
+        One tree of cohorts after the other, so that what ended in one waits for no decision about another.
         Whoever stops in between loses nothing: what was left is looked at by the next.
         """
         self.freshen()
         admitted, self.left_over = self.left_over, []
-        rounds = self._rounds({})
+        rounds = self._rounds_by_tree()
         while True:
             with self.one_record():
                 more = next(rounds, None)
@@ -72,8 +73,15 @@ class Admissions(Lifecycle):
         """All rounds. ``fresh`` are decisions of this moment, by workload."""
         return [one for admitted in self._rounds(fresh) for one in admitted]
 
-    def _rounds(self, fresh: Mapping[str, Decision]) -> Iterator[list[Admitted]]:
-        """Rounds over the waiting lines, until one after which nobody else can fit."""
+    def _rounds_by_tree(self) -> Iterator[list[Admitted]]:
+        """Rounds in one tree of cohorts until nobody there can fit, then in the next."""
+        snapshot = self.snapshot(self.quotas())
+        for tree in sorted(self._quiet.others(snapshot, self.home.policy.revision)):
+            yield from self._rounds({}, only=tree)
+
+    def _rounds(self, fresh: Mapping[str, Decision], *, only: int | None = None) -> Iterator[list[Admitted]]:
+        """Rounds over the waiting lines, of one tree or all, until one after which nobody else can fit."""
+        depth = DEPTH if only is None else DEPTH_OF_ONE_TREE
         barred: set[str] = set()
         stirred: set[int] = set()  # what policy holds back now is asked about again at the next look
         while True:
@@ -82,9 +90,10 @@ class Admissions(Lifecycle):
             if not snapshot.pending:
                 return
             trees = self._quiet.others(snapshot, self.home.policy.revision)
+            trees = trees if only is None else trees & {only}
             if not trees:
                 return
-            round_ = decide_round(snapshot, barred=barred, only=trees)
+            round_ = decide_round(snapshot, barred=barred, depth=depth, only=trees)
             hopeless = _hopeless(snapshot, trees, round_, barred)
             done, refused = self._take(quotas, [*round_.picks, *hopeless], fresh)
             barred |= refused

@@ -20,6 +20,8 @@ from compute_guard.quota.tree import NO_LIMIT, take_all
 
 DEPTH = 8
 """How far into each line one round looks: few get in at once, and what is looked at costs time for all."""
+DEPTH_OF_ONE_TREE = 24
+"""The same for a round in one tree of cohorts, which has fewer lines to look into."""
 _MODES = {"never": NEVER, "lower_priority": LOWER, "any": ANY}
 
 

@@ -49,19 +49,18 @@ class Standing:
                 return None
         return way
 
-    def change(self, queue: str, user: str, more: Mapping[str, int], less: Mapping[str, int]) -> None:
+    def change(self, queue: str, user: str, more: Amounts, less: Amounts) -> None:
         """A workload holds ``more`` than before, and ``less``; both named with their flavors."""
-        added, gone = Amounts(more), Amounts(less)
-        self.usage[queue] = self.usage.get(queue, _NOTHING) + added - gone
+        self.usage[queue] = self.usage.get(queue, _NOTHING) + more - less
         own = (queue, user)
-        self._user_usage[own] = self._user_usage.get(own, _NOTHING) + added - gone
+        self._user_usage[own] = self._user_usage.get(own, _NOTHING) + more - less
         node = self.quotas.nodes.get(queue)
         if self._dense is None or node is None:
             return
-        for name, amount in added.items():
+        for name, amount in more.items():
             if (place := self.quotas.place(name)) is not None:
                 take(self.quotas.tree, self._dense, node, place, amount)
-        for name, amount in gone.items():
+        for name, amount in less.items():
             if (place := self.quotas.place(name)) is not None:
                 give(self.quotas.tree, self._dense, node, place, amount)
 

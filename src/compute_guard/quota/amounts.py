@@ -62,14 +62,25 @@ class Amounts(Mapping[str, int]):
         return self._with(other, -1)
 
     def _with(self, other: Amounts, sign: int) -> Amounts:
-        """The names are known to be good; only the amounts are looked at."""
+        """The names are known to be good; only amounts that change are looked at."""
+        if not other._values:
+            return self
+        if sign > 0 and not self._values:
+            return other
         values = dict(self._values)
+        grown = False
         for name, amount in other._values.items():
-            values[name] = values.get(name, 0) + sign * amount
-        if any(not 0 < amount <= STORAGE_LIMIT for amount in values.values()):
-            return Amounts(values)  # drops zeros, refuses the rest
+            before = values.get(name, 0)
+            now = before + sign * amount
+            if 0 < now <= STORAGE_LIMIT:
+                grown = grown or not before
+                values[name] = now
+            elif now:
+                return Amounts({**values, name: now})  # which refuses it
+            else:
+                del values[name]
         result = object.__new__(Amounts)
-        result._values = MappingProxyType(dict(sorted(values.items())))
+        result._values = MappingProxyType(dict(sorted(values.items())) if grown else values)
         result._hash = None
         return result
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from compute_guard.replay.simulate import Outcome
     from guard_core.home import Home
 
-LIMITS = ("nominal", "borrowing_limit", "lending_limit")
-
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
@@ -189,8 +187,10 @@ def quota_set(ctx: click.Context, queue: str, what: str, value: str) -> None:
 
     \b
     gpu_milli.nominal 8000            a resource's nominal, borrowing_limit or lending_limit (none: no limit)
+    gpu_milli@a100.nominal 8000       the same of a flavor
     weight 2                          weight, max_pending, per_user.jobs
-    preemption.grace_seconds 120      any value of preemption or budget
+    preemption.grace_seconds 120      any value of preemption
+    budget.gpu_hours 500              any value of budget; `budget none` ends it
 
     With a policy directory in the settings its file is changed. Otherwise the change is staged in shadow;
     look at it and put it in force with: trainguard policy replay, approve, promote.
@@ -206,10 +206,7 @@ def quota_set(ctx: click.Context, queue: str, what: str, value: str) -> None:
             f"quotas are set by platform admins, and the credential in use is of tenant {principal.tenant}; "
             "unset TRAINGUARD_TOKEN, or use a platform admin's"
         )
-    parts = tuple(what.split("."))
-    if len(parts) == 2 and parts[1] in LIMITS:
-        parts = ("resources", *parts)
-    change = set_quota(home, ("queues", queue, *parts), _value(value))
+    change = set_quota(home, queue, what, _value(value))
     click.echo(
         f"queue {queue}: {what} {_shown(change.before)} -> {_shown(change.after)}{_spoken(what, change)}"
     )

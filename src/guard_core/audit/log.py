@@ -1,9 +1,9 @@
 """Appending to and reading the audit log.
 
 Any number of processes append: each append holds an exclusive file lock, continues from the signed head,
-writes its lines in one write, forces them to disk, then signs and replaces the head. Nothing is
-acknowledged before it is on disk. After a crash the torn last line is cut off, kept in a side file, and
-its removal is itself recorded (``audit.repaired``).
+writes its lines in one write, forces them and the head signed for them to disk, then replaces the head.
+Nothing is acknowledged before it is on disk. After a crash the torn last line is cut off, kept in a side
+file, and its removal is itself recorded (``audit.repaired``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from guard_core.audit.merkle import leaf_hash
 from guard_core.audit.segments import first_of, lines, segments
 from guard_core.clock import Clock, new_id, rfc3339, system_clock
 from guard_core.errors import Tampered, Undecidable
-from guard_core.files import locked, sync_directory, write_atomic
+from guard_core.files import locked, replaced_after, sync_directory, write_atomic
 from guard_core.findings import Enforcement
 from guard_core.policy.decision import Decision
 from guard_core.version import __version__
@@ -353,10 +353,11 @@ class AuditLog:
         if self._anchor is not None and not self._anchor.exists():
             write_atomic(self._anchor, b"an audit log was begun here\n", mode=0o600)
         content = b"".join(chunks)
-        _append_durably(self.directory / segment, offset, content)
         new = Head.of(frontier, genesis, last, segment, offset + len(content), rfc3339(self._clock()))
         signed = new.sign(signer)
-        write_atomic(self.directory / HEAD_FILE, signed, mode=0o600)
+        # A head that lost its name with the power is the one before: the next append adopts what follows it.
+        with replaced_after(self.directory / HEAD_FILE, signed, mode=0o600):
+            _append_durably(self.directory / segment, offset, content)
         self._seen = (signed, new)
         return new
 

@@ -32,11 +32,33 @@ def _below(pointer: str, name: str) -> str:
     return f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
 
 
-def without_secrets(value: Any, pointer: str, erased: list[str]) -> Any:
-    """A JSON copy of ``value`` without secrets; adds the JSON pointers of what it took out to ``erased``."""
+def _harmless(value: Any) -> bool:
+    """Whether there is nothing to take out nor to make JSON of: most of what there is. In doubt not."""
     kind = type(value)
-    if kind in _PLAIN or (kind is str and _TOKEN_MARK not in value):
+    if kind is dict:
+        for name, item in value.items():
+            kind = type(item)
+            if type(name) is not str:
+                return False
+            if kind is str:
+                if _TOKEN_MARK in item or (item and _is_secret_name(name)):
+                    return False
+            elif kind not in _PLAIN and not _harmless(item):
+                return False
+        return True
+    if kind is list:
+        return all(map(_harmless, value))
+    return kind in _PLAIN or (kind is str and _TOKEN_MARK not in value)
+
+
+def without_secrets(value: Any, pointer: str, erased: list[str]) -> Any:
+    """``value`` as JSON without secrets; adds the JSON pointers of what it took out to ``erased``.
+
+    Not a copy where there is nothing to take out.
+    """
+    if _harmless(value):
         return value
+    kind = type(value)
     if kind is dict or isinstance(value, Mapping):
         kept = {}
         for key, item in value.items():

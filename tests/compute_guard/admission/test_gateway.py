@@ -72,6 +72,22 @@ def test_a_job_that_was_taken_out_goes_again_as_soon_as_there_is_room(gateway, a
     assert [admitted.id for admitted in gateway.release()] == ["waits"]
 
 
+def test_what_gets_in_in_one_tree_of_cohorts_waits_for_no_decision_about_another(gateway, ada, home):
+    cleo = home.credentials.verify(home.credentials.issue(tenant="canary", user="cleo"))
+    for who, names, cpus in ((ada, ("a1", "a2"), 2), (cleo, ("c1", "c2"), 1)):
+        for name in names:
+            gateway.submit(who, ask(name, cpus))
+    gateway.finish("a1", WorkloadState.FINISHED, "SUCCEEDED:")
+    gateway.finish("c1", WorkloadState.FINISHED, "SUCCEEDED:")
+    seen = []
+    for admitted in gateway.releases():
+        seen += [one.id for one in admitted]
+        assert set(gateway.ledger.reservations()) == set(seen)
+        on_record = [r["subject"] for r in home.audit.records(kind="workload.state")][-1]
+        assert on_record == seen[-1]
+    assert sorted(seen) == ["a2", "c2"]
+
+
 def test_releasing_twice_releases_once(gateway, ada):
     gateway.submit(ada, ask("runs", 2))
     gateway.submit(ada, ask("waits", 2))

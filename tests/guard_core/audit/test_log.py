@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -113,6 +115,25 @@ def test_records_written_before_the_head_could_be_signed_are_taken_up_and_named(
     (note,) = log.records(kind="audit.recovered")
     assert note["data"] == {"first": 10, "last": 11}
     assert verify(log.directory).signed == 14
+
+
+def test_a_head_that_the_disk_does_not_take_up_is_no_head_and_the_append_says_so(ten, signer, monkeypatch):
+    sync = os.fsync
+
+    def full(handle: int) -> None:
+        if Path(f"/proc/self/fd/{handle}").readlink().name.startswith(".head.json"):
+            raise OSError(errno.EIO, "Input/output error")
+        sync(handle)
+
+    head = (ten.directory / "head.json").read_bytes()
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(Undecidable, match="cannot be written"):
+            ten.append([{"kind": "one"}])
+    assert (ten.directory / "head.json").read_bytes() == head
+    assert not list(ten.directory.glob(".head*"))
+    assert again(ten, signer).append([{"kind": "two"}]) == 12  # after "one", and the note that it was found
+    assert verify(ten.directory).signed == 13
 
 
 def test_a_crash_right_after_a_new_segment_was_begun_loses_nothing(tmp_path, signer):
