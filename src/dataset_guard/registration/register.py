@@ -28,6 +28,7 @@ from dataset_guard.registration.version_folder import VersionFolder, write_sidec
 from dataset_guard.registry import record as records
 from dataset_guard.registry.caller import opened_home
 from dataset_guard.registry.store import Registry
+from dataset_guard.scanning.collecting import collecting_seldom
 from dataset_guard.sidecars.file_tags import FileTags
 from dataset_guard.sidecars.manifest import manifest_of
 from guard_core.errors import UserError
@@ -61,7 +62,7 @@ def scan(
     The decision is in the audit log. Raises as :func:`register`, except that a refusal by policy is a
     Report with the verdict ``deny``.
     """
-    with opened_home(home) as opened:
+    with collecting_seldom(), opened_home(home) as opened:
         request = requested(
             opened,
             name,
@@ -122,7 +123,7 @@ def register(
     when it cannot be asked, Tampered when a reference was changed. In each case nothing is stored.
     """
     step = steps or (lambda _: None)
-    with opened_home(home) as opened:
+    with collecting_seldom(), opened_home(home) as opened:
         request = requested(
             opened,
             name,

@@ -100,9 +100,13 @@ def _hard(offsets: Any, data: Any, fold: Any, which: Any, out: Any) -> None:
             at += width
 
 
+def offsets_of(texts: Any) -> npt.NDArray[np.int64]:
+    """Where each text of a large Arrow array begins in its buffer, and where the last one ends."""
+    return np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
+
+
 def _parts(texts: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    offsets = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    return offsets, np.frombuffer(texts.buffers()[2] or b"", np.uint8)
+    return offsets_of(texts), np.frombuffer(texts.buffers()[2] or b"", np.uint8)
 
 
 def cells_of(array: Any) -> Cells:

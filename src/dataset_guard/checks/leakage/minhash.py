@@ -5,8 +5,9 @@ Li, Owen, Zhang 2012 (one permutation), Shrivastava 2017 (optimal densification)
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -23,10 +24,15 @@ _EMPTY = _U32(0xFFFFFFFF)
 
 
 def _lenders() -> npt.NDArray[np.uint8]:
-    """For each empty bin the bins that it asks, in order: a fixed hash of (bin, attempt)."""
+    """For each empty bin the bins that it asks, in order: a fixed hash of (bin, attempt).
+
+    Not compiled: what is compiled into other kernels has no cache of its own, and would be compiled anew in
+    every process, for this one call.
+    """
+    mix = cast("numba.core.dispatcher.Dispatcher", mixed).py_func
     with np.errstate(over="ignore"):
         asked = (np.arange(BINS, dtype=_U64)[:, None] << _U64(32)) + np.arange(1, 1 + 4 * BINS, dtype=_U64)
-        asked = mixed(asked * _U64(0x9E3779B97F4A7C15)) >> _U64(57)
+        asked = mix(asked * _U64(0x9E3779B97F4A7C15)) >> _U64(57)
     return np.asarray(asked, np.uint8)
 
 

@@ -88,7 +88,7 @@ class Collected:
 
     def update(self, column: Any, first_row: int, ranks: npt.NDArray[np.uint64] | None = None) -> None:
         """Take the texts of an Arrow array; ``ranks`` are theirs, where somebody knows them."""
-        from dataset_guard.checks.leakage.folding import cells_of
+        from dataset_guard.checks.leakage.folding import cells_of, offsets_of
         from dataset_guard.checks.leakage.tokens import windows_of
 
         texts = plain(column)
@@ -98,10 +98,10 @@ class Collected:
         chosen = np.flatnonzero(wanted)
         if not len(chosen):
             return
-        cells = cells_of(texts if wanted.all() else texts.take(pa.array(chosen)))
-        for start, stop in windows_of(cells.offsets, _WINDOW_BYTES):
-            window = cells._replace(offsets=cells.offsets[start : stop + 1])
-            self._window(window, chosen[start:stop] + first_row)
+        picked = (texts if wanted.all() else texts.take(pa.array(chosen))).cast(pa.large_string())
+        for start, stop in windows_of(offsets_of(picked), _WINDOW_BYTES):
+            # Brought to their form window by window: a window stays in the cache, a batch does not.
+            self._window(cells_of(picked.slice(start, stop - start)), chosen[start:stop] + first_row)
 
     def _window(self, cells: Cells, rows: Rows) -> None:
         from dataset_guard.checks.leakage.shingles import shingle

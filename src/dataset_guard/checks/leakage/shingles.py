@@ -104,6 +104,30 @@ def _window_hashes(plain: Any, windows: int, out: Any) -> None:
 
 
 @kernel
+def _token_windows(tokens: Any, windows: int, out: Any) -> None:
+    """The first ``windows`` windows of ``TOKENS`` tokens, as a polynomial that rolls on.
+
+    It rolls two windows at a time: each waits for the product before it, and so half as many wait.
+    """
+    factor = _U64(0x9E3779B97F4A7C15)
+    square = factor * factor
+    gone = square * square * factor
+    h = _U64(0)
+    for t in range(TOKENS):
+        h = h * factor + tokens[t]
+    out[0] = h
+    for t in range(1, windows - 1, 2):
+        first = tokens[t + TOKENS - 1] - tokens[t - 1] * gone
+        second = tokens[t + TOKENS] - tokens[t] * gone
+        out[t] = h * factor + first
+        h = h * square + (first * factor + second)
+        out[t + 1] = h
+    if windows % 2 == 0:
+        t = windows - 1
+        out[t] = h * factor + (tokens[t + TOKENS - 1] - tokens[t - 1] * gone)
+
+
+@kernel
 def _hashes(data: Any, start: int, stop: int, fold: Any, tokens: Any, plain: Any, out: Any) -> int:
     """Write a 64-bit number for each shingle of one text, to be mixed; returns how many. Windows roll."""
     m, n = 0, SHORT
@@ -114,15 +138,7 @@ def _hashes(data: Any, start: int, stop: int, fold: Any, tokens: Any, plain: Any
     if n >= SHORT:
         n = tokens_of(data, start, stop, fold, tokens)
     if n >= SHORT:
-        factor = _U64(0x9E3779B97F4A7C15)
-        oldest = factor * factor * factor * factor
-        h = _U64(0)
-        for t in range(TOKENS - 1):
-            h = h * factor + tokens[t]
-        for t in range(n - TOKENS + 1):
-            h = h * factor + tokens[t + TOKENS - 1]
-            out[t] = h
-            h -= tokens[t] * oldest
+        _token_windows(tokens, n - TOKENS + 1, out)
         return n - TOKENS + 1
     if m == 0:
         m, n = _plain(data, start, stop, fold, plain)

@@ -21,6 +21,9 @@ ASCII = np.zeros(128, np.uint8)
 for _byte in b"0123456789abcdefghijklmnopqrstuvwxyz":
     ASCII[_byte] = ASCII[ord(chr(_byte).upper())] = _byte
 
+_IN_WORDS = (ASCII != 0).astype(np.uint8)
+_BEYOND_ASCII = np.uint8(0x80)
+
 FOREIGN = 1
 BYTES_LOWERED = np.full(256, FOREIGN, np.uint8)
 """As ``ASCII``, but ``FOREIGN`` for a byte of a longer character."""
@@ -56,33 +59,28 @@ def separates(point: int) -> bool:
 
 
 @kernel
-def tokens_of(data: Any, start: Any, stop: Any, fold: Any, tokens: Any) -> Any:
-    """Write the token hashes of one text; returns how many. ``tokens`` has room for one more than its bytes.
+def _foreign(data: Any, i: Any, stop: Any, fold: Any, tokens: Any, n: Any, word: Any, inside: Any) -> Any:
+    """Read one character beyond ASCII; returns the next one's place, how many tokens, the word so far."""
+    width = width_of(data[i])
+    point = folded(point_at(data, np.int64(i), np.int64(stop), width), fold)
+    kind = kind_of(point)
+    if kind == 1:
+        return i + _U64(width), n, (word ^ _U64(point)) * _FNV_PRIME, _U64(1)
+    tokens[n] = word
+    n += inside
+    if kind == 2:
+        tokens[n] = mixed(_U64(point) + _U64(0x9E3779B97F4A7C15))
+        n += _U64(1)
+    return i + _U64(width), n, _FNV_START, _U64(0)
 
-    The end of a word is no branch: a processor cannot foresee it, and each wrong guess costs ten bytes' time.
-    What may be a token is written at every byte, and counted where it is one.
-    """
-    n, i, stop = _U64(0), _U64(start), _U64(stop)  # without a sign: numba would look for negative indices
-    word = _FNV_START
-    inside = _U64(0)
+
+@kernel
+def _rest(data: Any, i: Any, stop: Any, fold: Any, tokens: Any, n: Any, word: Any, inside: Any) -> Any:
+    """Read on up to ``stop``, where a word ends; returns how many tokens there are then."""
     while i < stop:
         lower = BYTES_LOWERED[data[i]]
         if lower == FOREIGN:
-            width = width_of(data[i])
-            point = folded(point_at(data, np.int64(i), np.int64(stop), width), fold)
-            i += _U64(width)
-            kind = kind_of(point)
-            if kind == 1:
-                word = (word ^ _U64(point)) * _FNV_PRIME
-                inside = _U64(1)
-                continue
-            tokens[n] = word
-            n += inside
-            word = _FNV_START
-            inside = _U64(0)
-            if kind == 2:
-                tokens[n] = mixed(_U64(point) + _U64(0x9E3779B97F4A7C15))
-                n += _U64(1)
+            i, n, word, inside = _foreign(data, i, stop, fold, tokens, n, word, inside)
             continue
         i += _U64(1)
         belongs = _U64(lower != 0)
@@ -91,8 +89,75 @@ def tokens_of(data: Any, start: Any, stop: Any, fold: Any, tokens: Any) -> Any:
         longer = (word ^ _U64(lower)) * _FNV_PRIME
         word = longer if belongs else _FNV_START
         inside = belongs
-    if inside:
+    tokens[n] = word
+    return n + inside
+
+
+@kernel
+def _both(
+    data: Any, i: Any, j: Any, most: Any, tokens: Any,
+    n: Any, m: Any, word: Any, other: Any, inside: Any, within: Any,
+) -> Any:  # fmt: skip
+    """Read ASCII at ``i`` and at ``j``, at most ``most`` bytes of each; returns how many, and the new state.
+
+    No call is made in here: what is kept over a call is kept in memory, which is slower than the product.
+    """
+    k = _U64(0)
+    while k < most:
+        left, right = data[i + k], data[j + k]
+        if (left | right) >= _BEYOND_ASCII:
+            break
+        k += _U64(1)
+        belongs, joins = _U64(_IN_WORDS[left]), _U64(_IN_WORDS[right])
         tokens[n] = word
+        tokens[m] = other
+        n += inside & ~belongs
+        m += within & ~joins
+        longer = (word ^ _U64(BYTES_LOWERED[left])) * _FNV_PRIME
+        wider = (other ^ _U64(BYTES_LOWERED[right])) * _FNV_PRIME
+        word = longer if belongs else _FNV_START
+        other = wider if joins else _FNV_START
+        inside, within = belongs, joins
+    return k, n, m, word, other, inside, within
+
+
+@inlined
+def _between_words(data: Any, start: Any, stop: Any) -> Any:
+    """The first byte from the middle on that separates words, where a text can be cut in two; or its end."""
+    at = start + ((stop - start) >> _U64(1))
+    while at < stop and BYTES_LOWERED[data[at]] != 0:
+        at += _U64(1)
+    return at
+
+
+@kernel
+def tokens_of(data: Any, start: Any, stop: Any, fold: Any, tokens: Any) -> Any:
+    """Write the token hashes of one text; returns how many. ``tokens`` has room for two more than its bytes.
+
+    The end of a word is no branch: a processor cannot foresee it, and each wrong guess costs ten bytes' time.
+    What may be a token is written at every byte, and counted where it is one. And each byte of a word waits
+    for the product before it, so both halves of a text are read side by side.
+    """
+    i, end = _U64(start), _U64(stop)  # without a sign: numba would look for negative indices
+    middle = _between_words(data, i, end)
+    room = middle - i + _U64(1)  # the second half's tokens go behind what the first half may write
+    n, word, inside = _U64(0), _FNV_START, _U64(0)
+    j, m, other, within = middle, room, _FNV_START, _U64(0)
+    while i < middle and j < end:
+        k, n, m, word, other, inside, within = _both(
+            data, i, j, min(middle - i, end - j), tokens, n, m, word, other, inside, within
+        )
+        i += k
+        j += k
+        if i < middle and j < end:
+            if data[i] >= _BEYOND_ASCII:
+                i, n, word, inside = _foreign(data, i, end, fold, tokens, n, word, inside)
+            else:
+                j, m, other, within = _foreign(data, j, end, fold, tokens, m, other, within)
+    n = _rest(data, i, middle, fold, tokens, n, word, inside)
+    m = _rest(data, j, end, fold, tokens, m, other, within)
+    for k in range(room, m):
+        tokens[n] = tokens[k]
         n += _U64(1)
     return np.int64(n)
 

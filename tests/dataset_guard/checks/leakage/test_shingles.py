@@ -38,3 +38,15 @@ def test_windows_are_the_bytes_they_cover_with_the_first_one_highest() -> None:
     for at in range(40):
         number = int.from_bytes(bytes([BYTES, *plain[at : at + BYTES].tolist()]), "big")
         assert out[at] == number * 0x9E3779B97F4A7C15 % 2**64
+
+
+def test_windows_of_tokens_are_the_same_polynomial_wherever_they_begin() -> None:
+    tokens = np.random.default_rng(3).integers(0, 2**64, 20, dtype=np.uint64)
+    for windows in range(1, 9):
+        out = np.zeros(windows, np.uint64)
+        shingles._token_windows(tokens, windows, out)
+        for at in range(windows):
+            number = 0
+            for token in tokens[at : at + shingles.TOKENS].tolist():
+                number = (number * 0x9E3779B97F4A7C15 + token) % 2**64
+            assert out[at] == number
