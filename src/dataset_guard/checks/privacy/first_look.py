@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dataset_guard.hashing.byte_words import word_at
 from dataset_guard.hashing.jit import inlined, kernel
 
 NUMBER, MAIL, ACCOUNT, PHONE, SOCIAL, PASSPORT, WALLET, STREET, HOUSE = range(9)
@@ -27,6 +28,22 @@ _CLASS[ord("_")] = _OTHER
 _INTERESTING = np.zeros(256, np.bool_)
 for _byte in b"0123456789@+\xb7":
     _INTERESTING[_byte] = True
+
+
+_U64 = np.uint64
+_EACH = 0x0101010101010101
+_HIGH = _U64(0x80 * _EACH)
+_FROM = _U64((0x80 - 0x2B) * _EACH)  # with it a byte from + on reaches the high bit
+_BEYOND = _U64((0x7F - 0x40) * _EACH)  # and one behind @
+
+
+@inlined
+def _dull(word: Any) -> Any:
+    """Whether none of eight bytes can be interesting: all are ASCII, and below + or behind @.
+
+    Sums do not run into the next byte unless one is beyond ASCII, and then the answer is no anyway.
+    """
+    return (((word + _FROM) & ~(word + _BEYOND)) | word) & _HIGH == _U64(0)
 
 
 @inlined
@@ -48,6 +65,8 @@ def _look(offsets: Any, data: Any, first: int, places: Any) -> Any:
             byte = data[i]
             if not _INTERESTING[byte]:
                 i += 1
+                while i + 8 <= high and _dull(word_at(data, i)):
+                    i += 8
                 continue
             if byte == 0x40:  # @
                 if i > low and i + 3 < high and _word(_CLASS[data[i + 1]]):
