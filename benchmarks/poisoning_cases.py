@@ -202,9 +202,10 @@ def rates(half: str, only: str | None) -> Iterator[Measure]:
 
     At most 2,500 rows of each table that has 600 and four columns or more and a label that varies.
     """
+    from dataset_guard.checks.poisoning.label_errors import WARNED_MOST
     from dataset_guard.checks.poisoning.wrong_labels import wrong_labels
 
-    tables, unchanged, gaps, f1 = 0, 0, [], []
+    tables, unchanged, warned, lists, f1 = 0, 0, 0, [], []
     for corpus in corpora.clean_tables(half):  # type: ignore[arg-type]
         table, label = corpus.table, corpus.label
         if label is None or table.num_rows < 600 or table.num_columns < 4 or only not in (None, corpus.name):
@@ -224,16 +225,22 @@ def rates(half: str, only: str | None) -> Iterator[Measure]:
             score, false = _f1(found.rows, rows)
             if not len(rows):
                 tables, unchanged = tables + 1, unchanged + bool(len(found.rows))
+                warned += bool(len(found.rows)) and found.expected_fdr <= 0.3 and found.fdr <= WARNED_MOST
                 continue
             f1.append(score)
             if len(found.rows):
-                gaps.append(false - found.fdr)
-    held = float(np.mean(np.array(gaps) <= 0.05))
+                lists.append((false, found.expected_fdr, found.fdr))
+    true, expected, stated = np.array(lists).T
+    telling = stated <= 0.75  # a list that states more says that nothing is known of it
     yield Measure("rates: tables", tables, "")
     yield Measure("rates: of them unchanged, with any label named", unchanged, "")
-    yield Measure("rates: lists on tables with 5 % flipped", len(gaps), "")
-    yield Measure("rates: true rate less the stated one, mean", float(np.mean(gaps)), "")
-    yield Measure("rates: true rate at most 5 points above", held, "of lists")
+    yield Measure("rates: and as a warning", warned, "")
+    yield Measure("rates: lists on tables with 5 % flipped", len(true), "")
+    yield Measure("rates: true rate less the expected one, mean", float(np.mean(true - expected)), "")
+    yield Measure("rates: true rate less the stated one, mean", float(np.mean(true - stated)), "")
+    for name, some in (("", np.ones(len(true), bool)), (" that state .75 or less", telling)):
+        held = float(np.mean(true[some] <= stated[some] + 0.05))
+        yield Measure(f"rates: true rate at most 5 points above, of the {some.sum()} lists{name}", held, "")
     yield Measure("rates: F1, mean over all tables", float(np.mean(f1)), "")
 
 

@@ -6,7 +6,8 @@ label. The latter starts from labels drawn at random (:func:`random_share`) and 
 maximisation (Dawid and Skene 1979; :func:`channel`), held to the start by ``PRIOR_ROWS``: labels may have
 been moved to the next class, or from one class to one other. By Bayes' rule follows the probability that a
 given label is wrong. The expected share of false alarms in a list is the mean of what is left, and the list
-whose expected F1 is highest is the most useful one (:func:`most_useful`).
+whose expected F1 is highest is the most useful one (:func:`most_useful`). How far that share may be off is
+:mod:`label_rate`'s.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ Ints = npt.NDArray[np.int64]
 PRIOR_ROWS = 200.0
 """So many rows of each class speak for labels drawn at random, besides the class's own."""
 
-_TEMPERATURES = np.geomspace(0.2, 2.0, 20)
+TEMPERATURES = np.geomspace(0.2, 2.0, 20)
 _NOISE = np.array([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2])
 """Shares of random labels. More than a fifth is not believed: where models fit badly, as on ratings or
 panels, their own errors look like so much noise, and are no wrong labels."""
 _ROUNDS = 12
 _SHARPER = 8
 """A channel learnt from the labels explains more of them, so rows say more: up to so many steps sharper."""
-_LEARNT_FROM = 4_000
+LEARNT_FROM = 4_000
+"""Rows that are enough to tell how much noise there is."""
 _WORTH = 20.0
 """By so much must the moves that were learnt raise the log-likelihood. On clean sets they raise it by 0 to 3,
 and would be the models' confusions; where 5 % of the labels were moved one way, by 30 and more."""
@@ -37,8 +39,8 @@ def random_share(chances: Floats, codes: Ints) -> tuple[float, int]:
     """(share of labels that are random, number of the temperature), likeliest together."""
     logs, rows = np.log(np.clip(chances, 1e-6, 1.0)), np.arange(len(codes))
     best, found = -np.inf, (float(_NOISE[0]), 0)
-    for number, temperature in enumerate(_TEMPERATURES):
-        given = _tempered(logs, temperature)[rows, codes]
+    for number, temperature in enumerate(TEMPERATURES):
+        given = tempered(logs, temperature)[rows, codes]
         for share in _NOISE:
             likely = float(np.log((1 - share) * given + share / chances.shape[1]).sum())
             if likely > best:
@@ -55,16 +57,16 @@ def channel(chances: Floats, codes: Ints) -> tuple[Floats, Floats]:
     classes = chances.shape[1]
     start = (1 - share) * np.eye(classes) + share / classes
     logs = np.log(np.clip(chances, 1e-6, 1.0))
-    some = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), _LEARNT_FROM)).astype(np.int64))
-    temperature, moves = float(_TEMPERATURES[warmest]), start
-    best = _likelihood(_tempered(logs[some], temperature), codes[some], start) + _WORTH
+    some = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), LEARNT_FROM)).astype(np.int64))
+    temperature, moves = float(TEMPERATURES[warmest]), start
+    best = _likelihood(tempered(logs[some], temperature), codes[some], start) + _WORTH
     for number in range(warmest, max(-1, warmest - _SHARPER - 1), -2):
-        right = _tempered(logs[some], _TEMPERATURES[number])
+        right = tempered(logs[some], TEMPERATURES[number])
         explained = learnt(right, codes[some], start)
         likely = _likelihood(right, codes[some], explained)
         if likely > best:
-            best, temperature, moves = likely, float(_TEMPERATURES[number]), explained
-    return _tempered(logs, temperature), moves
+            best, temperature, moves = likely, float(TEMPERATURES[number]), explained
+    return tempered(logs, temperature), moves
 
 
 def learnt(right: Floats, codes: Ints, start: Floats, prior_rows: float = PRIOR_ROWS) -> Floats:
@@ -92,7 +94,8 @@ def probably_wrong(right: Floats, codes: Ints, moves: Floats) -> Floats:
     return np.asarray(1 - origin[np.arange(len(codes)), codes] / origin.sum(axis=1))
 
 
-def _tempered(logs: Floats, temperature: float) -> Floats:
+def tempered(logs: Floats, temperature: float) -> Floats:
+    """Probabilities from their logarithms: the lower ``temperature``, the surer."""
     sharp = np.exp(logs / temperature)
     return np.asarray(sharp / sharp.sum(axis=1, keepdims=True))
 

@@ -16,10 +16,13 @@ from dataset_guard.checks.hash_index import HashIndex
 from dataset_guard.checks.poisoning.aimed_flips import Aimed
 from dataset_guard.checks.poisoning.source_flips import SourceFlips
 from dataset_guard.checks.poisoning.sources import salted_source
-from dataset_guard.checks.poisoning.wrong_labels import WrongLabels, wrong_labels
+from dataset_guard.checks.poisoning.wrong_labels import MOST_FALSE, WrongLabels, wrong_labels
 from dataset_guard.checks.sampling import RowSample
 from guard_core.errors import MissingExtra
 from guard_core.findings import Finding, RowSet, Severity
+
+WARNED_MOST = 0.4
+"""Largest upper limit of the share of false alarms of a warning: most of its rows are wrong for certain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +31,10 @@ class LabelErrors:
     POIS004: a source whose labels the models contradict far more than other sources'.
 
     ``row_budget`` and ``text_budget``: rows that models look at (a uniform sample by row number).
-    ``fdr_limit``: the share of false alarms up to which a list is a warning; beyond it is information. A
-    warning at most, unless ``critical_share`` is given: then critical from ``critical_rows`` rows that are
-    also that share of those examined. A label of more than ``max_classes`` classes is not examined.
+    ``fdr_limit``: the expected share of false alarms up to which a list is a warning, unless more than
+    ``WARNED_MOST`` may be false; beyond it is information. A warning at most, unless ``critical_share`` is
+    given: then critical from ``critical_rows`` rows that are also that share of those examined. A label of
+    more than ``max_classes`` classes is not examined.
     """
 
     row_budget: int = 10_000
@@ -41,7 +45,7 @@ class LabelErrors:
     max_classes: int = 200
 
     name: ClassVar[str] = "label_errors"
-    version: ClassVar[str] = "8"
+    version: ClassVar[str] = "9"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS002", "POIS003", "POIS004")
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes", "feature_hashes"})
 
@@ -125,12 +129,12 @@ class ErrorState:
             yield self._source(source, rows, found.examined)
         if not len(found.rows):
             return
-        share = len(found.rows) * (1 - found.fdr) / found.examined
+        share = len(found.rows) * (1 - found.expected_fdr) / found.examined
         yield Finding(
             rule_id="POIS002",
             severity=self._severity(found, share),
             message=f"{counted(len(found.rows), 'row')} of {found.examined:,} examined probably have a wrong "
-            "label.",
+            f"label{', or are merely hard: nothing here tells which' if found.fdr > MOST_FALSE else ''}.",
             columns=(self._label,),
             rows=RowSet.of(rows[found.rows].tolist()),
             score=share,
@@ -140,6 +144,7 @@ class ErrorState:
                 "examined_rows": found.examined,
                 "offered_rows": self._suspects.seen,
                 "trusted_rows_learnt_from": found.trusted_rows,
+                "expected_false_share": round(found.expected_fdr, 4),
                 "models_agree_with_labels": round(found.agreement, 4),
                 "given_classes": list(found.classes[:8]),
                 "likely_moves": [list(m) for m in found.moves[:8]],
@@ -193,7 +198,7 @@ class ErrorState:
         )
 
     def _severity(self, found: WrongLabels, share: float) -> Severity:
-        if found.fdr > self._check.fdr_limit:
+        if found.expected_fdr > self._check.fdr_limit or found.fdr > WARNED_MOST:
             return Severity.INFO
         limit = self._check.critical_share
         enough = limit is not None and share >= limit and len(found.rows) >= self._check.critical_rows

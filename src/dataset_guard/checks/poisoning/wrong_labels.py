@@ -7,8 +7,8 @@ Two situations, two nulls:
   Benjamini-Hochberg bounds the false discoveries (Bates et al. 2023).
 * *no trusted rows*: out-of-fold probabilities are split into what rows say and what noise says
   (:mod:`~dataset_guard.checks.poisoning.label_doubt`), which gives each label a probability of being wrong.
-  Named is the list with the highest expected F1; its expected share of false alarms is stated, and above
-  ``MOST_FALSE`` nothing is named.
+  Named is the list with the highest expected F1; above an expected share of false alarms of ``MOST_FALSE``
+  nothing is named. Stated is its upper limit (:mod:`~dataset_guard.checks.poisoning.label_rate`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataset_guard.checks.base import ClassIndex, counted
 from dataset_guard.checks.features import Matrix, matrix_of, texts_of
 from dataset_guard.checks.poisoning.aimed_flips import Aimed, aimed
 from dataset_guard.checks.poisoning.label_doubt import channel, most_useful, probably_wrong, random_share
+from dataset_guard.checks.poisoning.label_rate import false_at_most
 from dataset_guard.checks.poisoning.label_views import FOLDS, out_of_fold
 from dataset_guard.checks.poisoning.source_flips import SourceFlips, flipped_sources
 from dataset_guard.checks.poisoning.sources import source_columns, source_numbers
@@ -57,6 +58,7 @@ _Floats = npt.NDArray[np.float64]
 class WrongLabels:
     """``rows`` are positions in the suspects' table, most doubtful first; ``classes`` their given classes.
 
+    ``expected_fdr`` of them are expected to be right after all, and no more than ``fdr`` are likely to be.
     ``moves`` are ``(likely class, given class, rows)``, most rows first. ``aimed`` are confusions that go
     one way only, ``sources`` those whose labels are contradicted more than
     others'; their rows are positions too.
@@ -66,6 +68,7 @@ class WrongLabels:
     classes: tuple[int, ...]
     moves: tuple[tuple[int, int, int], ...]
     examined: int
+    expected_fdr: float
     fdr: float
     agreement: float
     trusted_rows: int
@@ -106,9 +109,10 @@ def wrong_labels(
     chances /= chances.sum(axis=1, keepdims=True)
     asked = lesson.position >= 0
     if lesson.trusted is None:
-        chosen, fdr = _by_doubt(chances, lesson.codes)
+        chosen, expected, fdr = _by_doubt(chances, lesson.codes)
     else:
         chosen, fdr = _conformal(chances, lesson.codes, asked, fdr_limit)
+        expected = fdr
     named = np.bincount(lesson.codes[chosen], minlength=len(lesson.classes))
     order = [int(lesson.classes[c]) for c in np.argsort(-named, kind="stable") if named[c]]
     return WrongLabels(
@@ -116,6 +120,7 @@ def wrong_labels(
         classes=tuple(order),
         moves=_moves(chances[chosen], lesson.codes[chosen], lesson.classes),
         examined=int(asked.sum()),
+        expected_fdr=expected,
         fdr=fdr,
         agreement=float((chances.argmax(axis=1) == lesson.codes).mean()),
         trusted_rows=int((~asked).sum()) if lesson.trusted is not None else 0,
@@ -214,15 +219,18 @@ def _teaches(codes: _Ints) -> bool:
     return len(known) >= _MIN_TRUSTED and int((np.bincount(known) >= FOLDS).sum()) >= 2
 
 
-def _by_doubt(chances: _Floats, codes: _Ints) -> tuple[_Ints, float]:
+def _by_doubt(chances: _Floats, codes: _Ints) -> tuple[_Ints, float, float]:
+    """(rows named, expected share of false alarms, its upper limit)."""
     right, moves = channel(chances, codes)
     doubt = probably_wrong(right, codes, moves)
     believed = _recognised(chances, codes)
     doubt[~(believed | _mostly_noise(chances, codes, believed))[codes]] = 0.0
     order = np.argsort(-doubt, kind="stable")
-    length, fdr = most_useful(doubt[order])
-    worth = fdr <= MOST_FALSE and length * (1 - fdr) >= LEAST_WRONG
-    return (order[:length], fdr) if worth else (order[:0], 1.0)
+    length, expected = most_useful(doubt[order])
+    if expected > MOST_FALSE or length * (1 - expected) < LEAST_WRONG:
+        return order[:0], 1.0, 1.0
+    named = order[:length]
+    return named, expected, max(expected, false_at_most(chances, codes, moves, named))
 
 
 def _recognised(chances: _Floats, codes: _Ints) -> npt.NDArray[np.bool_]:

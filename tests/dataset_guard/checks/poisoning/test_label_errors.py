@@ -59,17 +59,22 @@ def test_a_hard_set_with_right_labels_is_not_taken_for_one_with_wrong_ones():
 
 
 @pytest.mark.parametrize(
-    ("name", "precision", "recall"), [("digits", 0.85, 0.75), ("breast_cancer", 0.85, 0.75)]
+    ("name", "precision", "recall", "severity"),
+    [
+        ("digits", 0.85, 0.75, Severity.WARNING),
+        ("breast_cancer", 0.85, 0.75, Severity.INFO),  # 569 rows say too little about how many are false
+    ],
 )
-def test_without_a_trusted_version_most_flips_are_found(name, precision, recall):
+def test_without_a_trusted_version_most_flips_are_found(name, precision, recall, severity):
     features, labels = CLEAN[name](return_X_y=True)
     bad, rows = flipped(labels, 0.05)
     finding = only(scan(digits_table(features, bad), CHECK, label="label"), "POIS002")
     hits = len(set(finding.rows) & rows)
     assert hits / len(finding.rows) >= precision
     assert hits / len(rows) >= recall
-    assert finding.severity is Severity.WARNING
-    assert 1 - hits / len(finding.rows) <= finding.fdr + 0.05
+    assert finding.severity is severity
+    assert finding.evidence["expected_false_share"] <= 0.3
+    assert 1 - hits / len(finding.rows) <= finding.fdr
     moves = Counter(zip(labels[list(rows)].tolist(), bad[list(rows)].tolist(), strict=True))
     likely, given, moved = finding.evidence["likely_moves"][0]
     assert abs(moves[likely, given] - moved) <= 3
