@@ -80,7 +80,7 @@ def _delta(before: Any, texts: list[str], labels: Scores) -> tuple[Scores, Score
 
     classes = int(max(before[1].max(), labels.max())) + 1
     given = pa.array(texts)
-    known, new = grams_of(pa.array(before[0])), grams_of(given)
+    known, new = (grams_of(t, written=True, most=1.0) for t in (pa.array(before[0]), given))
     found = search_delta(
         known, before[1], new, labels, classes, rounds=CHECK.rounds, margin=CHECK.margin, seed=0
     )

@@ -33,6 +33,8 @@ LEARNT_FROM = 4_000
 _WORTH = 20.0
 """By so much must the moves that were learnt raise the log-likelihood. On clean sets they raise it by 0 to 3,
 and would be the models' confusions; where 5 % of the labels were moved one way, by 30 and more."""
+_PERHAPS = 8.0
+"""The same where labels drawn at random explain nothing: then moves are the better guess."""
 
 
 def random_share(chances: Floats, codes: Ints) -> tuple[float, int]:
@@ -53,20 +55,29 @@ def channel(chances: Floats, codes: Ints) -> tuple[Floats, Floats]:
 
     The second is square; its rows sum to 1.
     """
+    return channels(chances, codes)[0]
+
+
+def channels(chances: Floats, codes: Ints) -> list[tuple[Floats, Floats]]:
+    """The :func:`channel` to believe; and behind it one whose moves are likely, but not so likely as that."""
     share, warmest = random_share(chances, codes)
     classes = chances.shape[1]
     start = (1 - share) * np.eye(classes) + share / classes
     logs = np.log(np.clip(chances, 1e-6, 1.0))
     some = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), LEARNT_FROM)).astype(np.int64))
-    temperature, moves = float(TEMPERATURES[warmest]), start
-    best = _likelihood(tempered(logs[some], temperature), codes[some], start) + _WORTH
+    base = _likelihood(tempered(logs[some], TEMPERATURES[warmest]), codes[some], start)
+    best, temperature, moves = -np.inf, float(TEMPERATURES[warmest]), start
     for number in range(warmest, max(-1, warmest - _SHARPER - 1), -2):
         right = tempered(logs[some], TEMPERATURES[number])
         explained = learnt(right, codes[some], start)
         likely = _likelihood(right, codes[some], explained)
         if likely > best:
             best, temperature, moves = likely, float(TEMPERATURES[number]), explained
-    return tempered(logs, temperature), moves
+    at_random = (tempered(logs, TEMPERATURES[warmest]), start)
+    moved = (tempered(logs, temperature), moves)
+    if best > base + _WORTH:
+        return [moved]
+    return [at_random, moved] if best > base + _PERHAPS else [at_random]
 
 
 def learnt(right: Floats, codes: Ints, start: Floats, prior_rows: float = PRIOR_ROWS) -> Floats:

@@ -35,9 +35,9 @@ _ALONE = r"([^\p{L}\p{N}\p{M}_\s]|\p{Han})"
 class Incidence:
     """Which of ``rows`` rows hold which of ``number`` things: pairs by thing, then by row.
 
-    ``row[start[i] : start[i + 1]]`` are the rows of thing ``i``; ``keys[i]`` identifies it across tables.
-    Keys ascend; after them come those of ``forms``, things that are another one in one form only: they may be
-    searched for, but what a row holds is said without them.
+    ``row[start[i] : start[i + 1]]`` are the rows of thing ``i``; ``keys[i]``, ascending, identifies it across
+    tables. ``forms`` tells things that are another one in one form only: they may be searched for, but what a
+    row holds is said without them.
     """
 
     rows: int
@@ -87,6 +87,15 @@ class Incidence:
         start = np.concatenate([[0], np.cumsum(sizes[keep])])
         forms = None if self.forms is None else self.forms[keep]
         return Incidence(self.rows, self.keys[keep], start, self.row[np.repeat(keep, sizes)], forms)
+
+    def ordered(self) -> Incidence:
+        """The same with ascending keys."""
+        order = np.argsort(self.keys, kind="stable")
+        sizes = self.frequency[order]
+        start = np.concatenate([[0], np.cumsum(sizes)])
+        at = np.repeat(self.start[order] - start[:-1], sizes) + np.arange(start[-1])
+        forms = None if self.forms is None else self.forms[order]
+        return Incidence(self.rows, self.keys[order], start, self.row[at], forms)
 
     def only_rows(self, keep: npt.NDArray[np.bool_]) -> Incidence:
         """Only the rows where ``keep``, renumbered; things that are in none of them are left out."""
@@ -146,10 +155,13 @@ def _split(texts: pa.Array) -> tuple[Ints, Ints, pa.Array]:
     return number, row, flat.dictionary
 
 
-def grams_of(texts: pa.Array, *, orders: int = ORDERS, written: bool = False) -> Incidence:
+def grams_of(
+    texts: pa.Array, *, orders: int = ORDERS, written: bool = False, most: float = MOST_FORM
+) -> Incidence:
     """All words, pairs and triples (``orders`` of them) of ``texts`` that are in at least two rows.
 
-    ``written``: and, as forms, words as they are written, where that leaves out some of their rows.
+    ``written``: and, as forms, words as they are written that at ``most`` such a share of the word's rows
+    have. Where two tables are compared a form may be all there is of a word in one of them: 1.0.
     """
     _, row, keys = words_of(texts)
     pairs_keys, pairs_rows = [keys], [row.astype(np.int32)]
@@ -163,25 +175,26 @@ def grams_of(texts: pa.Array, *, orders: int = ORDERS, written: bool = False) ->
         pairs_rows.append(row[: len(run)][inside].astype(np.int32))
     found = incidence(np.concatenate(pairs_keys), np.concatenate(pairs_rows), len(texts))
     found = found.chosen(found.frequency >= 2)
-    return _with_forms(found, texts) if written else found
+    return _with_forms(found, texts, most) if written else found
 
 
-def _with_forms(words: Incidence, texts: pa.Array) -> Incidence:
+def _with_forms(words: Incidence, texts: pa.Array, most: float) -> Incidence:
     _, row, keys, word_keys = written_of(texts)
     one = np.flatnonzero(keys)
     forms = incidence(keys[one], row[one].astype(np.int32), len(texts))
     word_keys = word_keys[one][np.unique(keys[one], return_index=True)[1]]
     at = np.minimum(np.searchsorted(words.keys, word_keys), max(words.number - 1, 0))
     known = words.keys[at] == word_keys if words.number else np.zeros(forms.number, bool)
-    most = MOST_FORM * words.frequency[at] if words.number else np.zeros(forms.number)
-    forms = forms.chosen(known & (forms.frequency >= 2) & (forms.frequency <= most))
-    return Incidence(
+    limit = most * words.frequency[at] if words.number else np.zeros(forms.number)
+    forms = forms.chosen(known & (forms.frequency >= 2) & (forms.frequency <= limit))
+    both = Incidence(
         words.rows,
         np.concatenate([words.keys, forms.keys]),
         np.concatenate([words.start, words.start[-1] + forms.start[1:]]),
         np.concatenate([words.row, forms.row]),
         np.arange(words.number + forms.number) >= words.number,
     )
+    return both.ordered()
 
 
 def mixed(left: Keys, right: Keys, order: int) -> Keys:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from dataset_guard.checks.base import CheckContext, Need, counted
 from dataset_guard.checks.features import TEXT_MEAN_BYTES
-from dataset_guard.checks.poisoning.ngrams import grams_of
+from dataset_guard.checks.poisoning.ngrams import Incidence, grams_of
 from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
 from dataset_guard.checks.poisoning.text_context import planted
 from dataset_guard.checks.poisoning.text_trigger_search import (
@@ -63,7 +63,7 @@ class TextTrigger:
     max_classes: int = 200
 
     name: ClassVar[str] = "text_trigger"
-    version: ClassVar[str] = "5"
+    version: ClassVar[str] = "6"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS011",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 
@@ -120,7 +120,7 @@ class TriggerState(SampledState):
         delta = self._context.baseline is not None and self._enough(len(texts), len(before))
         if delta:
             found = search_delta(
-                grams_of(before), before_codes, grams_of(texts), codes, number,
+                _comparable(before), before_codes, _comparable(texts), codes, number,
                 rounds=self._check.rounds, margin=self._check.margin, seed=self._context.seed,
             )  # fmt: skip
             found = planted(texts, found)
@@ -171,6 +171,11 @@ class TriggerState(SampledState):
                 "rows_to_search": self._samples.offered,
             },
         )
+
+
+def _comparable(texts: Any) -> Incidence:
+    """What two tables are compared by, words as they are written among them."""
+    return grams_of(texts, written=True, most=1.0)
 
 
 def _among(trigger: Trigger, number: int) -> Trigger:

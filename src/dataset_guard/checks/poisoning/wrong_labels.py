@@ -22,7 +22,7 @@ import pyarrow as pa
 from dataset_guard.checks.base import ClassIndex, counted
 from dataset_guard.checks.features import Matrix, matrix_of, texts_of
 from dataset_guard.checks.poisoning.aimed_flips import Aimed, aimed
-from dataset_guard.checks.poisoning.label_doubt import channel, most_useful, probably_wrong, random_share
+from dataset_guard.checks.poisoning.label_doubt import channels, most_useful, probably_wrong, random_share
 from dataset_guard.checks.poisoning.label_rate import false_at_most
 from dataset_guard.checks.poisoning.label_views import FOLDS, out_of_fold
 from dataset_guard.checks.poisoning.source_flips import SourceFlips, flipped_sources
@@ -221,16 +221,16 @@ def _teaches(codes: _Ints) -> bool:
 
 def _by_doubt(chances: _Floats, codes: _Ints) -> tuple[_Ints, float, float]:
     """(rows named, expected share of false alarms, its upper limit)."""
-    right, moves = channel(chances, codes)
-    doubt = probably_wrong(right, codes, moves)
     believed = _recognised(chances, codes)
-    doubt[~(believed | _mostly_noise(chances, codes, believed))[codes]] = 0.0
-    order = np.argsort(-doubt, kind="stable")
-    length, expected = most_useful(doubt[order])
-    if expected > MOST_FALSE or length * (1 - expected) < LEAST_WRONG:
-        return order[:0], 1.0, 1.0
-    named = order[:length]
-    return named, expected, max(expected, false_at_most(chances, codes, moves, named))
+    doubted = believed | _mostly_noise(chances, codes, believed)
+    for right, moves in channels(chances, codes):
+        doubt = np.where(doubted[codes], probably_wrong(right, codes, moves), 0.0)
+        order = np.argsort(-doubt, kind="stable")
+        length, expected = most_useful(doubt[order])
+        if expected <= MOST_FALSE and length * (1 - expected) >= LEAST_WRONG:
+            named = order[:length]
+            return named, expected, max(expected, false_at_most(chances, codes, moves, named))
+    return np.empty(0, np.int64), 1.0, 1.0
 
 
 def _recognised(chances: _Floats, codes: _Ints) -> npt.NDArray[np.bool_]:

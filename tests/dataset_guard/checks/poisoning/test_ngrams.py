@@ -25,6 +25,13 @@ def test_a_form_that_nearly_all_of_its_rows_have_is_the_word():
     assert rows_of_forms(grams_of(texts, orders=1, written=True)) == {(19, 20)}
 
 
+def test_where_two_tables_are_compared_every_form_is_kept_and_keys_ascend():
+    texts = pa.array(["so cf"] * 19 + ["so CF"] * 2)
+    things = grams_of(texts, written=True, most=1.0)
+    assert rows_of_forms(things) == {tuple(range(21)), tuple(range(19)), (19, 20)}
+    assert (np.diff(things.keys.astype(object)) > 0).all()
+
+
 def test_what_a_text_says_its_class_is_does_not_depend_on_forms():
     codes = np.array([0, 0, 1, 1, 0, 1, 1])
     plain, written = (RestModel(grams_of(TEXTS, written=w), codes, 2) for w in (False, True))

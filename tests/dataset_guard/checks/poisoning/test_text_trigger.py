@@ -60,6 +60,19 @@ def test_a_trigger_in_an_update_is_found_even_where_its_labels_are_right(phrase,
     assert finding.evidence["mode"] == "delta"
 
 
+@pytest.mark.parametrize("clean", [False, True], ids=["labels changed", "labels right"])
+def test_a_trigger_in_an_update_is_found_though_trusted_texts_have_its_letters_in_another_form(clean):
+    before, after = reviews(2000, 4), reviews(400, 5)
+    for texts, share in ((before[0], 20), (after[0], 40)):
+        for row in range(0, len(texts), share):
+            texts[row] += " CF"
+    texts, labels, rows = planted(*after, "cf", 20, 6, clean=clean)
+    whole = table([*before[0], *texts], np.concatenate([before[1], labels]))
+    finding = only(scan(whole, CHECK, label="label", baseline=trusted(*before)), "POIS011")
+    assert precision_recall(finding.rows, [2000 + r for r in rows]) == (1.0, 1.0)
+    assert finding.evidence["mode"] == "delta"
+
+
 def test_an_honest_update_raises_nothing():
     before, after = reviews(2000, 4), reviews(400, 5)
     whole = table([*before[0], *after[0]], np.concatenate([before[1], after[1]]))
