@@ -50,6 +50,7 @@ def test_an_ordinary_program_runs_unchanged(gated_cluster, tmp_path):
     assert found["working_dir"] == "hello"
     assert found["tasks"] == sum(n * n for n in range(50))
     assert found["nested"] == [14, 30]
+    assert found["driver_first"], "workers leave the CPU to driver, raylet and gate, as on plain Ray"
     assert found["retry"] == "second try"
     assert found["actor"] == [1, 2, 3, 4, 5] and found["by_name"] == 6
     assert found["named"] == ["counter"]

@@ -17,7 +17,7 @@ import grpc
 from compute_guard.ray_plugin.gates import http2
 from compute_guard.ray_plugin.gates.header_blocks import Headers, Violation, literal
 from compute_guard.ray_plugin.gates.http2 import Stream
-from compute_guard.ray_plugin.gates.upstream import Upstream, cut_short, given_up, reply_of
+from compute_guard.ray_plugin.gates.upstream import Upstream, carried, cut_short, given_up, reply_of
 from compute_guard.ray_plugin.gates.wire import (
     ANSWER,
     DONE,
@@ -49,7 +49,7 @@ HEALTH: Final = "grpc.health.v1.Health"
 Identify = Callable[[Metadata], str | None]
 """The tenant of a call, None for the system. Raises Refusal when neither is proved."""
 Judge = Callable[[Call, bytes], Awaitable[bytes]]
-"""Answers one unary call, or raises Refusal."""
+"""Answers one unary call for which there is no passage, or raises Refusal."""
 Pass = Callable[[Call, bytes], Passage | None]
 """How a call may be handed on for which nothing has to be waited for before; None: the judge answers it.
 
@@ -85,13 +85,17 @@ class Front:
             known = self._known[headers] = heard(headers)
         return known
 
-    async def answer(self, heard: Heard, request: bytes, until: float | None) -> bytes:
-        """The reply to one unary call. Raises Refusal, Failed."""
+    async def answer(self, heard: Heard, request: bytes, until: float | None, *, no_passage: bool) -> bytes:
+        """The reply to one unary call; ``no_passage``: `hand_on` has found none. Raises Refusal, Failed."""
         try:
             left = None if until is None else max(0.0, until - time.monotonic())
             if heard.service == HEALTH:
                 return await self._upstream.call(heard.method, request, (), left)
-            return await self._judge(self._call(heard, left), request)
+            call = self._call(heard, left)
+            passage = None if no_passage else self._passage(call, request)
+            if passage is not None:
+                return await carried(self._upstream, call, passage)
+            return await self._judge(call, request)
         except (Refusal, Failed):
             raise
         except Exception as error:
@@ -102,14 +106,15 @@ class Front:
         service = heard.service.rpartition(".")[2]
         return Call(service, heard.name, heard.method, tenant, heard.metadata, left)
 
-    def hand_on(self, heard: Heard, request: bytes, near: Stream) -> Stream | None:
+    def way(self, heard: Heard) -> http2.Connection | None:
+        """Where such a call can be handed on at once; None when it cannot be just now."""
+        return None if heard.service == HEALTH or heard.timeout is not None else self._upstream.ready
+
+    def hand_on(self, way: http2.Connection, heard: Heard, request: bytes, near: Stream) -> Stream | None:
         """Send one unary call on at once, its answer to ``near``: the far stream. Raises Refusal.
 
-        None where something has to be waited for.
+        None where there is no passage for it.
         """
-        connection = self._upstream.ready
-        if connection is None or heard.service == HEALTH:
-            return None
         try:
             passage = self._passage(self._call(heard, None), request)
         except Refusal:
@@ -119,7 +124,7 @@ class Front:
         if passage is None:
             return None
         try:
-            return self._upstream.hand_on(connection, heard, passage.request, _Answer(near, heard, passage))
+            return self._upstream.hand_on(way, heard, passage.request, _Answer(near, heard, passage))
         except Exception as error:
             passage.done(None)
             raise _unjudged(heard, error) from error
@@ -192,8 +197,7 @@ class _Answering:
             self._connection.unfinished -= self._size
             body = b"".join(self._parts)
             self._parts = []
-            if not self._handed_on(body):
-                self._task = asyncio.get_running_loop().create_task(self._answer(body))
+            self._begin(message_of(body))
         elif self._size > MESSAGE_BYTES or self._connection.unfinished > UNFINISHED_BYTES:
             raise Violation(http2.ENHANCE_YOUR_CALM, "a request without end")
 
@@ -205,24 +209,25 @@ class _Answering:
         else:
             self._connection.unfinished -= self._size
 
-    def _handed_on(self, body: bytes) -> bool:
-        """Whether nothing more is to be done here for this call."""
-        request = message_of(body)
-        if request is None or self._until is not None:
-            return False
-        try:
-            self._far = self._front.hand_on(self._heard, request, self._stream)
-        except Refusal as no:
-            self._stream.send_headers(refused(no.code, PREFIX + no.text), end=True)
-            return True
-        return self._far is not None
+    def _begin(self, request: bytes | None) -> None:
+        way = None if request is None else self._front.way(self._heard)
+        if way is not None and request is not None:
+            try:
+                self._far = self._front.hand_on(way, self._heard, request, self._stream)
+            except Refusal as no:
+                self._stream.send_headers(refused(no.code, PREFIX + no.text), end=True)
+                return
+            if self._far is not None:
+                return
+        answer = self._answer(request, no_passage=way is not None)
+        self._task = asyncio.get_running_loop().create_task(answer)
 
-    async def _answer(self, body: bytes) -> None:
-        stream, request = self._stream, message_of(body)
+    async def _answer(self, request: bytes | None, *, no_passage: bool) -> None:
+        stream = self._stream
         try:
             if request is None:
                 raise Refusal("this is no whole message", grpc.StatusCode.INTERNAL)
-            reply = await self._front.answer(self._heard, request, self._until)
+            reply = await self._front.answer(self._heard, request, self._until, no_passage=no_passage)
         except Refusal as no:
             stream.send_headers(refused(no.code, PREFIX + no.text), end=True)
         except Failed as failure:

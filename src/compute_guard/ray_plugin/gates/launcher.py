@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 FOLDER = os.environ.get("COMPUTE_GUARD_NODE", "")
 DENY = "compute_guard.ray_plugin.gates.refusal.refuse"
+CONTEXT = "--serialized-runtime-env-context="
+NICENESS, RAYS_NICENESS = "RAY_worker_niceness", 15
+"""Ray's setting of its workers' nice value, and what that is where nobody set it."""
 _CREDENTIAL = re.compile(r"tg_([0-9a-f]{16})_")
 _PRIVATE = (
     "COMPUTE_GUARD_CGROUP",
@@ -50,7 +53,7 @@ def facts_for(arguments: list[str], environment: dict[str, str]) -> dict[str, An
         if facts is not None:
             return facts
     for argument in arguments:
-        if argument.startswith("--serialized-runtime-env-context="):
+        if argument.startswith(CONTEXT):
             found = _CREDENTIAL.search(argument)
             if found:
                 return _read("credentials/" + found.group(1))
@@ -72,6 +75,29 @@ def command(arguments: list[str], node: dict[str, Any]) -> list[str]:
     for argument in arguments:
         if argument == "--node-manager-port=" + str(node["raylet_port"]):
             argument = "--node-manager-port=" + str(node["port"])
+        changed.append(argument)
+    return changed
+
+
+def without_haste(arguments: list[str], environment: dict[str, str]) -> list[str]:
+    """The arguments of a worker that is to run no more eagerly than the node's workers do.
+
+    Ray runs a job's supervisor, and by it the driver, ahead of the workers. Of an entrypoint that was given
+    labels or resources (admission gives labels) it leaves that setting to all workers of the job
+    (``JobSupervisor._get_driver_runtime_env`` in 2.60), which then take the CPU from driver, raylet and gate.
+    """
+    changed = []
+    for argument in arguments:
+        if argument.startswith(CONTEXT) and NICENESS in argument:
+            context = json.loads(argument.removeprefix(CONTEXT))
+            variables = context.get("env_vars") or {}
+            try:
+                eager = int(variables[NICENESS]) < int(environment.get(NICENESS, RAYS_NICENESS))
+            except (KeyError, ValueError):
+                eager = False
+            if eager:
+                del variables[NICENESS]
+                argument = CONTEXT + json.dumps(context)
         changed.append(argument)
     return changed
 
@@ -230,6 +256,8 @@ def main() -> None:
     if facts is not None:
         environment.pop("RAY_AUTH_TOKEN_PATH", None)
         environment.update(facts["environment"])
+        if not facts.get("supervisor"):
+            arguments = without_haste(arguments, environment)
         if facts["uid"] is not None:
             environment.pop("TRAINGUARD_STORAGE_URL", None)  # it may hold a password
         if forked(arguments, environment, facts):

@@ -23,7 +23,7 @@ from compute_guard.ray_plugin.gates.environment import brought_by
 from compute_guard.ray_plugin.gates.fence import fence_spec
 from compute_guard.ray_plugin.gates.grants import Grants
 from compute_guard.ray_plugin.gates.link import Line
-from compute_guard.ray_plugin.gates.upstream import Upstream
+from compute_guard.ray_plugin.gates.upstream import Upstream, carried
 from compute_guard.ray_plugin.gates.wire import Call, Passage, Refusal
 
 logger = logging.getLogger(__name__)
@@ -73,10 +73,7 @@ class LeaseGate:
         self._due: asyncio.TimerHandle | None = None
 
     async def __call__(self, call: Call, request: bytes) -> bytes:
-        """Answer one call. Raises Refusal."""
-        passage = self.passage(call, request)
-        if passage is not None:
-            return await self._through(call, passage)
+        """Answer one call that `passage` left open. Raises Refusal."""
         if call.name == "RequestWorkerLease":
             return await self._lease(call, request)
         if call.name == "PrestartWorkers":
@@ -133,15 +130,6 @@ class LeaseGate:
                 if self._grants.tenant_of_job(raw[20:24].hex()) not in (tenant, None):
                     raise Refusal(f"this object is not one of tenant {tenant}")
 
-    async def _through(self, call: Call, passage: Passage) -> bytes:
-        try:
-            reply = await self._upstream.forward(call, passage.request)
-        except BaseException:
-            passage.done(None)
-            raise
-        passage.done(reply)
-        return reply
-
     async def _lease(self, call: Call, request: bytes) -> bytes:
         message = pb.RequestWorkerLeaseRequest.FromString(request)
         spec = message.lease_spec
@@ -170,7 +158,7 @@ class LeaseGate:
         finally:
             if self._held.get(lease) is asking:
                 del self._held[lease]
-        return await self._through(call, self._granted(message, lease, answer))
+        return await carried(self._upstream, call, self._granted(message, lease, answer))
 
     def _granted(self, message: Any, lease: str, answer: Mapping[str, Any]) -> Passage:
         """How a lease that the head or an allowance gave is handed on, behind its fence."""

@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 ORDER_SECONDS = 10.0
 _PR_SET_DUMPABLE = 4
 _UNKNOWN = re.compile(r"\$\{[A-Z0-9_]+\}")
-_CONTEXT = "--serialized-runtime-env-context="
 _AT_START = ("LD_", "PYTHON", "MALLOC_", "GLIBC_", "LC_", "LANG", "TZ")
 """Beginnings of the names of variables that libc and the interpreter read when they start."""
 _CUSTOMIZE = ("sitecustomize", "usercustomize")
@@ -141,7 +140,9 @@ def _accepted(inherited: Inherited, line: socket.socket) -> Mapping[str, Any] | 
 
 def _work(inherited: Inherited, order: Mapping[str, Any]) -> None:
     """What the raylet, the launcher and Ray's set-up do to a worker of its own program; then that program."""
-    os.setsid()
+    # A group of its own, so that all it starts can be ended with it; the session stays the zygote's. The
+    # kernel shares the CPU among sessions first: workers with one each leave the driver little.
+    os.setpgid(0, 0)
     os.chdir(order["cwd"])
     os.umask(order["umask"])
     Path("/proc/self/oom_score_adj").write_text(order["oom_score_adj"])
@@ -166,7 +167,7 @@ def _work(inherited: Inherited, order: Mapping[str, Any]) -> None:
     script, rest = arguments[start], arguments[start + 1 :]
     own = [str(Path(script).parent), *added_paths(os.environ, inherited.environment)]
     sys.path[:] = [*own, *inherited.path]
-    sys.argv[:] = [script, *(part for part in rest if not part.startswith((_CONTEXT, "--language=")))]
+    sys.argv[:] = [script, *(part for part in rest if not part.startswith((launcher.CONTEXT, "--language=")))]
     gc.unfreeze()
     module = types.ModuleType("__main__")
     module.__file__ = script
@@ -176,8 +177,8 @@ def _work(inherited: Inherited, order: Mapping[str, Any]) -> None:
 
 
 def _context(arguments: Iterable[str]) -> dict[str, Any]:
-    found = next((part for part in arguments if part.startswith(_CONTEXT)), _CONTEXT)
-    context: dict[str, Any] = json.loads(found.removeprefix(_CONTEXT) or "{}")
+    found = next((part for part in arguments if part.startswith(launcher.CONTEXT)), launcher.CONTEXT)
+    context: dict[str, Any] = json.loads(found.removeprefix(launcher.CONTEXT) or "{}")
     return context
 
 

@@ -93,7 +93,7 @@ class Node:
             "RAY_CLUSTER_NAME": domain_of(answer["tenant"]),
             **reads_environment(),
         }
-        facts |= {"uid": answer["uid"], "groups": answer["groups"]}
+        facts |= {"uid": answer["uid"], "groups": answer["groups"], "supervisor": bool(supervisor)}
         if cgroup:
             facts["cgroup"] = cgroup
         file = self.folder / name

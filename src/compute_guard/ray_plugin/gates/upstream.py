@@ -19,6 +19,7 @@ from compute_guard.ray_plugin.gates.wire import (
     Failed,
     Heard,
     Metadata,
+    Passage,
     framed,
     message_of,
 )
@@ -145,6 +146,17 @@ class Upstream:
         """Give the connection back."""
         if self._connection is not None:
             self._connection.close()
+
+
+async def carried(upstream: Upstream, call: Call, passage: Passage) -> bytes:
+    """The reply to ``call``, handed on as ``passage`` says, which hears what became of it. Raises Failed."""
+    try:
+        reply = await upstream.forward(call, passage.request)
+    except BaseException:
+        passage.done(None)
+        raise
+    passage.done(reply)
+    return reply
 
 
 class _Asked:

@@ -161,7 +161,11 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
         if not name.startswith(("TRAINGUARD_", "COMPUTE_GUARD_", "RAY_AUTH_TOKEN")) or name == MARKER
     }
     command = [sys.executable, "-m", __name__, str(folder), sys.executable]
-    return subprocess.Popen(command, env=environment, cwd="/", stdin=subprocess.DEVNULL)
+    # A session of its own, which is its children's too: as far as the kernel shares the CPU among sessions,
+    # the gate's share is not theirs.
+    return subprocess.Popen(
+        command, env=environment, cwd="/", stdin=subprocess.DEVNULL, start_new_session=True
+    )
 
 
 def main() -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -22,13 +23,16 @@ def nested(number: int) -> int:
     return sum(ray.get([square.remote(n) for n in range(number)]))
 
 
+@ray.remote
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+
 @ray.remote(max_retries=2)
 def flaky(folder: str) -> str:
     mark = Path(folder) / "tried"
     if not mark.exists():
         mark.touch()
-        import os
-
         os._exit(1)
     return "second try"
 
@@ -46,6 +50,7 @@ class Counter:
 found["tasks"] = sum(ray.get([square.remote(n) for n in range(50)], timeout=120))
 # Two parents fill the quota of 2 CPUs and wait for children: Ray lends their CPUs on.
 found["nested"] = ray.get([nested.remote(4), nested.remote(5)], timeout=120)
+found["driver_first"] = ray.get(niceness.remote(), timeout=120) > os.getpriority(os.PRIO_PROCESS, 0)
 found["retry"] = ray.get(flaky.remote(str(Path.cwd())), timeout=120)
 counter = Counter.options(name="counter", get_if_exists=True).remote()
 found["actor"] = ray.get([counter.add.remote(1) for _ in range(5)], timeout=120)

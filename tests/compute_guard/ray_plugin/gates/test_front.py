@@ -218,6 +218,29 @@ def test_who_handed_a_call_on_hears_once_what_became_of_it(monkeypatch):
     asyncio.run(body())
 
 
+@pytest.mark.parametrize("timeout", [None, 20])
+@pytest.mark.parametrize("there_is_one", [True, False], ids=["passage", "none"])
+def test_a_call_is_looked_at_for_a_passage_once_and_judged_only_without_one(there_is_one, timeout):
+    looked: list[bytes] = []
+    ended: list[bytes | None] = []
+
+    def passage(_call: Call, request: bytes) -> Passage | None:
+        looked.append(request)
+        return Passage(b"changed", ended.append) if there_is_one else None
+
+    async def body():
+        async with gate() as (_, _, judge, *_):
+            serving, port = await serve(Front(identify, judge, judge.upstream, passage), "127.0.0.1:0")
+            async with aio.insecure_channel(f"127.0.0.1:{port}") as own:
+                reply = await own.unary_unary(METHOD)(b"hello", metadata=ACME, timeout=timeout)
+            assert looked == [b"hello"]
+            assert (reply, ended) == ((b"changed", [b"changed"]) if there_is_one else (b"hello", []))
+            assert len(judge.calls) == (0 if there_is_one else 1)
+            await serving.stop()
+
+    asyncio.run(body())
+
+
 async def until(condition):
     async with asyncio.timeout(10):
         while not condition():

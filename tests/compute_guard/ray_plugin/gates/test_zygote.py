@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -116,17 +116,21 @@ seen = {
     "oom": open("/proc/self/oom_score_adj").read(),
     "handlers": [str(signal.getsignal(number)) for number in (2, 13, 15, 17)],
     "readable": os.access("/proc/self/environ", os.R_OK),
+    "session": os.getsid(0),
+    "group": os.getpgid(0),
 }
 atexit.register(lambda: print(json.dumps(seen), flush=True))
 sys.exit(3)
 """
 
 
-def mirrored(node: Path, scripts: Path, **environment: str) -> dict[str, object]:
-    """What a worker sees of itself."""
+def mirrored(
+    node: Path, scripts: Path, variables: Mapping[str, str] | None = None, **environment: str
+) -> dict[str, object]:
+    """What a worker with these further ``env_vars`` sees of itself."""
     session = node.parent / "session"
     context = {
-        "env_vars": {"COLOUR": "red", "BOTH": "${COLOUR}${NO_SUCH}"},
+        "env_vars": {"COLOUR": "red", "BOTH": "${COLOUR}${NO_SUCH}", **(variables or {})},
         "command_prefix": ["cd", str(scripts), "&&"],
     }
     worker = launched(
@@ -165,9 +169,38 @@ def test_a_forked_worker_finds_itself_as_one_that_was_started_the_long_way(node,
     # A variable that only the long way can honour, and that changes nothing else.
     longer = mirrored(node, workers, PYTHON_NOTHING="1")
     assert longer["environment"].pop("PYTHON_NOTHING") == "1"
+    for seen in (forked, longer):
+        del seen["session"], seen["group"]
     assert forked == longer
     assert forked["environment"]["BOTH"] == "red" and forked["environment"]["WHOSE"] == "acme"
     assert forked["NoNewPrivs"] == ["1"] and "--node-manager-port=2" in forked["argv"]
+
+
+def test_workers_share_a_session_that_is_not_the_gates_and_each_ends_with_what_it_started(node, workers):
+    one, two = mirrored(node, workers), mirrored(node, workers)
+    assert one["session"] == two["session"] != os.getsid(0), "the CPU is shared among sessions first"
+    assert one["group"] != two["group"]
+
+
+def test_a_worker_runs_no_more_eagerly_than_the_nodes_workers_do(node, workers):
+    def kept(niceness: str, **of_the_node: str) -> object:
+        context = json.dumps({"env_vars": {"RAY_worker_niceness": niceness}})
+        changed = launcher.without_haste([launcher.CONTEXT + context], of_the_node)
+        return json.loads(changed[0].removeprefix(launcher.CONTEXT))["env_vars"].get("RAY_worker_niceness")
+
+    assert kept("19") == "19" and kept("6", RAY_worker_niceness="5") == "6" and kept("high") == "high"
+    assert kept("0") is None and kept("4", RAY_worker_niceness="5") is None
+    seen = mirrored(node, workers, {"RAY_worker_niceness": "0"})
+    assert "RAY_worker_niceness" not in seen["environment"], "Ray's, for the supervisor, left to its workers"
+
+
+def test_a_jobs_supervisor_keeps_the_priority_that_ray_gives_it(node, workers):
+    word = json.loads((node / "jobs" / "01000000").read_text())
+    (node / "credentials").mkdir(exist_ok=True)
+    (node / "credentials" / ("0" * 16)).write_text(json.dumps({**word, "supervisor": True}))
+    variables = {"RAY_worker_niceness": "0", "TRAINGUARD_TOKEN": f"tg_{'0' * 16}_secret"}
+    seen = mirrored(node, workers, variables, RAY_JOB_ID="09000000")
+    assert seen["environment"]["RAY_worker_niceness"] == "0"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become others")
