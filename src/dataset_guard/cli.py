@@ -186,7 +186,7 @@ def _settings(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     "--ray", "ray_address", metavar="ADDRESS", help="Hash on a Ray cluster (auto: the running one)."
 )
 @click.option(
-    "--base", metavar="N@V", help="A version it grew from: only what is new is read, and no set root made."
+    "--base", metavar="N@V", help="A version it grew from: its unchanged files are not decoded again."
 )
 @_tenant
 @format_option("text", "json")
@@ -335,6 +335,7 @@ def lineage(ctx: click.Context, ref: str, tenant: str | None, output_format: str
 def list_(ctx: click.Context, tenant: str | None, output_format: str) -> None:
     """List registered versions: the tenant's, or everybody's for a platform admin."""
     from dataset_guard.commands.text import version_json, version_text
+    from dataset_guard.registry.aliases import aliases_of
     from dataset_guard.registry.store import Registry
 
     home: Home = ctx.obj.home()
@@ -343,11 +344,12 @@ def list_(ctx: click.Context, tenant: str | None, output_format: str) -> None:
     tenants = sorted({*home.tenants(), principal.tenant}) if everybody else [principal.tenant]
     registry = Registry(home)
     found = [v for t in tenants for v in registry.all_versions(tenant=t) if v.deleted_at is None]
+    aliases = {ref: names for t in tenants for ref, names in aliases_of(home, tenant=t).items()}
     if output_format == "json":
-        _echo_json([version_json(v) for v in found])
+        _echo_json([{**version_json(v), "aliases": aliases.get(v.ref, [])} for v in found])
         return
     for version in found:
-        click.echo(version_text(version))
+        click.echo(version_text(version) + "".join(f"  @{name}" for name in aliases.get(version.ref, [])))
     if not found:
         click.echo("no datasets are registered yet", err=True)
 

@@ -168,8 +168,10 @@ class Verifier:
             for file in sorted(place.glob("*.pub.pem")) if place.is_dir() else [place]:
                 try:
                     key = load_pem_public_key(file.read_bytes())
-                except (OSError, ValueError) as error:
-                    raise UserError(f"{file} is not a readable public key in PEM form: {error}") from None
+                except OSError as error:
+                    raise UserError(f"the public key {file} cannot be read ({error.strerror})") from None
+                except ValueError as error:
+                    raise UserError(f"{file} is not a public key in PEM form: {error}") from None
                 if algorithm_of(key) is None:
                     raise UserError(f"{file} is not an Ed25519, P-256 or P-384 public key")
                 keys[key_id_of(key)] = key  # type: ignore[arg-type]  # algorithm_of knows these only

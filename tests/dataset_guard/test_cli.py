@@ -171,7 +171,10 @@ def test_show_list_and_alias(run):
     status, out, _ = run("show", "acme/t@stable", "--format", "json")
     assert (status, json.loads(out)["version"]) == (0, 1)
     assert json.loads(run("show", "t", "--tenant", "acme", "--format", "json")[1])["version"] == 2
-    assert [v["ref"] for v in json.loads(run("list", "--format", "json")[1])] == ["acme/t@1", "acme/t@2"]
+    listed = json.loads(run("list", "--format", "json")[1])
+    assert [(v["ref"], v["aliases"]) for v in listed] == [("acme/t@1", ["stable"]), ("acme/t@2", [])]
+    assert "  @stable\n" in run("list")[1]
+    assert "newest version of t is 2, its aliases are stable" in run("show", "acme/t@new")[2]
     assert run("list", "--tenant", "beta")[1] == ""
 
 

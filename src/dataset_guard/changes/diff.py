@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from dataset_guard.changes.changed_columns import changed_columns
 from dataset_guard.hashing.canonical import canonical_schema
 from dataset_guard.hashing.rowhash import RowHasher
 from dataset_guard.hashing.rowkeys import tenant_row_key
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from guard_core.home import Home
 
 Hashes = npt.NDArray[np.uint64]
+Rows = npt.NDArray[np.int64]
 _READS = (
     "this comparison has to read it: compare without --key (by the row hashes kept with versions), "
     "or give the path of a copy"
@@ -58,6 +60,8 @@ class Difference:
     changed: RowSet
     reordered: bool
     key: str | None = None
+    changed_columns: tuple[tuple[str, int], ...] = ()
+    """(column, in how many of the changed rows it differs), of the first 100,000 changed rows."""
 
     @property
     def same(self) -> bool:
@@ -88,7 +92,11 @@ class Difference:
             },
             "added": {"count": len(self.added), "rows": self.added.to_json()},
             "removed": {"count": len(self.removed), "rows": self.removed.to_json()},
-            "changed": {"count": len(self.changed), "rows": self.changed.to_json()},
+            "changed": {
+                "count": len(self.changed),
+                "rows": self.changed.to_json(),
+                "columns": dict(self.changed_columns),
+            },
         }
 
 
@@ -142,10 +150,15 @@ def diff(
         secret = tenant_row_key(opened, owner)
         hashes_a, hashes_b = left.hashes(secret, common), right.hashes(secret, common)
         removed, added = _only_in(hashes_a, hashes_b), _only_in(hashes_b, hashes_a)
-        changed = np.empty(0, np.int64)
+        before = changed = np.empty(0, np.int64)
+        in_columns: tuple[tuple[str, int], ...] = ()
         if key is not None:
             keys_a, keys_b = (_keys(side, secret, key) for side in (left, right))
-            changed, removed, added = _paired(keys_a, keys_b, removed, added)
+            before, changed, removed, added = _paired(keys_a, keys_b, removed, added)
+        if len(changed):
+            others = [name for name in common if name != key]
+            sides = (left.readable(), before, right.readable(), changed)
+            in_columns = changed_columns(*sides, names=others, key=secret)
         clean = not len(removed) and not len(added) and not len(changed)
         return Difference(
             a=left.name,
@@ -163,6 +176,7 @@ def diff(
             changed=RowSet.of(changed.tolist()),
             reordered=clean and not np.array_equal(hashes_a, hashes_b),
             key=key,
+            changed_columns=in_columns,
         )
 
 
@@ -210,7 +224,7 @@ def _side(home: Home, what: Any, tenant: str) -> _Side:
     return _Side(source.uri, columns, None, source)
 
 
-def _only_in(mine: Hashes, other: Hashes) -> npt.NDArray[np.int64]:
+def _only_in(mine: Hashes, other: Hashes) -> Rows:
     """Rows of ``mine`` that ``other`` does not have, duplicates counted: of n to m equal rows, n - m."""
     both = np.concatenate([mine, other])
     owner = np.concatenate([np.zeros(len(mine), np.int64), np.ones(len(other), np.int64)])
@@ -238,10 +252,14 @@ def _keys(side: _Side, secret: bytes, key: str) -> Hashes:
     return hashes
 
 
-def _paired(
-    keys_a: Hashes, keys_b: Hashes, removed: npt.NDArray[np.int64], added: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(changed rows of B, only in A, only in B): a removed and an added row of one key are one change."""
+def _paired(keys_a: Hashes, keys_b: Hashes, removed: Rows, added: Rows) -> tuple[Rows, Rows, Rows, Rows]:
+    """(changed rows of A, what became of them in B, only in A, only in B).
+
+    A removed and an added row of one key are one change.
+    """
     lone_a, lone_b = _only_in(keys_a[removed], keys_b[added]), _only_in(keys_b[added], keys_a[removed])
-    changed = np.delete(added, lone_b)
-    return changed, removed[lone_a], added[lone_b]
+    before, after = np.delete(removed, lone_a), np.delete(added, lone_b)
+    # Both have the same keys, each once, so ordered by key they are pairs.
+    before, after = before[sort_hashes(keys_a[before])], after[sort_hashes(keys_b[after])]
+    first = np.argsort(after)
+    return before[first], after[first], removed[lone_a], added[lone_b]

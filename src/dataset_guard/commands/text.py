@@ -51,6 +51,8 @@ def difference_text(found: Difference) -> str:
     for word, rows in (("added", found.added), ("removed", found.removed), ("changed", found.changed)):
         if rows.ranges:
             lines.append(f"  {_count(rows)} {word}: {rows_text(rows)}")
+    if found.changed_columns:
+        lines.append(f"    in {', '.join(f'{name} ({n:,})' for name, n in found.changed_columns)}")
     if found.same:
         lines.append("  same rows in another order" if found.reordered else f"  {_SAME_CONTENT}")
     elif found.types and not (found.added.ranges or found.removed.ranges or found.changed.ranges):

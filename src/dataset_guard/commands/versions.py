@@ -67,7 +67,9 @@ def prove(
 @click.option(
     "--key", type=click.Path(path_type=Path), required=True, metavar="PUB", help="The public key (PEM)."
 )
-@click.option("--row-file", type=_file, metavar="F", help="Also: is it about this row (these rows)?")
+@click.option(
+    "--row-file", "--rows-file", type=_file, metavar="F", help="Also: is it about this row (these rows)?"
+)
 @click.option("--opening", type=_file, metavar="FILE", help="The opening that came with the row.")
 @format_option("text", "json")
 def check_proof(

@@ -1,9 +1,11 @@
-"""``mlflow.data.from_trainguard``: a registered version as an MLflow dataset.
+"""``mlflow.data.from_trainguard`` and ``from_arrow``: a version, or a table in memory, as an MLflow dataset.
 
 Annotations in this file are real objects, not text: MLflow's registry does
 ``issubclass(signature.return_annotation, Dataset)`` (mlflow/data/dataset_registry.py), and with
 ``from __future__ import annotations`` the constructor would vanish with only a warning.
 """
+
+from typing import Any
 
 import mlflow
 from mlflow.data.dataset import Dataset
@@ -32,6 +34,20 @@ def from_trainguard(
     return dataset(report, name=name)
 
 
-if hasattr(mlflow, "data") and "from_trainguard" not in get_registered_constructors():
-    # Reached when someone imports this module before mlflow: the registry then met it half made.
-    register_constructor(from_trainguard)
+def from_arrow(
+    data: Any, source: Any = None, *, name: str | None = None, digest: str | None = None
+) -> Dataset:
+    """An Arrow table (or what else ``dataset_guard.fingerprint`` takes in memory), by a digest of all rows.
+
+    The digest is that of the registered version with this content, if there is one. ``source`` is as for
+    MLflow's own constructors; ``digest`` insists on a content. Raises UserError for data that cannot be read.
+    """
+    from dataset_guard.integrations.mlflow_arrow import ArrowDataset, source_of
+
+    return ArrowDataset(data, source=source_of(source), name=name, digest=digest)
+
+
+for _made in (from_trainguard, from_arrow):
+    if hasattr(mlflow, "data") and _made.__name__ not in get_registered_constructors():
+        # Reached when someone imports this module before mlflow: the registry then met it half made.
+        register_constructor(_made)

@@ -7,12 +7,13 @@ characters. Profile values longer than about 45 characters push the UI's buttons
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from dataset_guard.registration.report import Report
 from guard_core.findings import Verdict
 
+DIGEST_CHARACTERS = 36
 SHOWN_CHARACTERS = 45
 REVISION_CHARACTERS = 24  # its longer key leaves less room on the line
 SCHEMA_CHARACTERS = 1_000_000
@@ -44,23 +45,23 @@ def profile(report: Report) -> dict[str, Any]:
 
 
 def colspec(report: Report) -> list[dict[str, Any]]:
-    """``mlflow_colspec`` entries, as many as MLflow's 1 MB for a schema can hold."""
+    """``mlflow_colspec`` entries of a version's columns."""
+    columns = report.profile.get("columns") or {}
+    statistics = columns if isinstance(columns, dict) else {c["name"]: c for c in columns}
+    return columns_of((name, kind, statistics.get(name, {}).get("nulls")) for name, kind in report.schema)
+
+
+def columns_of(columns: Iterable[tuple[str, str, int | None]]) -> list[dict[str, Any]]:
+    """``mlflow_colspec`` entries of (name, logical type, nulls), as many as MLflow's 1 MB can hold."""
     entries: list[dict[str, Any]] = []
     size = 0
-    for entry in _entries(report):
+    for name, kind, nulls in columns:
+        entry = {**mlflow_type(kind), "name": name, "required": nulls == 0}
         size += len(str(entry)) + 8
         if size > SCHEMA_CHARACTERS:
             break
         entries.append(entry)
     return entries
-
-
-def _entries(report: Report) -> Iterator[dict[str, Any]]:
-    columns = report.profile.get("columns") or {}
-    statistics = columns if isinstance(columns, dict) else {c["name"]: c for c in columns}
-    for name, kind in report.schema:
-        nulls = statistics.get(name, {}).get("nulls")
-        yield {**mlflow_type(kind), "name": name, "required": nulls == 0}
 
 
 def mlflow_type(kind: str) -> dict[str, Any]:

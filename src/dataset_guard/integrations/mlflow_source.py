@@ -1,8 +1,8 @@
 """A registered version as MLflow sees it: a ``DatasetSource`` and a ``Dataset`` (both untyped in mlflow).
 
-MLflow loads this module through its entry points. Our own code reaches it through
+MLflow loads this module through its entry points. All others, pickles too, reach it through
 :mod:`dataset_guard.integrations.mlflow_data`, which completes ``import mlflow`` first: were this module
-imported before MLflow, MLflow's registry would meet it half made and drop the source with a warning.
+imported before MLflow, MLflow's registry would meet it half made and warn.
 """
 
 from __future__ import annotations
@@ -139,3 +139,7 @@ def source_of(report: Report) -> DatasetSource:
         except MlflowException:
             pass  # a kind of address MLflow does not know
     return TrainGuardSource.of(report.ref)
+
+
+for _made in (TrainGuardSource, TrainGuardDataset):
+    _made.__module__ = "dataset_guard.integrations.mlflow_data"

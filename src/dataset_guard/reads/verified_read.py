@@ -101,8 +101,10 @@ class VerifiedReader:
         For data-parallel training: the shards together are the version, and each is checked and recorded on
         its own. Raises UserError when there is no such part.
         """
+        if shards < 1:
+            raise UserError(f"a version cannot be read in {shards} shards; ask for at least one")
         if not 0 <= index < shards:
-            raise UserError(f"shard {index} of {shards} does not exist; take 0 to {max(shards, 1) - 1}")
+            raise UserError(f"shard {index} of {shards} does not exist; take 0 to {shards - 1}")
         first, blocks = self.check.first_block, self.check.blocks
         edges = (first + blocks * index // shards, first + blocks * (index + 1) // shards)
         return replace(self, check=self.check.of_blocks(*edges))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from dataset_guard.registry.approvals import person
 from dataset_guard.registry.caller import caller_of
 from dataset_guard.registry.store import Registry, Version
 from guard_core.findings import Enforcement
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 def move_alias(home: Home, ref: str, alias: str, *, tenant: str | None = None) -> Version:
     """Let ``alias`` name the version ``ref``; returns it. Raises UserError, Denied, Tampered."""
-    principal = caller_of(home, ref, tenant=tenant)
+    principal = person(caller_of(home, ref, tenant=tenant))
     registry = Registry(home)
     reference = registry.reference(ref, tenant=principal.tenant)
     version = reference.version
@@ -28,3 +30,22 @@ def move_alias(home: Home, ref: str, alias: str, *, tenant: str | None = None) -
     )
     registry.set_alias(version, alias)
     return version
+
+
+def aliases_of(home: Home, *, tenant: str) -> dict[str, list[str]]:
+    """``{"tenant/name@version": aliases}``, sorted, of all versions of ``tenant`` that have any."""
+    from sqlalchemy import select
+
+    from guard_core.storage.tables import DatasetAliasRow, DatasetRow
+
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    with home.storage.reading() as session:
+        rows = session.execute(
+            select(DatasetRow.name, DatasetAliasRow.version, DatasetAliasRow.alias)
+            .join(DatasetRow, DatasetRow.id == DatasetAliasRow.dataset_id)
+            .where(DatasetRow.tenant == tenant)
+            .order_by(DatasetAliasRow.alias)
+        )
+        for name, version, alias in rows:
+            found[f"{tenant}/{name}@{version}"].append(alias)
+    return dict(found)

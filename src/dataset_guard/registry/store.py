@@ -98,7 +98,9 @@ class Registry:
             raise UserError(_gone(gone))
         versions = self.versions(ref.name, tenant=ref.tenant)
         if versions:
-            known = f"it has versions 1 to {versions[-1].version}"
+            known = f"the newest version of {ref.name} is {versions[-1].version}"
+            aliases = ", ".join(sorted(self.aliases(ref.name, tenant=ref.tenant)))
+            known += f", its aliases are {aliases}" if aliases else ""
         else:
             names = self.names(tenant=ref.tenant)
             known = f"{ref.tenant} has {', '.join(names[:8]) or 'no datasets yet'}"

@@ -70,6 +70,23 @@ def test_with_a_key_a_changed_row_is_changed(home):
     assert found.added.to_json() == [998]
 
 
+def test_the_columns_in_which_changed_rows_differ_are_named_with_counts(home, tmp_path):
+    from dataset_guard.commands.text import difference_text
+
+    x, s = A["x"].to_pylist(), A["s"].to_pylist()
+    x[3] = x[700] = None
+    s[700] = "other"
+    b = pa.table({"id": A["id"].cast(pa.int32()), "x": x, "s": s})
+    b = b.take(pa.array(np.random.default_rng(2).permutation(1_000)))  # and in another order
+    pq.write_table(b, tmp_path / "b.parquet", row_group_size=90)
+    found = diff(home, A, tmp_path / "b.parquet", key="id")
+    assert found.changed_columns == (("s", 1), ("x", 2))
+    assert sorted(b["id"].to_pylist()[row] for row in found.changed) == [3, 700]
+    assert found.to_json()["changed"]["columns"] == {"s": 1, "x": 2}
+    assert "\n    in s (1), x (2)" in difference_text(found)
+    assert "other" not in difference_text(found)
+
+
 def test_duplicates_are_counted(home):
     found = diff(home, pa.concat_tables([A, A.slice(3, 1), A.slice(3, 1)]), A)
     assert len(found.removed) == 2

@@ -1,6 +1,7 @@
 """A registered version in a real MLflow store: what its own client reads back, and what its UI shows."""
 
 import json
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -127,7 +128,8 @@ import mlflow.data
 from mlflow.data.dataset_source_registry import _dataset_source_registry, resolve_dataset_source
 from mlflow.tracking.context.registry import _run_context_provider_registry
 assert [s for s in _dataset_source_registry.sources if s is TrainGuardSource] == [TrainGuardSource]
-assert "from_trainguard" in mlflow.data.__all__ and callable(mlflow.data.from_trainguard)
+for name in ("from_trainguard", "from_arrow"):
+    assert name in mlflow.data.__all__ and callable(getattr(mlflow.data, name))
 assert any(type(p).__name__ == "TrainGuardContext" for p in _run_context_provider_registry)
 source = resolve_dataset_source("trainguard://acme/digits@3")
 assert type(source) is TrainGuardSource and source.ref == "acme/digits@3"
@@ -145,7 +147,17 @@ def test_the_constructors_module_keeps_real_annotations():
     source = Path(mlflow_constructor.__file__).read_text()
     code = [line for line in source.splitlines() if line.startswith(("from ", "import "))]
     assert "from __future__ import annotations" not in code
-    assert isinstance(mlflow_constructor.from_trainguard.__annotations__["return"], type)
+    for made in (mlflow_constructor.from_trainguard, mlflow_constructor.from_arrow):
+        assert isinstance(made.__annotations__["return"], type)
+
+
+def test_a_source_is_unpickled_where_nothing_was_imported_before():
+    from dataset_guard.integrations.mlflow_data import TrainGuardSource
+
+    pickled = pickle.dumps(TrainGuardSource.of("acme/digits@3"))
+    program = f"import pickle, warnings; warnings.simplefilter('error'); print(pickle.loads({pickled!r}).uri)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "trainguard://acme/digits@3\n", done.stderr
 
 
 @pytest.mark.parametrize(

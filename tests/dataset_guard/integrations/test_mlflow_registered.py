@@ -75,8 +75,24 @@ def test_mlflows_constructor_and_source_lead_to_verified_rows(good, home, tracki
 
 
 def test_a_digest_that_is_not_the_versions_own_is_refused(good, tracking):
-    with pytest.raises(UserError, match="has digest"):
-        mlflow.data.from_trainguard("acme/good@1", digest="dg1:" + "0" * 32)
+    for make in (
+        lambda d: mlflow.data.from_trainguard("acme/good@1", digest=d),
+        lambda d: mlflow.data.from_arrow(ROWS, digest=d),
+    ):
+        with pytest.raises(UserError, match="has digest"):
+            make("dg1:" + "0" * 32)
+
+
+def test_an_arrow_table_has_the_digest_of_the_version_with_its_rows(good, client, tracking):
+    made = mlflow.data.from_arrow(ROWS, source="/data/rows.parquet", name="rows")
+    with mlflow.start_run() as run:
+        mlflow.log_input(made, context="training")
+    [taken] = client.get_run(run.info.run_id).inputs.dataset_inputs
+    assert (taken.dataset.name, taken.dataset.digest) == ("rows", good.digest)
+    assert json.loads(taken.dataset.profile) == {"num_rows": 40, "num_elements": 80}
+    columns = json.loads(taken.dataset.schema)["mlflow_colspec"]
+    assert [(c["name"], c["type"]) for c in columns] == [("label", "long"), ("x", "double")]
+    assert mlflow.data.from_arrow(ROWS.slice(0, 39)).digest != good.digest
 
 
 def test_every_run_says_whose_credential_it_was_made_with(home, client, tracking, monkeypatch):

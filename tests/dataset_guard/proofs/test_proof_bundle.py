@@ -115,7 +115,7 @@ def test_the_command_line_makes_and_checks_a_bundle(world, tmp_path, capsys, mon
     assert main([*prove, "--out", out, "--opening", opening]) == 0
     assert "2 of the 3 rows are in acme/set@1" in capsys.readouterr().err
     [key] = home.path("keys").glob("*.pub.pem")
-    check = ["dataset", "check-proof", out, "--key", str(key), "--row-file", asked, "--opening", opening]
+    check = ["dataset", "check-proof", out, "--key", str(key), "--rows-file", asked, "--opening", opening]
     assert main(check) == 0
     said = capsys.readouterr().out
     assert "2 of these rows (3) are among the 3,000 rows of acme/set@1; not there: row 2" in said

@@ -204,7 +204,7 @@ def test_a_touched_record_or_leaf_is_found_before_any_data_is_read(registered):
 
 
 def test_a_dataset_that_does_not_exist_says_what_there_is(registered):
-    with pytest.raises(UserError, match="versions 1 to 1"):
+    with pytest.raises(UserError, match="the newest version of x is 1"):
         read("acme/x@7", home=registered)
     with pytest.raises(UserError, match="purpose"):
         read("acme/x@1", purpose="play", home=registered)

@@ -165,7 +165,7 @@ def test_what_is_no_reference_is_refused(home, text):
 
 def test_a_missing_version_is_refused_with_what_there_is(home, path):
     register(home, path)
-    with pytest.raises(UserError, match="it has versions 1 to 1"):
+    with pytest.raises(UserError, match="the newest version of digits is 1"):
         Registry(home).get("digits@7", tenant="acme")
     with pytest.raises(UserError, match="acme has digits"):
         Registry(home).get("numbers", tenant="acme")

@@ -72,6 +72,15 @@ def test_deleting_says_what_still_names_the_version(home, kept):
     assert used_by.sentence() == "alias production"
 
 
+def test_only_the_owner_moves_an_alias_and_never_a_job(home, people, kept):
+    with pytest.raises(Denied):
+        move_alias(people("bo", "beta"), "acme/set@1", "trusted")
+    with pytest.raises(Denied, match="a job's credential"):
+        move_alias(people("al", kind="job", workload="w-1"), "set@1", "trusted")
+    assert Registry(home).aliases("set", tenant="acme") == {}
+    move_alias(people("al"), "set@1", "trusted")
+
+
 def test_only_the_owner_deletes_and_never_a_job(people, kept):
     with pytest.raises(Denied):
         delete(people("bo", "beta"), "acme/set@1")
