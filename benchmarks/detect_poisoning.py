@@ -59,38 +59,40 @@ def _row_scores(rows: int, triggers: list[Any]) -> Scores:
 def _whole(texts: list[str], labels: Scores) -> tuple[Scores, Scores]:
     """(row scores, rows reported) without a trusted version."""
     from dataset_guard.checks.poisoning.ngrams import grams_of
-    from dataset_guard.checks.poisoning.text_context import planted
     from dataset_guard.checks.poisoning.text_trigger import CHECK
-    from dataset_guard.checks.poisoning.text_trigger_search import search_whole
+    from dataset_guard.checks.poisoning.text_trigger_search import score_whole
 
-    given = pa.array(texts)
-    things = grams_of(given, written=True)
-    found = planted(given, search_whole(things, labels, int(labels.max()) + 1, limit=LEAST))
-    named = [t.rows for t in found if t.strength > CHECK.limit]
-    return _row_scores(len(labels), found), np.unique(np.concatenate([[], *named]).astype(int))
+    things = grams_of(pa.array(texts), written=True)
+    scored = score_whole(things, labels, int(labels.max()) + 1)
+    return _scores_and_rows(pa.array(texts), things, labels, scored, CHECK.limit)
 
 
 def _delta(before: Any, texts: list[str], labels: Scores) -> tuple[Scores, Scores]:
     """(row scores, rows reported) of an update, against ``before``: (texts, labels)."""
     from dataset_guard.checks.poisoning.ngrams import grams_of
-    from dataset_guard.checks.poisoning.text_context import planted
-    from dataset_guard.checks.poisoning.text_rest import class_counts
     from dataset_guard.checks.poisoning.text_trigger import CHECK
-    from dataset_guard.checks.poisoning.text_trigger_search import merged, score_delta, search_delta
+    from dataset_guard.checks.poisoning.text_trigger_search import delta_scores
 
     classes = int(max(before[1].max(), labels.max())) + 1
-    given = pa.array(texts)
-    known, new = (grams_of(t, written=True, most=1.0) for t in (pa.array(before[0]), given))
-    found = search_delta(
-        known, before[1], new, labels, classes, rounds=CHECK.rounds, margin=CHECK.margin, seed=0
+    known, new = (grams_of(pa.array(t), written=True, most=1.0) for t in (before[0], texts))
+    scored, limit = delta_scores(
+        known, before[1], new, labels, classes, rounds=CHECK.rounds, margin=CHECK.margin, seed=0, share=0.0
     )
-    scored = score_delta(
-        class_counts(known, before[1], classes), np.bincount(before[1], minlength=classes), known.keys, new,
-        labels, np.bincount(labels, minlength=classes),
-    )  # fmt: skip
-    ranked = planted(given, merged(new, labels, scored, LEAST))
-    named = [t.rows for t in planted(given, found)]
-    return _row_scores(len(labels), ranked), np.unique(np.concatenate([[], *named]).astype(int))
+    return _scores_and_rows(pa.array(texts), new, labels, scored, limit)
+
+
+def _scores_and_rows(
+    texts: pa.Array, things: Any, labels: Scores, scored: Any, limit: float
+) -> tuple[Scores, Scores]:
+    """(row scores, rows reported); a further word of an attack is ranked by its own, lower limit."""
+    from dataset_guard.checks.poisoning.text_context import planted, planted_among
+    from dataset_guard.checks.poisoning.text_trigger_search import merged
+
+    ranked = _row_scores(len(labels), planted(texts, merged(things, labels, scored, LEAST)))
+    named = planted_among(texts, things, labels, scored, limit)
+    for trigger in named:
+        ranked[trigger.rows] = np.maximum(ranked[trigger.rows], trigger.strength * limit / trigger.limit)
+    return ranked, np.unique(np.concatenate([[], *(t.rows for t in named)]).astype(int))
 
 
 def _activations(texts: list[str], labels: Scores) -> Scores:
@@ -211,13 +213,14 @@ def _clean_texts(corpus: labelled.Texts) -> Iterator[Measure]:
 def _severities(texts: list[str], labels: Scores) -> set[str]:
     """Severities of the triggers that the whole-set search reports."""
     from dataset_guard.checks.poisoning.ngrams import grams_of
-    from dataset_guard.checks.poisoning.text_context import planted
+    from dataset_guard.checks.poisoning.text_context import planted_among
     from dataset_guard.checks.poisoning.text_trigger import CHECK
-    from dataset_guard.checks.poisoning.text_trigger_search import search_whole
+    from dataset_guard.checks.poisoning.text_trigger_search import score_whole
 
     given = pa.array(texts)
     things = grams_of(given, written=True)
-    found = planted(given, search_whole(things, labels, int(labels.max()) + 1, limit=CHECK.limit))
+    scored = score_whole(things, labels, int(labels.max()) + 1)
+    found = planted_among(given, things, labels, scored, CHECK.limit)
     return {CHECK.severity(trigger, delta=False).value for trigger in found}
 
 

@@ -12,8 +12,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dataset_guard.checks.poisoning.ngrams import ORDER_BITS, WRITTEN, Keys, mixed, words_of, written_of
-from dataset_guard.checks.poisoning.text_trigger_search import Trigger
+from dataset_guard.checks.poisoning.ngrams import (
+    ORDER_BITS,
+    WRITTEN,
+    Incidence,
+    Keys,
+    mixed,
+    words_of,
+    written_of,
+)
+from dataset_guard.checks.poisoning.text_trigger_search import (
+    COMPANION,
+    Scored,
+    Trigger,
+    companions,
+    merged,
+)
 
 Ints = npt.NDArray[np.int64]
 
@@ -29,6 +43,14 @@ _LONGEST = 12
 def planted(texts: pa.Array, triggers: list[Trigger]) -> list[Trigger]:
     """Those of ``triggers`` whose neighbours do not speak against it; ``texts`` are what was searched."""
     return [t for t in triggers if company(texts.take(pa.array(t.rows)), t.keys[0]) < COMPANY]
+
+
+def planted_among(
+    texts: pa.Array, things: Incidence, codes: Ints, scored: Scored, limit: float
+) -> list[Trigger]:
+    """Planted triggers beyond ``limit``, and further words of the same attack beyond ``COMPANION`` of it."""
+    found = planted(texts, merged(things, codes, scored, limit))
+    return found + companions(found, planted(texts, merged(things, codes, scored, COMPANION * limit)))
 
 
 def company(texts: pa.Array, key: int) -> float:

@@ -17,15 +17,16 @@ import pyarrow.compute as pc
 
 from dataset_guard.checks.base import CheckContext, Need, counted
 from dataset_guard.checks.features import TEXT_MEAN_BYTES
-from dataset_guard.checks.poisoning.ngrams import Incidence, grams_of
+from dataset_guard.checks.poisoning.ngrams import grams_of
 from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
-from dataset_guard.checks.poisoning.text_context import planted
+from dataset_guard.checks.poisoning.text_context import planted_among
 from dataset_guard.checks.poisoning.text_trigger_search import (
+    COMPANION,
     LEAST_ROWS,
     Ints,
     Trigger,
-    search_delta,
-    search_whole,
+    delta_scores,
+    score_whole,
 )
 from dataset_guard.scanning.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
@@ -34,8 +35,8 @@ LEAST_DIFFERENT = 0.3
 """Of free text at least this share of the values differ; of names of categories, however long, hardly any."""
 
 WEAK, SURE = 1.5, 2.0
-"""Limits, without a trusted version: up to the first a trigger of few rows is no warning, beyond the second
-one may be critical."""
+"""Limits: up to the first, without a trusted version, a trigger of few rows is no warning; beyond the second one
+may be critical. Honest updates of news have names in 4 to 7 new texts that reach 1.6 limits."""
 FEW_ROWS = 12
 PURE = 0.9
 """Least share of the target class for a warning without a trusted version. Who plants a phrase labels all
@@ -83,7 +84,7 @@ class TextTrigger:
         weak = trigger.strength <= WEAK * trigger.limit and len(trigger.rows) < FEW_ROWS
         if not delta and (weak or trigger.purity < PURE):
             return Severity.INFO
-        sure = delta or trigger.strength > SURE * trigger.limit
+        sure = trigger.strength > SURE * trigger.limit or (delta and len(trigger.rows) >= FEW_ROWS)
         critical = sure and len(trigger.rows) >= self.critical_rows
         return Severity.CRITICAL if critical else Severity.WARNING
 
@@ -119,16 +120,18 @@ class TriggerState(SampledState):
         _, before, before_codes = self._read(np.arange(known.num_rows), known, columns, before_codes)
         delta = self._context.baseline is not None and self._enough(len(texts), len(before))
         if delta:
-            found = search_delta(
-                _comparable(before), before_codes, _comparable(texts), codes, number,
-                rounds=self._check.rounds, margin=self._check.margin, seed=self._context.seed,
+            old, new = (grams_of(t, written=True, most=1.0) for t in (before, texts))
+            scored, limit = delta_scores(
+                old, before_codes, new, codes, number, rounds=self._check.rounds,
+                margin=self._check.margin, seed=self._context.seed, share=COMPANION,
             )  # fmt: skip
-            found = planted(texts, found)
+            found = planted_among(texts, new, codes, scored, limit)
         else:  # an update too small to be judged by itself is judged with the rows that it is beside
             self.skipped = None
             every, labels = pa.concat_arrays([texts, before]), np.concatenate([codes, before_codes])
             things = grams_of(every, written=True)
-            found = planted(every, search_whole(things, labels, number, limit=self._check.limit))
+            scored = score_whole(things, labels, number)
+            found = planted_among(every, things, labels, scored, self._check.limit)
             found = [t for t in (_among(t, len(texts)) for t in found) if len(t.rows) >= LEAST_ROWS]
         for trigger in found:
             yield self._finding(trigger, rows, columns, delta)
@@ -171,11 +174,6 @@ class TriggerState(SampledState):
                 "rows_to_search": self._samples.offered,
             },
         )
-
-
-def _comparable(texts: Any) -> Incidence:
-    """What two tables are compared by, words as they are written among them."""
-    return grams_of(texts, written=True, most=1.0)
 
 
 def _among(trigger: Trigger, number: int) -> Trigger:

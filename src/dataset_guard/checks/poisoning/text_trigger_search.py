@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dataset_guard.checks.poisoning.ngrams import Incidence
+from dataset_guard.checks.poisoning.ngrams import ORDER_BITS, WRITTEN, Incidence
 from dataset_guard.checks.poisoning.patch_search import surprise
 from dataset_guard.checks.poisoning.text_rest import RestModel, class_counts, contradicted, unexplained
 from dataset_guard.checks.poisoning.text_texture import Texture, textures
@@ -44,6 +44,15 @@ CORE_SIZE = 40.0
 """Largest number of words and sequences that a trigger has: a sentence of 14 words has 39. What is longer
 and in most of the texts is a template or a quotation."""
 IN_MOST = 0.6
+COMPANION = 0.6
+"""Share of the limit that further words need where one was found: who plants words plants several, and the
+rows are divided among them."""
+PURE_COMPANION = 0.9
+"""Least share of their class ..."""
+FULL_COMPANION = 0.6
+"""... and least number of rows, as a share of the median of the words that were found."""
+ALONE = 2
+"""Most sequences of a word that is put anywhere: itself, and perhaps one of its neighbours by chance."""
 _EXAMINED = 2_000
 _CHANCE = 1e-3
 _NO_SURPRISE = 3.0
@@ -63,6 +72,11 @@ class Trigger:
     purity: float
     lift: float
     keys: tuple[int, ...]
+
+    @property
+    def is_word(self) -> bool:
+        """Whether the strongest sequence is a single word, in any or in one form."""
+        return int(self.keys[0]) & int(ORDER_BITS) in (0, int(WRITTEN))
 
 
 def search_whole(
@@ -153,6 +167,19 @@ def search_delta(
     ``texts``: whether rows that share a thing have to be strangers otherwise, as texts do. A trigger is in at
     least ``least_rows`` rows.
     """
+    scored, limit = delta_scores(
+        trusted, trusted_codes, delta, delta_codes, classes, rounds=rounds, margin=margin, seed=seed,
+        texts=texts, least_rows=least_rows,
+    )  # fmt: skip
+    return merged(delta, delta_codes, scored, limit)
+
+
+def delta_scores(
+    trusted: Incidence, trusted_codes: Ints, delta: Incidence, delta_codes: Ints, classes: int, *,
+    rounds: int, margin: float, seed: int, texts: bool = True, least_rows: int = LEAST_ROWS,
+    share: float = 1.0,
+) -> tuple[Scored, float]:  # fmt: skip
+    """What :func:`search_delta` asks: candidates of at least ``share`` of the limit, and the limit."""
     before = class_counts(trusted, trusted_codes, classes)
     before_sizes = np.bincount(trusted_codes, minlength=classes)
     drawn = np.bincount(delta_codes, minlength=classes)
@@ -168,11 +195,11 @@ def search_delta(
         delta,
         delta_codes,
         drawn,
-        least=limit,
+        least=share * limit,
         texts=texts,
         least_rows=least_rows,
     )
-    return merged(delta, delta_codes, scored, limit)
+    return scored, limit
 
 
 def score_delta(
@@ -261,6 +288,30 @@ def _also_honest(things: Incidence, codes: Ints, sequences: list[int], target: i
             hits, size = float((codes[rest] == target).sum()), float(len(rest))
             out[at] = surprise(np.array([hits]), np.array([size]), np.array([share]))[0] < _NO_SURPRISE
     return out
+
+
+def companions(found: list[Trigger], weaker: list[Trigger]) -> list[Trigger]:
+    """Of ``weaker`` triggers the words that belong to an attack of which words were ``found``.
+
+    They are for the same class and stand alone, as words put at random places do; they are in nearly as many
+    rows as the words found, hardly any of which has another class, and most of which are news.
+    """
+    words = [t for t in found if t.is_word]
+    if not words:
+        return []
+    targets = {t.target for t in words}
+    least = FULL_COMPANION * float(np.median([len(t.rows) for t in words]))
+    known = np.concatenate([t.rows for t in found])
+    return [
+        t
+        for t in weaker
+        if t.target in targets
+        and t.is_word
+        and t.purity >= PURE_COMPANION
+        and len(t.rows) >= least
+        and t.sequences <= ALONE
+        and 2 * len(np.setdiff1d(t.rows, known)) > len(t.rows)
+    ]
 
 
 def distinct(things: Incidence, ordered: Ints) -> Ints:

@@ -128,9 +128,9 @@ def test_what_cannot_be_searched_is_skipped_with_the_reason(columns, label, word
 @pytest.mark.parametrize(
     ("rows", "limits", "purity", "weighs", "in_an_update"),
     [
-        (6, 1.4, 1.0, Severity.INFO, Severity.CRITICAL),
+        (6, 1.4, 1.0, Severity.INFO, Severity.WARNING),
         (20, 1.4, 1.0, Severity.WARNING, Severity.CRITICAL),
-        (6, 1.6, 1.0, Severity.WARNING, Severity.CRITICAL),
+        (6, 1.6, 1.0, Severity.WARNING, Severity.WARNING),
         (6, 2.1, 1.0, Severity.CRITICAL, Severity.CRITICAL),
         (4, 2.1, 1.0, Severity.WARNING, Severity.WARNING),
         (50, 2.1, 0.85, Severity.INFO, Severity.CRITICAL),
