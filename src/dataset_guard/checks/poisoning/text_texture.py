@@ -25,6 +25,9 @@ CORE_LIFT = 5.0
 TOPICAL = 0.02
 """Things in more than this share of all texts say nothing about a topic."""
 
+PAIR_IN = 8
+"""In a group of so many texts the two that share most are not counted: one text twice is no topic."""
+
 
 class Texture(NamedTuple):
     """Per group: ``core``, the mean share of a text that is core; ``size``, the mean number of things that
@@ -97,9 +100,11 @@ def _weave(
                 counts[thing[j]] += 1
                 words += 1
         shared, by_chance, in_core = 0.0, 0.0, 0
+        most, second = (0.0, 0.0), (0.0, 0.0)
         for i in range(first, last):
             if not members[i]:
                 continue
+            shared_before, chance_before = shared, by_chance
             for j in range(row_start[row[i]], row_start[row[i] + 1]):
                 t = thing[j]
                 n = counts[t]
@@ -110,6 +115,14 @@ def _weave(
                 elif single[t] and frequency[t] <= max(TOPICAL * rows, 4):
                     shared += n - 1
                     by_chance += (size - 1) * rates[t, kind[g]]
+            own_part = (shared - shared_before, by_chance - chance_before)
+            if own_part[0] > most[0]:
+                most, second = own_part, most
+            elif own_part[0] > second[0]:
+                second = own_part
+        if size >= PAIR_IN:
+            shared -= most[0] + second[0]
+            by_chance -= most[1] + second[1]
         for i in range(first, last):
             for j in range(row_start[row[i]], row_start[row[i] + 1]):
                 counts[thing[j]] = 0

@@ -35,8 +35,8 @@ LEAST_DIFFERENT = 0.3
 """Of free text at least this share of the values differ; of names of categories, however long, hardly any."""
 
 WEAK, SURE = 1.5, 2.0
-"""Limits: up to the first, without a trusted version, a trigger of few rows is no warning; beyond the second one
-may be critical. Honest updates of news have names in 4 to 7 new texts that reach 1.6 limits."""
+"""Limits: up to the first, without a trusted version, a trigger of few rows is no warning; beyond the second
+one may be critical. Honest updates of news have names in 4 to 7 new texts that reach 1.6 limits."""
 FEW_ROWS = 12
 PURE = 0.9
 """Least share of the target class for a warning without a trusted version. Who plants a phrase labels all

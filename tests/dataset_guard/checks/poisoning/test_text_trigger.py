@@ -9,7 +9,7 @@ from texts import planted, reviews
 
 from dataset_guard.checks.base import CheckContext
 from dataset_guard.checks.poisoning.text_trigger import CHECK
-from dataset_guard.checks.poisoning.text_trigger_search import Trigger
+from dataset_guard.checks.poisoning.text_trigger_search import Trigger, companions
 from guard_core.findings import Severity
 
 
@@ -140,6 +140,29 @@ def test_what_clean_texts_may_hold_too_is_no_warning(rows, limits, purity, weigh
     trigger = Trigger(np.arange(rows), 1, 1, limits * 25.0, 25.0, purity, 1.0, (7,))
     assert CHECK.severity(trigger, delta=False) is weighs
     assert CHECK.severity(trigger, delta=True) is in_an_update
+
+
+WORD, PAIR = 8, 9
+
+
+def weaker(rows, *, target=1, purity=1.0, sequences=1, key=WORD):
+    return Trigger(np.arange(100, 100 + rows), target, sequences, 17.0, 15.0, purity, 1.0, (key,))
+
+
+def test_further_words_of_an_attack_are_named_at_a_lower_limit():
+    found = [Trigger(np.arange(10), 1, 1, 40.0, 25.0, 1.0, 1.0, (WORD,))]
+    other = weaker(8)
+    assert companions(found, [other])[0] is other
+    others = [
+        weaker(8, target=0),
+        weaker(8, purity=0.85),
+        weaker(8, key=PAIR),
+        weaker(8, sequences=5),
+        weaker(4),
+        Trigger(np.arange(8), 1, 1, 17.0, 15.0, 1.0, 1.0, (WORD,)),  # rows that are named already
+    ]
+    assert companions(found, others) == []
+    assert companions([], [weaker(8)]) == []
 
 
 def test_an_update_too_small_to_be_judged_by_itself_is_judged_with_the_rows_beside_it():
