@@ -10,6 +10,7 @@ is that of all its processes.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import secrets
@@ -31,6 +32,8 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 APART = ("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc")
 """As of a machine of its own: a driver that sees the head's processes takes its raylet for its node's."""
+STARTED = itertools.count()
+"""Clusters of plain Ray: a port may be in use for a while after the last one."""
 TRIES = 20
 """Ray puts a driver on any node; of two it soon finds the other."""
 STORE_BYTES = 600_000_000  # enough that Ray Data spills nothing
@@ -153,7 +156,8 @@ def plain(arguments: str, *, nodes: int = 2, token: str = "") -> dict[str, Any]:
         "start",
         "--disable-usage-stats",
     ]
-    port, dashboard = 26379 + os.getpid() % 1000, 28265 + os.getpid() % 1000
+    port = 20_000 + 10 * (os.getpid() % 500) + 3 * next(STARTED)
+    dashboard, agent = port + 1, port + 2
     ray += ["--min-worker-port=0", "--max-worker-port=0"]
     full = ["--num-cpus=4", f"--object-store-memory={STORE_BYTES}"]
     head = [f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}/head"]
@@ -163,11 +167,12 @@ def plain(arguments: str, *, nodes: int = 2, token: str = "") -> dict[str, Any]:
         "--node-ip-address=127.0.0.11",
         f"--temp-dir={folder}/node",
     ]
-    further += [f"--dashboard-agent-listen-port={dashboard + 1000}", "--block", *full]
+    further += [f"--dashboard-agent-listen-port={agent}", "--block", *full]
     try:
         with (folder / "log").open("wb") as log:
             command = [*ray, "--head", "--node-ip-address=127.0.0.1", *head]
-            subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)
+            if subprocess.run(command, env=environment, stdout=log, stderr=log).returncode:
+                raise SystemExit(f"plain Ray did not start: {(folder / 'log').read_text()[-1500:]}")
             if nodes == 2:
                 command = [*APART, *ray, *further]
                 subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)

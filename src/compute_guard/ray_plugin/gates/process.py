@@ -52,11 +52,13 @@ def keep_running(
     signal.signal(signal.SIGINT, end)
     while not stop and watched():
         begun = time.monotonic()
+        ended, held = os.pipe()  # the gate alone holds the other end, as long as it lives
         child = os.fork()
         if child == 0:
+            os.close(ended)
             _be(main, title, log)
+        os.close(held)
         asked = False
-        ended = os.pidfd_open(child)
         while not select.select([ended], [], [], LOOK_SECONDS)[0]:
             if not asked and (stop or not watched()):
                 asked = True
