@@ -63,7 +63,8 @@ def _waiting(gateway: Gateway, entry: Entry) -> dict[str, Any]:
         }
     snapshot = gateway.snapshot(quotas)
     assessment: Assessment = assess(snapshot, entry.workload)
-    start = forecast(snapshot, entry.workload, gateway.ledger.run_times())
+    stops = {name: to_ns(one.stop_at) // 1_000_000 for name, one in gateway.ledger.evictions().items()}
+    start = forecast(snapshot, entry.workload, gateway.ledger.run_times(), stops)
     members = quotas.members(quotas.queues[entry.workload.queue])
     return {
         "reasons": [{"rule": rule, "msg": text} for rule, text in assessment.waits_for()],

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median_low
+from types import MappingProxyType
 from typing import Final
 
 from compute_guard.admission.fair_meter import charge
@@ -19,6 +20,7 @@ from compute_guard.replay.course import RUNNING
 from compute_guard.replay.simulate import Stage
 from compute_guard.replay.traces import TraceJob
 
+NO_STOPS: Final[Mapping[str, int]] = MappingProxyType({})
 EVENTS: Final = 20_000
 """Moments looked at before giving up: a second or two."""
 
@@ -31,14 +33,24 @@ class Estimate:
     basis: str
 
 
-def forecast(snapshot: Snapshot, workload: Workload, run_times: Mapping[str, Sequence[int]]) -> Estimate:
-    """Estimate the start of ``workload``, waiting in ``snapshot``. ``run_times``: past runs by queue, ms."""
+def forecast(
+    snapshot: Snapshot,
+    workload: Workload,
+    run_times: Mapping[str, Sequence[int]],
+    stops: Mapping[str, int] = NO_STOPS,
+) -> Estimate:
+    """Estimate the start of ``workload``, waiting in ``snapshot``.
+
+    ``run_times``: past runs by queue, ms. ``stops``: when who has notice is stopped, by id, as in ``now_ms``.
+    """
     quotas = snapshot.quotas
     members = {queue.name for queue in quotas.members(quotas.queues[workload.queue])}
     holders = [h for h in snapshot.holders if h.workload.queue in members]
     waiting = [w for w in snapshot.pending if w.queue in members]
     seen = [run for name in sorted(members) for run in run_times.get(name, ())]
-    if not seen and not any(h.workload.expected_seconds for h in holders):
+    said = any(h.workload.expected_seconds for h in holders)
+    leaving = {h.workload.id: stops[h.workload.id] for h in holders if h.workload.id in stops}
+    if not seen and not said and not leaving:
         return Estimate(None, "no job of these queues has ended yet, so there is nothing to go by")
 
     def lasts(one: Workload) -> int:
@@ -70,17 +82,26 @@ def forecast(snapshot: Snapshot, workload: Workload, run_times: Mapping[str, Seq
         elapsed = max(0, now - holder.admitted_ms)
         # One that has outlasted its estimate is taken to need a tenth of it more.
         rest = max(course.left[place] - elapsed, course.left[place] // 10, 1000)
-        course.left[place], course.end[place] = elapsed + rest, now + rest
+        end = now + rest
+        stop = leaving.get(holder.workload.id)
+        if stop is not None and (stop < end or elapsed >= course.left[place]):
+            # Notice says when it goes; one that has outlasted its estimate gives no better ground.
+            end = max(now, stop)
+            rest = end - now + 1
+        course.left[place], course.end[place] = elapsed + rest, end
         work.evicting[place] = int(holder.evicting)
     me = len(holders) + next(i for i, w in enumerate(waiting) if w.id == workload.id)
     for place in range(len(holders), len(stage.jobs)):
         course.arrival[place] = now
     stage.run(fast=False, events=EVENTS, until=me, now=now)
     begun = course.first[me]
-    basis = f"the last {len(seen)} jobs of these queues" if seen else "what submitters said"
     if begun < 0:
         return Estimate(None, "it does not start while what runs and waits now takes its course")
-    return Estimate(max(0, begun - now), f"if jobs run as long as {basis}")
+    if seen:
+        basis = f"if jobs run as long as the last {len(seen)} jobs of these queues"
+    else:
+        basis = "if jobs run as long as what submitters said" if said else "when who has notice is stopped"
+    return Estimate(max(0, begun - now), basis)
 
 
 def _job(workload: Workload, run_ms: int) -> TraceJob:

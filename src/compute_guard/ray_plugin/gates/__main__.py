@@ -8,7 +8,9 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from compute_guard.ray_plugin.gates.front import hold
 from compute_guard.ray_plugin.gates.process import keep_running, run
+from compute_guard.ray_plugin.gates.settings import HeadConfig, NodeConfig
 from guard_core.errors import GuardError
 
 LATER = (
@@ -56,6 +58,8 @@ def main() -> None:
     name, config = sys.argv[1], Path(sys.argv[2])
     serve = role_of(name)
     if len(sys.argv) > 3:
+        with contextlib.suppress(OSError):  # a port that is taken is the gate's own to tell
+            hold((HeadConfig if name == "head" else NodeConfig).load(config).listens)
         title = f"{sys.executable} -m compute_guard.ray_plugin.gates {name} {config}"
         keep_running(lambda: serve(config), title, Path(sys.argv[3]), config.exists)
     else:

@@ -42,6 +42,8 @@ UNFINISHED_BYTES: Final = 1 << 30
 """Of one connection's requests that have not come in whole."""
 ALIVE: Final = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 20, socket.TCP_KEEPCNT: 3}
 """Seconds until a silent caller is asked whether it lives, between questions, and how many."""
+BACKLOG: Final = 1024
+"""Connections that are made while no gate takes them up, or before it does."""
 STREAM: Final = "StartSync"  # ray.rpc.syncer.RaySyncer: the only stream of Ray 2.60's control protocols
 HEALTH: Final = "grpc.health.v1.Health"
 """Asked without any token, by the GCS; its answer tells nothing but that the process lives."""
@@ -364,11 +366,26 @@ class Serving:
 async def serve(front: Front, address: str) -> tuple[Serving, int]:
     """A running server for ``front`` and its port. Raises OSError when the port is taken."""
     connections: set[_Served] = set()
-    listener = _listener(address)
+    listener = _held[address].dup() if address in _held else _listener(address)
     server = await asyncio.get_running_loop().create_server(
-        lambda: _Served(front, connections), sock=listener, backlog=1024
+        lambda: _Served(front, connections), sock=listener, backlog=BACKLOG
     )
     return Serving(server, connections), int(listener.getsockname()[1])
+
+
+_held: dict[str, socket.socket] = {}
+
+
+def hold(address: str) -> None:
+    """Listen at ``address`` for as long as this process lives, for gates that it forks one after the other.
+
+    While no gate is there, connections are made and wait. Refused, a client of gRPC would wait a second, then
+    longer each time, and find a gate that is back after a minute only some twenty seconds later.
+    Raises OSError when the port is taken.
+    """
+    listener = _listener(address)
+    listener.listen(BACKLOG)
+    _held[address] = listener
 
 
 def _listener(address: str) -> socket.socket:

@@ -100,12 +100,12 @@ class Head:
         await authority.start(self.config.host, self.config.authority_port)
         tenants = by_token(self._system, self.tokens.by_token)
         front = Front(tenants, self.gate, self.upstream, self.gate.passage)
-        gates, _ = await serve(front, f"{self.config.host}:{self.config.port}")
+        gates, _ = await serve(front, self.config.listens)
         # Nodes ask again at once after a restart; what cannot be decided yet would wait half a second.
         await self.judge.refresh()
         server = await self.desk.start(self.config.host, self.config.link_port)
         (self.folder / READY_FILE).touch()
-        logger.info("the head's gate is up at %s:%s", self.config.host, self.config.port)
+        logger.info("the head's gate is up at %s", self.config.listens)
         async with server:
             try:
                 while True:

@@ -111,8 +111,8 @@ class Node:
         await self._learn()
         tenants = by_token(self._system, lambda: self._tokens)
         front = Front(tenants, self.gate, self.upstream, self.gate.passage)
-        server, _ = await serve(front, f"{self.config.address}:{self.config.port}")
-        logger.info("the lease gate is up at %s:%s", self.config.address, self.config.port)
+        server, _ = await serve(front, self.config.listens)
+        logger.info("the lease gate is up at %s", self.config.listens)
         try:
             compared = time.monotonic()
             (self.folder / "ready").touch()

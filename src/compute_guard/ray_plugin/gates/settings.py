@@ -42,6 +42,11 @@ class HeadConfig(_Stored):
     token_file: str
     folder: str
 
+    @property
+    def listens(self) -> str:
+        """host:port of the gateway."""
+        return f"{self.host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig(_Stored):
@@ -55,3 +60,8 @@ class NodeConfig(_Stored):
     pool: str
     token_file: str
     folder: str
+
+    @property
+    def listens(self) -> str:
+        """host:port of the lease gate."""
+        return f"{self.address}:{self.port}"

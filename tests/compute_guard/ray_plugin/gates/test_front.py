@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import sys
 from contextlib import asynccontextmanager, suppress
 
@@ -14,7 +15,7 @@ from grpc import aio
 pytest.importorskip("hpack")
 
 from compute_guard.ray_plugin.gates import http2
-from compute_guard.ray_plugin.gates.front import Front, serve
+from compute_guard.ray_plugin.gates.front import Front, hold, serve
 from compute_guard.ray_plugin.gates.upstream import Upstream
 from compute_guard.ray_plugin.gates.wire import Call, Failed, Passage, Refusal
 
@@ -269,6 +270,27 @@ def test_a_server_that_is_not_there_is_unavailable_and_found_again_when_it_is():
             await again.start()
             assert await ask(b"3", metadata=ACME) == b"3"
             await again.stop(None)
+
+    asyncio.run(body())
+
+
+def test_a_call_to_a_gate_that_is_away_waits_and_is_answered_when_it_is_back(monkeypatch):
+    monkeypatch.setattr("compute_guard.ray_plugin.gates.front._held", {})
+
+    async def body():
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = "127.0.0.1:{}".format(probe.getsockname()[1])
+        hold(address)  # by what keeps the gate running, before there is one
+        async with gate() as (_, _, judge, *_), aio.insecure_channel(address) as channel:
+            for turn in (b"first", b"again"):
+                call = channel.unary_unary(METHOD)(turn, metadata=ACME)
+                while channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.CONNECTING:
+                    await asyncio.sleep(0)
+                serving, _ = await serve(Front(identify, judge, judge.upstream), address)
+                assert await call == turn
+                await serving.stop()
+                await until(lambda: channel.get_state() is not grpc.ChannelConnectivity.READY)
 
     asyncio.run(body())
 
