@@ -296,7 +296,7 @@ def why(ctx: click.Context, job: str, output_format: str) -> None:
     help="Where Ray's processes find the cluster's own token (0600, on every node).",
 )
 @click.option("--head", help="With gates: the address or name by which every machine reaches the head.")
-@click.option("--pool", "pools", multiple=True, default=("shared",), help="With gates: pools of the nodes.")
+@click.option("--pool", "pools", multiple=True, help="With gates: pools of the nodes.  [default: shared]")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="With gates: the folder to write (0700)."
 )
@@ -313,16 +313,29 @@ def install(
     tenant: str | None,
 ) -> None:
     """Write what a cluster that you start yourself needs to be guarded. Starts and changes nothing."""
-    from compute_guard.cluster.install import HEAD_NAME, Kit, instructions, write_kit
+    from compute_guard.cluster.install import HEAD_NAME, Kit, instructions, unknown, write_kit
     from compute_guard.cluster.ray_start import guarded_environment
+    from guard_core.policy.engine import bundle_in_force
 
-    environment = guarded_environment(ctx.obj.settings(), token_file, tenant=tenant or "")
+    if profile == PROFILES[0] and (out or head or pools):
+        raise click.UsageError("--out, --head and --pool need --profile gate or hardened")
+    settings = ctx.obj.settings()
+    environment = guarded_environment(settings, token_file, tenant=tenant or "")
+    data = ctx.obj.home().policy_data() if settings.home.exists() else bundle_in_force(settings).config
+    for sentence in unknown(data, pools=pools, tenant=tenant):
+        click.echo(f"note: {sentence}", err=True)
     if profile == PROFILES[0]:
         click.echo(instructions(target, environment), nl=False)
         return
     if out is None or (head is None and target == "ray-start"):
         raise click.UsageError(f"--profile {profile} needs --out FOLDER and, with ray-start, --head ADDRESS")
-    kit = Kit(target=target, profile=profile, head=head or HEAD_NAME, pools=pools, environment=environment)
+    kit = Kit(
+        target=target,
+        profile=profile,
+        head=head or HEAD_NAME,
+        pools=pools or ("shared",),
+        environment=environment,
+    )
     for file in write_kit(kit, out):
         click.echo(f"wrote {file}")
     click.echo("it holds the cluster's own token: keep it from everybody but root; next: trainguard doctor")

@@ -94,7 +94,7 @@ def _facts(kit: Kit, folder: Path) -> dict[str, Any]:
         "account": ACCOUNT,
         "authority_folder": AUTHORITY_FOLDER,
         "environment": environment,
-        "folder": folder,
+        "folder": folder.resolve(),
         "gate": kit.gate,
         "gcs_port": GCS_PORT,
         "guard_folder": GUARD_FOLDER,
@@ -127,9 +127,14 @@ def _templates() -> Environment:
 
 def instructions(target: str, environment: Mapping[str, str]) -> str:
     """Commands (ray-start), a cluster.yaml part (ray-up) or Helm values (kuberay) with ``environment``."""
+    token = shlex.quote(environment["RAY_AUTH_TOKEN_PATH"])
     if target == "ray-start":
-        exports = "\n".join(f"export {name}={value}" for name, value in sorted(environment.items()))
+        exports = "\n".join(
+            f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())
+        )
         return (
+            "# Once: the cluster's own token. Every node needs the same file, for Ray's user only.\n"
+            f'mkdir -p "$(dirname {token})" && (umask 077 && openssl rand -hex 32 > {token})\n'
             "# On the head, in the environment where trainguard is installed:\n"
             f"{exports}\n"
             "ray start --head --dashboard-host=127.0.0.1\n"
@@ -137,9 +142,12 @@ def instructions(target: str, environment: Mapping[str, str]) -> str:
             "# Prove it afterwards: trainguard compute status; trainguard doctor\n"
         )
     if target == "ray-up":
-        exports = "".join(f"      export {name}={value} &&\n" for name, value in sorted(environment.items()))
+        exports = "".join(
+            f"      export {name}={shlex.quote(value)} &&\n" for name, value in sorted(environment.items())
+        )
         return (
             "# cluster.yaml (ray up): trainguard must be installed by setup_commands on every node.\n"
+            f"# The cluster's own token ({token}, 0600) comes from `openssl rand -hex 32` and file_mounts.\n"
             "setup_commands:\n"
             '  - pip install "trainguard[ray]"\n'
             "head_start_ray_commands:\n"
@@ -152,7 +160,8 @@ def instructions(target: str, environment: Mapping[str, str]) -> str:
             "      ray start --address=$RAY_HEAD_IP:6379\n"
         )
     variables = "".join(
-        f"    - name: {name}\n      value: {value!r}\n" for name, value in sorted(environment.items())
+        f"    - name: {name}\n      value: {json.dumps(value)}\n"
+        for name, value in sorted(environment.items())
     )
     return (
         "# Helm values (kuberay/ray-cluster). The image must hold trainguard[ray]. The token comes from a\n"
@@ -162,3 +171,15 @@ def instructions(target: str, environment: Mapping[str, str]) -> str:
         "  containerEnv:\n"
         f"{variables}"
     )
+
+
+def unknown(policy_data: Mapping[str, Any], *, pools: Sequence[str], tenant: str | None) -> list[str]:
+    """What the policy data does not know of what a cluster is written for, a sentence each."""
+    found = [
+        f"pool {pool} is not in nodes.yaml: no tenant may use its nodes until it is"
+        for pool in pools
+        if pool not in policy_data["nodes"]["pools"]
+    ]
+    if tenant is not None and tenant not in policy_data["tenants"]:
+        found.append(f"tenant {tenant} is not in tenants.yaml: its submissions are refused until it is")
+    return found

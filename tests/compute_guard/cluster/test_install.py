@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from compute_guard.cluster.install import Kit, write_kit
 from guard_core.cli import root
@@ -116,3 +116,37 @@ def test_a_cluster_of_one_tenants_own_is_told_whose_it_is(home_dir):
         root, ["--home", str(home_dir), "compute", "install", "--tenant", "acme", "--target", "kuberay"]
     )
     assert "COMPUTE_GUARD_TENANT" in done.output
+
+
+def printed(home_dir: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(root, ["--home", str(home_dir), "compute", "install", *arguments])
+
+
+def test_without_gates_the_commands_make_the_token_and_bear_a_home_with_a_space(tmp_path):
+    home = tmp_path / "a home"
+    text = printed(home, "--token-file", str(tmp_path / "ray token" / "auth")).stdout
+    commands = [line for line in text.splitlines() if not line.startswith("ray start")]
+    script = "\n".join([*commands, 'cat "$RAY_AUTH_TOKEN_PATH"; printf %s "$TRAINGUARD_HOME"'])
+    done = subprocess.run(["sh", "-eu", "-c", script], check=True, capture_output=True, text=True)
+    token, told = done.stdout.splitlines()
+    assert len(token) == 64
+    assert told == str(home)
+    assert (tmp_path / "ray token" / "auth").stat().st_mode & 0o777 == 0o600
+    assert not home.exists()
+    values = yaml.safe_load(printed(home, "--target", "kuberay").stdout)
+    assert {"name": "TRAINGUARD_HOME", "value": str(home)} in values["common"]["containerEnv"]
+
+
+def test_a_pool_or_a_tenant_that_the_policies_do_not_know_is_said(home_dir, tmp_path):
+    out = ["--out", str(tmp_path / "kit"), "--target", "kuberay", "--profile", "gate"]
+    done = printed(home_dir, *out, "--pool", "shared", "--pool", "mars", "--tenant", "nobody")
+    assert done.exit_code == 0
+    assert "pool mars is not in nodes.yaml" in done.stderr
+    assert "tenant nobody is not in tenants.yaml" in done.stderr
+    assert "shared" not in done.stderr
+
+
+def test_what_only_gates_have_is_refused_without_them(home_dir, tmp_path):
+    done = printed(home_dir, "--pool", "shared", "--out", str(tmp_path / "kit"))
+    assert done.exit_code == 2
+    assert "need --profile gate or hardened" in done.output

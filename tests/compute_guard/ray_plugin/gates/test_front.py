@@ -280,7 +280,7 @@ def test_a_call_to_a_gate_that_is_away_waits_and_is_answered_when_it_is_back(mon
     async def body():
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            address = "127.0.0.1:{}".format(probe.getsockname()[1])
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
         hold(address)  # by what keeps the gate running, before there is one
         async with gate() as (_, _, judge, *_), aio.insecure_channel(address) as channel:
             for turn in (b"first", b"again"):
