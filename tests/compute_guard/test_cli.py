@@ -126,7 +126,20 @@ def test_history_is_a_trace_that_simulate_replays(trainguard, waiting, tmp_path)
     done = trainguard("compute", "simulate", str(file), "--format", "json")
     outcome = json.loads(done.stdout)["outcomes"][0]
     assert (outcome["quota"], outcome["jobs"], outcome["finished"]) == ("in force", 1, 1)
-    assert "acme" in trainguard("compute", "simulate", str(file)).output
+    told = trainguard("compute", "simulate", str(file)).output
+    assert "acme" in told
+    assert "in use        cpu " in told
+
+
+def test_a_history_that_cannot_be_written_and_quotas_that_are_none_are_one_sentence(trainguard, tmp_path):
+    lost = trainguard("compute", "history", "--out", str(tmp_path / "nowhere" / "jobs.jsonl"))
+    assert "jobs.jsonl cannot be written (No such file or directory)" in str(lost.exception)
+    trace, quotas = tmp_path / "jobs.jsonl", tmp_path / "tried.yaml"
+    job = {"id": "a", "queue": "q", "user": "u", "arrival_ms": 0, "run_ms": 1, "requests": {"jobs": 1}}
+    trace.write_text(json.dumps(job) + "\n")
+    quotas.write_text("queues: 5\n")
+    tried = trainguard("compute", "simulate", str(trace), "--quota", str(quotas))
+    assert "tried.yaml: quotas: `queues` is missing" in str(tried.exception)
 
 
 @pytest.fixture

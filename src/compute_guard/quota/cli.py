@@ -85,7 +85,10 @@ def _quotas_in(file: Path) -> Quotas:
     document: Any = read_document(file)
     if not isinstance(document.value, dict):
         raise UserError(f"{file} is no quotas.yaml: it has no `queues`")
-    return Quotas.from_config(document.value)
+    try:
+        return Quotas.from_config(document.value)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
 
 
 def _in_force(home: Home) -> Quotas:
@@ -97,7 +100,7 @@ def _in_force(home: Home) -> Quotas:
 def _told(name: str, outcome: Outcome) -> Iterator[str]:
     from compute_guard.admission.assessment import spoken
 
-    use = ", ".join(f"{resource} {value:g} %" for resource, value in outcome.use_percent.items())
+    use = ", ".join(f"{spoken(resource)} {value:g} %" for resource, value in outcome.use_percent.items())
     yield f"quota {name}: {outcome.jobs} jobs of {outcome.source}"
     yield (
         f"  finished      {outcome.finished}, rejected {outcome.rejected}, "
@@ -172,7 +175,10 @@ def history(ctx: click.Context, out: Path) -> None:
             "flavors": list(entry.workload.flavors),
         }
         lines.append(json.dumps(job) + "\n")
-    write_atomic(out, "".join(lines).encode(), mode=0o600)
+    try:
+        write_atomic(out, "".join(lines).encode(), mode=0o600)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror or error})") from error
     then = f"try: trainguard compute simulate {out} --quota FILE" if lines else "no job has ended yet"
     click.echo(f"{len(lines)} jobs in {out}; {then}")
 

@@ -91,7 +91,8 @@ def _ledger(path: Path, _left_out: dict[str, int]) -> Iterator[TraceJob]:
                     tuple(raw.get("flavors", ())),
                 )
             except (ValueError, KeyError, TypeError, UserError) as error:
-                text = f"{path}, line {number}: not a job of a ledger's history ({error})"
+                said = f"no {error}" if isinstance(error, KeyError) else error
+                text = f"{path}, line {number}: not a job of a ledger's history ({said})"
                 raise UserError(text) from error
 
 
