@@ -210,7 +210,7 @@ def test_openb_pods_are_read_with_their_fractions_and_flavors(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("x.jsonl", '{"id": "a"}\n', "line 1: not a job of a ledger's history (no 'queue')"),
+        ("x.jsonl", '{"id": "a"}\n', r"line 1: not a job of a ledger's history \(no 'queue'\)"),
         ("x.csv", "name,qos\np,LS\n", "line 2: not a pod"),
         ("x.jsonl", "\n", "holds no jobs"),
     ],
