@@ -238,6 +238,8 @@ def _value(text: str) -> int | str | None:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(one)}" for name, one in value.items())
     return "no limit" if value is None else str(value)
 
 

@@ -62,13 +62,19 @@ def forecast(
     stage = Stage(
         [_job(h.workload, lasts(h.workload)) for h in holders] + [_job(w, lasts(w)) for w in waiting], quotas
     )
-    course, work, board = stage.course, stage.work, stage.board
+    course, work, board, budgets = stage.course, stage.work, stage.board, stage.budgets
     for name, node in quotas.nodes.items():
         meter = snapshot.used.get(name, NO_METER)
         # Its rate comes back below, with what each running job holds.
         board.value[node] = meter.shown(now, quotas.fair_share.half_life_ms)
         board.at[node] = now
         board.closed[node] = int(name in snapshot.holds or snapshot.budget_spent(name))
+        if budgets.limit[node] >= 0:
+            spent = snapshot.budgets.get(name, NO_METER)
+            budgets.value[node] = spent.shown(now, budgets.half_life[node])
+            budgets.at[node], budgets.rate[node] = now, spent.rate
+            if name in snapshot.holds:
+                budgets.limit[node] = 0  # a budget opens no queue that is on hold
     for place, holder in enumerate(holders):
         ways = range(work.first[place], work.first[place] + work.ways[place])
         work.way[place] = next((w for w in ways if stage.ways[w].flavor == holder.flavor), work.first[place])

@@ -168,14 +168,15 @@ def replay(
             check = now + CHECK_MS
         for queue in range(queues):
             if budgets.limit[queue] >= 0:
-                used = advance(
+                budgets.value[queue] = advance(
                     budgets.value[queue],
                     budgets.rate[queue],
                     budgets.at[queue],
                     now,
                     budgets.half_life[queue],
                 )
-                shut = 1 if used >= budgets.limit[queue] else 0
+                budgets.at[queue] = now  # the next look has less to count
+                shut = 1 if budgets.value[queue] >= budgets.limit[queue] else 0
                 if shut != board.closed[queue]:
                     board.closed[queue] = shut
                     dirty[tree.root[queue]] = 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from compute_guard.admission.snapshot import Holder, Snapshot
+from compute_guard.admission.snapshot import Holder, Meter, Snapshot
 from compute_guard.admission.workload import Workload
-from compute_guard.quota.limits import Amounts, Cohort, Preemption, Queue, Quotas, ResourceQuota
+from compute_guard.quota.limits import Amounts, Budget, Cohort, Preemption, Queue, Quotas, ResourceQuota
 from compute_guard.replay.forecast import forecast
 
 MINUTE = 60_000
@@ -59,3 +59,19 @@ def test_a_notice_is_ground_enough_where_no_job_has_ended_yet():
     assert forecast(snapshot, snapshot.pending[0], {}).in_ms is None
     found = forecast(snapshot, snapshot.pending[0], {}, {"theirs": snapshot.now_ms + 8_000})
     assert (found.in_ms, found.basis) == (8_000, "when who has notice is stopped")
+
+
+@pytest.mark.parametrize("on_hold", [False, True])
+def test_a_spent_budget_opens_its_queue_when_enough_is_forgotten_unless_an_incident_holds_it(on_hold):
+    hours = 3_600_000
+    budget = Budget(gpu_hours=4, half_life_hours=2)
+    quotas = Quotas({"owner": Queue("owner", "owner", None, TWO, budget=budget)}, {})
+    snapshot = Snapshot(
+        quotas=quotas,
+        pending=(job("mine", "owner", 2),),
+        budgets={"owner": Meter(2 * budget.limit, 0, hours)},
+        holds={"owner": "an incident"} if on_hold else {},
+        now_ms=hours,
+    )
+    found = forecast(snapshot, snapshot.pending[0], {"owner": (MINUTE,)})
+    assert found.in_ms == (None if on_hold else 2 * hours)
