@@ -38,7 +38,7 @@ RAY_SETTINGS = {
     "RAY_health_check_failure_threshold": "40",
     "RAY_health_check_timeout_ms": "10000",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "300",
-    # What was under way in a gate that was killed is sent again at Ray's next look (once a second as shipped).
+    # What was under way in a gate that was killed is sent again at Ray's next look: once a second as shipped.
     "RAY_grpc_client_check_connection_status_interval_milliseconds": "100",
     "RAY_JOB_ALLOW_DRIVER_ON_WORKER_NODES": "1",
 }
