@@ -134,7 +134,7 @@ def instructions(target: str, environment: Mapping[str, str]) -> str:
         )
         return (
             "# Once: the cluster's own token. Every node needs the same file, for Ray's user only.\n"
-            f'[ -e {token} ] || (umask 077 && mkdir -p "$(dirname {token})" && openssl rand -hex 32 > {token})\n'
+            f'[ -e {token} ] || (umask 077; mkdir -p "$(dirname {token})"; openssl rand -hex 32 > {token})\n'
             "# On the head, in the environment where trainguard is installed:\n"
             f"{exports}\n"
             "ray start --head --dashboard-host=127.0.0.1\n"
