@@ -29,6 +29,8 @@ SWITCH_SECONDS = 0.0005
 own 5 ms would be paid at each of the waits that one call has."""
 SHORT_SECONDS = 1.0
 """A gate that ends sooner than this is started again after `RESTART_SECONDS`, any other one at once."""
+ORPHAN_SECONDS = 1.0
+"""How often a gate looks itself whether there still is a cluster to guard."""
 
 
 def keep_running(
@@ -56,7 +58,7 @@ def keep_running(
         child = os.fork()
         if child == 0:
             os.close(ended)
-            _be(main, title, log)
+            _be(main, title, log, watched)
         os.close(held)
         asked = False
         while not select.select([ended], [], [], LOOK_SECONDS)[0]:
@@ -70,7 +72,7 @@ def keep_running(
             time.sleep(RESTART_SECONDS)
 
 
-def _be(main: Callable[[], Awaitable[None]], title: str, log: Path) -> NoReturn:
+def _be(main: Callable[[], Awaitable[None]], title: str, log: Path, watched: Callable[[], bool]) -> NoReturn:
     """Become the gate."""
     status = 1
     try:
@@ -85,12 +87,23 @@ def _be(main: Callable[[], Awaitable[None]], title: str, log: Path) -> NoReturn:
         sys.setswitchinterval(SWITCH_SECONDS)
         # What is imported is never garbage, and looking through it takes tens of milliseconds.
         gc.freeze()
-        run(main)
+        run(lambda: _while(watched, main()))
         status = 0
     except BaseException:
         logging.exception("the gate ended")
     finally:
         os._exit(status)
+
+
+async def _while(watched: Callable[[], bool], serving: Awaitable[None]) -> None:
+    """Serve while ``watched`` holds, also when what keeps the gate was killed: nobody else ends it then."""
+    task = asyncio.ensure_future(serving)
+    try:
+        while not task.done() and watched():
+            await asyncio.wait([task], timeout=ORPHAN_SECONDS)
+    finally:
+        task.cancel()
+    await task
 
 
 def start_kept(module: str, config: Path, log: Path) -> int:

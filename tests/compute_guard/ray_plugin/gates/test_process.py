@@ -73,3 +73,12 @@ def test_a_keeper_that_is_told_to_end_ends_its_gate(keeper, tmp_path):
     keeper.terminate()
     assert keeper.wait(timeout=20) == 0
     assert gone(gate)
+
+
+def test_a_gate_whose_keeper_was_killed_serves_on_and_ends_with_what_it_guards(keeper, tmp_path):
+    gate = another(tmp_path)
+    keeper.kill()
+    keeper.wait()
+    assert Path(f"/proc/{gate}").exists()
+    (tmp_path / "watched").unlink()
+    assert gone(gate)
