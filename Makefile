@@ -33,7 +33,7 @@ WORKERS ?= 2
 test: setup  ## run all tests
 	@$(BIN)/python -m pytest -q -n $(WORKERS)
 
-test-clusters: setup  ## faults and large libraries on clusters of their own (root, 15 minutes)
+test-clusters: setup  ## faults and large libraries on clusters of their own (root, 13 to 20 minutes)
 	@$(BIN)/python -m pytest -q -m clusters tests/compute_guard
 
 lint: setup  ## ruff: rules and format

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 
 from compute_guard.monitoring.cli import metrics, monitor, top
 from compute_guard.quota.cli import history, quota_set, simulate
+from guard_core.errors import GuardError
 from guard_core.output import format_option
 
 if TYPE_CHECKING:
@@ -321,9 +323,10 @@ def install(
         raise click.UsageError("--out, --head and --pool need --profile gate or hardened")
     settings = ctx.obj.settings()
     environment = guarded_environment(settings, token_file, tenant=tenant or "")
-    data = ctx.obj.home().policy_data() if settings.home.exists() else bundle_in_force(settings).config
-    for sentence in unknown(data, pools=pools, tenant=tenant):
-        click.echo(f"note: {sentence}", err=True)
+    with contextlib.suppress(GuardError):  # the cluster's storage need not be within reach from here
+        data = ctx.obj.home().policy_data() if settings.home.exists() else bundle_in_force(settings).config
+        for sentence in unknown(data, pools=pools, tenant=tenant):
+            click.echo(f"note: {sentence}", err=True)
     if profile == PROFILES[0]:
         click.echo(instructions(target, environment), nl=False)
         return
