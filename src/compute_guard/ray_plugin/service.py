@@ -33,6 +33,7 @@ from compute_guard.ray_plugin.job_api import JobApi
 from compute_guard.ray_plugin.last_mile import LastMile
 from compute_guard.ray_plugin.origin import Origins
 from guard_core.clock import new_id, rfc3339, to_ns
+from guard_core.errors import GuardError
 from guard_core.findings import Enforcement
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ class Service:
         while True:
             try:
                 await self._round()
+            except GuardError as error:  # the GCS is away, say: a sentence each time, and no traceback
+                logger.warning("TrainGuard's admission round was not finished; it is tried again: %s", error)
             except Exception:
                 logger.exception("TrainGuard's admission round failed; it is tried again")
             try:

@@ -46,9 +46,12 @@ def redis(tmp_path_factory):
     server.wait()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def recovering(redis, tmp_path_factory):
-    """A cluster of profile `gate`, a head and a node, whose GCS keeps its tables in that Redis."""
+    """A cluster of profile `gate`, a head and a node, whose GCS keeps its tables in that Redis.
+
+    It ends with its test: without a GCS, Ray's NodeHead would keep a core busy until the end of the session.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_REDIS_ADDRESS", redis)
         with guarded_cluster(

@@ -26,7 +26,7 @@ LISTEN = "COMPUTE_GUARD_LISTEN"
 """Where the head's gates listen, when that is not the address that others reach them by (a pod)."""
 AUTHORITY = "COMPUTE_GUARD_AUTHORITY"
 """A folder with the authority's key and certificates, where they come from outside (a mounted Secret)."""
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 RAY_SETTINGS = {
     # Ray's processes ask the head's token authority who calls, and have a domain each.
     "RAY_ENABLE_K8S_TOKEN_AUTH": "1",
