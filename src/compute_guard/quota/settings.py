@@ -43,17 +43,19 @@ def placed(quotas: Mapping[str, Any], queue: str, what: str, value: object) -> t
     if len(parts) == 2:
         group, name = parts
         counted = _resources(own)
-        if name in GROUPS.get(group, ()) or (
-            group == "per_user" and name in {base_of(one) for one in counted}
-        ):
+        plain = {base_of(one) for one in counted}
+        if name in GROUPS.get(group, ()) or (group == "per_user" and name in plain):
             return _in_group(top, own, group, name, value)
         if name in LIMITS and group in counted:
             resource, at, flavor = group.partition("@")
             return (*top, *(("flavors", flavor) if at else ()), "resources", resource, name), value
-        if name == "nominal" and (group in (GPU, WORKERS) or group.startswith("custom_")):
+        new_one = group not in plain and (group in (GPU, WORKERS) or group.startswith("custom_"))
+        if name == "nominal" and new_one:
             new = {"nominal": value, "borrowing_limit": 0, "lending_limit": 0}
             return (*top, "resources", group), new
-    meant = get_close_matches(what, _settings(own), 1)
+    settings = _settings(own)
+    flavored = [one for one in settings if "@" in one and what.partition(".")[0] == base_of(one)]
+    meant = flavored or get_close_matches(what, settings, 1)
     raise UserError(
         f"queue {queue} has no setting {what!r}; "
         + (f"did you mean {meant[0]}?" if meant else f"it has {_told(own)}")

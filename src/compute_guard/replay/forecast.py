@@ -12,6 +12,7 @@ from statistics import median_low
 from types import MappingProxyType
 from typing import Final
 
+from compute_guard.admission.assessment import open_ways
 from compute_guard.admission.fair_meter import charge
 from compute_guard.admission.snapshot import NO_METER, Snapshot
 from compute_guard.admission.workload import Workload
@@ -45,6 +46,10 @@ def forecast(
     """
     quotas = snapshot.quotas
     members = {queue.name for queue in quotas.members(quotas.queues[workload.queue])}
+    line = snapshot.waiting_in(workload.queue)
+    before = line[: next((place + 1 for place, w in enumerate(line) if w.id == workload.id), 0)]
+    if any(open_ways(snapshot, w)[0].flavor in snapshot.shut for w in before):
+        return Estimate(None, "it waits for the end of a maintenance, or behind a job that does")
     holders = [h for h in snapshot.holders if h.workload.queue in members]
     waiting = [w for w in snapshot.pending if w.queue in members]
     seen = [run for name in sorted(members) for run in run_times.get(name, ())]

@@ -103,6 +103,7 @@ def test_a_budget_that_was_ended_can_be_given_again():
     [
         ("nobody", "weight", "there is no queue 'nobody'; quotas.yaml has vision, other"),
         ("vision", "gpu_milli@h200.nominal", "did you mean gpu_milli@h100.nominal"),
+        ("vision", "gpu_milli.nominal", "did you mean gpu_milli@"),
         ("vision", "per_user.tpus", "no setting"),
         (
             "vision",

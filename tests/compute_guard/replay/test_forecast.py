@@ -6,7 +6,16 @@ import pytest
 
 from compute_guard.admission.snapshot import Holder, Meter, Snapshot
 from compute_guard.admission.workload import Workload
-from compute_guard.quota.limits import Amounts, Budget, Cohort, Preemption, Queue, Quotas, ResourceQuota
+from compute_guard.quota.limits import (
+    Amounts,
+    Budget,
+    Cohort,
+    Flavor,
+    Preemption,
+    Queue,
+    Quotas,
+    ResourceQuota,
+)
 from compute_guard.replay.forecast import forecast
 
 MINUTE = 60_000
@@ -75,3 +84,17 @@ def test_a_spent_budget_opens_its_queue_when_enough_is_forgotten_unless_an_incid
     )
     found = forecast(snapshot, snapshot.pending[0], {"owner": (MINUTE,)})
     assert found.in_ms == (None if on_hold else 2 * hours)
+
+
+def test_the_end_of_a_maintenance_is_not_foreseen():
+    limits = {"jobs": ResourceQuota(9, 0), "gpu_milli@a100": ResourceQuota(2000, None)}
+    queue = Queue("owner", "owner", None, limits, flavors=("a100",))
+    quotas = Quotas({"owner": queue}, {}, flavors={"a100": Flavor("a100")})
+    snapshot = Snapshot(
+        quotas=quotas,
+        pending=(job("first", "owner", 1), job("then", "owner", 0)),
+        shut={"a100": "pool a100 is under maintenance"},
+    )
+    for waits in snapshot.pending:
+        found = forecast(snapshot, waits, {"owner": (MINUTE,)})
+        assert (found.in_ms, "maintenance" in found.basis) == (None, True)
