@@ -60,7 +60,7 @@ def file_digest(path: Place, *, threads: int = blake3.AUTO, tags: FileTags | Non
     size = path.stat().st_size
     if size <= _SMALL_BYTES:
         return blake3(path.read_bytes()).hexdigest()
-    if tags is not None:
+    if tags is not None and tags.fast:
         return tags.digest(path, threads=threads)
     return blake3(max_threads=threads).update_mmap(path).hexdigest()
 

@@ -12,8 +12,8 @@ from blake3 import blake3
 import dataset_guard
 from dataset_guard.reading import open_source
 from dataset_guard.registry.store import Registry
-from dataset_guard.sidecars import file_tags
-from dataset_guard.sidecars.file_tags import Expected, FileTags
+from dataset_guard.sidecars import file_tags, manifest
+from dataset_guard.sidecars.file_tags import Expected, FileTags, has_aes
 from dataset_guard.sidecars.manifest import manifest_of
 from guard_core.errors import Tampered
 
@@ -34,7 +34,7 @@ def tagged(tmp_path, segmented):
     """Tags, a file of three segments and a bit, and what it should be."""
     file = tmp_path / "large"
     file.write_bytes(os.urandom(LARGE))
-    tags = FileTags(KEY)
+    tags = FileTags(KEY, fast=True)
     digest = tags.digest(file)
     assert digest == blake3(file.read_bytes()).hexdigest()
     return tags, file, Expected(file, digest, LARGE)
@@ -64,6 +64,35 @@ def test_a_file_cut_short_removed_or_in_another_order_is_not_the_same(tagged):
         assert tags.same([expected]) == [False]
     file.unlink()
     assert tags.same([expected]) == [False]
+
+
+def test_without_aes_instructions_blake3_decides_and_no_tags_are_made(tagged, tmp_path, monkeypatch):
+    tags, file, expected = tagged
+    assert tags.write(tmp_path / "tags", [expected.blake3])
+    slow = FileTags(KEY, fast=False)
+    slow.load(tmp_path / "tags")
+    assert slow.same([expected]) == [False]  # not known: it is hashed
+    monkeypatch.setattr(manifest, "_SMALL_BYTES", 100)
+    fresh = FileTags(KEY, fast=False)
+    assert manifest.file_digest(file, tags=fresh) == expected.blake3
+    assert not fresh.write(tmp_path / "none", [expected.blake3])
+
+
+@pytest.mark.parametrize(
+    ("said", "there"),
+    [
+        ("flags\t\t: fpu aes avx2\n", True),
+        ("flags\t\t: fpu vaes sse2\n", False),
+        ("Features\t: fp asimd aes pmull\n", True),
+        ("Features\t: fp asimd\n", False),
+        ("processor : 0\n", True),
+        (None, True),
+    ],
+)
+def test_aes_instructions_are_read_from_the_processors_own_list(tmp_path, said, there):
+    if said is not None:
+        (tmp_path / "cpuinfo").write_text(said)
+    assert has_aes(tmp_path / "cpuinfo") is there
 
 
 def test_another_tenants_key_recognises_nothing(tagged, tmp_path):
