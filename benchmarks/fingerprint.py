@@ -187,7 +187,14 @@ def run_version(folder: Path, home: Path) -> dict[str, Any]:
             if {**helped, "bytes": None} != {**alone, "bytes": None}:
                 raise RuntimeError("an append has another fingerprint with the help of its base")
             costs |= {name: cost.cpu_seconds, f"full {name}": full.cpu_seconds}
+            root = "--set-root" if set_root else "--no-set-root"
+            for kind, base in (("command", ("--base", "bench@1")), ("full command", ())):
+                with spent() as cost:
+                    command = [str(Path(sys.executable).with_name("trainguard")), "dataset", "fingerprint"]
+                    subprocess.run([*command, str(folder), root, *base], check=True, capture_output=True)
+                costs[f"{kind} {name}"] = cost.cpu_seconds
         costs["recognise"] = run_recognise(folder)
+        costs |= run_tail(folder, rows)
         with spent() as grown:
             dataset_guard.register(folder, name="bench", checks=["schema"])
         costs |= {"register": grown.cpu_seconds, "full register": first.cpu_seconds}
@@ -215,6 +222,22 @@ def run_recognise(folder: Path) -> float:
         with spent() as recognised:
             manifest_of(source, tags=tags, before=reference.manifest)
     return recognised.cpu_seconds
+
+
+def run_tail(folder: Path, known: int) -> dict[str, float]:
+    """CPU-seconds to decode what an append must read: the unfinished block, and then the new rows alone.
+
+    The row group that the unfinished block lies in is decoded from its beginning.
+    """
+    from dataset_guard.reading import open_source
+
+    source, costs = open_source(folder), {}
+    for name, first in (("decode", known - known % BLOCK_ROWS), ("decode new", known)):
+        with spent() as cost:
+            for _ in source.stream(first_row=first):
+                pass
+        costs[name] = cost.cpu_seconds
+    return costs
 
 
 def run_appended(folder: Path, home: Path) -> dict[str, float]:
@@ -531,8 +554,22 @@ def versions(arguments: argparse.Namespace, path: Path) -> list[Measure]:
                 ("registration, schema check only", "register", ""),
             )
         ),
-        Measure("1 % append: recognising the unchanged bytes alone", costs["recognise"], "CPU-s",
-                "fingerprint with set root", costs["full roots"], costs["recognise"] / costs["full roots"]),
+        *(
+            Measure(f"1 % append: the command, its start included, {what} set root", costs[f"command {name}"],
+                    "CPU-s", "of everything", costs[f"full command {name}"],
+                    costs[f"command {name}"] / costs[f"full command {name}"])
+            for what, name in (("without", "leaves"), ("with", "roots"))
+        ),
+        *(
+            Measure(f"1 % append: {what}", costs[part], "CPU-s", f"fingerprint {which} set root",
+                    costs[f"full {name}"], costs[part] / costs[f"full {name}"])
+            for which, name in (("without", "leaves"), ("with", "roots"))
+            for what, part in (
+                ("recognising the unchanged bytes alone", "recognise"),
+                ("decoding the unfinished block and the new rows alone", "decode"),
+                ("decoding the new rows alone", "decode new"),
+            )
+        ),
         *(
             Measure(f"1 % append less that: fingerprint {what} set root", costs[name] - costs["recognise"],
                     "CPU-s", "of everything", costs[f"full {name}"],

@@ -133,6 +133,10 @@ def _refused(home: Home, token: str | None, dataset: LoggedDataset, registered_o
     if not chosen:
         return f"no registered version has digest {dataset.digest}; register the data before logging it"
     denied = first_denial(home, principal, chosen, dataset)
+    if denied is not None and not principal.is_platform_admin:
+        for other in chosen:  # who has the bytes learns no more than that: not what others call them
+            if other.tenant != principal.tenant:
+                denied = denied.replace(other.ref, repr(dataset.name))
     if denied is None and claims and not _said_by_registry(home, claims, dataset.digest, chosen):
         return (
             f"the profile of dataset {dataset.name!r} is not what the registry says of a version with digest "

@@ -177,8 +177,9 @@ def test_a_metric_that_names_a_dataset_is_asked_about_too(server, monkeypatch):
 
 def test_another_tenants_version_is_refused(server, monkeypatch):
     client, run = server.client(monkeypatch, server.beta)
-    with pytest.raises(MlflowException, match="belongs to another tenant"):
+    with pytest.raises(MlflowException, match="dataset 'good' belongs to another tenant") as refused:
         client.log_inputs(run, [training(dataset(server.good))])
+    assert "acme/good" not in str(refused.value)  # who has the bytes need not learn what others call them
 
 
 def test_without_a_token_only_data_that_is_not_ours_is_logged(server, monkeypatch):
