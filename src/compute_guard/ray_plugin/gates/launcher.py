@@ -93,7 +93,7 @@ def without_haste(arguments: list[str], environment: dict[str, str]) -> list[str
             variables = context.get("env_vars") or {}
             try:
                 eager = int(variables[NICENESS]) < int(environment.get(NICENESS, RAYS_NICENESS))
-            except (KeyError, ValueError):
+            except (KeyError, TypeError, ValueError):
                 eager = False
             if eager:
                 del variables[NICENESS]
