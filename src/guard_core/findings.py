@@ -90,8 +90,9 @@ class Finding:
     """One thing a check found.
 
     ``score`` is the check's own strength, larger is worse. ``fdr`` is the expected share of false
-    positives among ``rows`` when the check can state one, else None. ``evidence`` holds counts,
-    names and salted hashes only, never cell values.
+    positives among ``rows`` when the check can state one, else None; it is an upper limit where the
+    evidence holds the expected one as ``expected_false_share``. ``evidence`` holds counts, names and
+    salted hashes only, never cell values.
     """
 
     rule_id: str

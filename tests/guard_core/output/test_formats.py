@@ -167,6 +167,13 @@ SARIF = {
 # --- text --------------------------------------------------------------------------------------------
 
 
+def test_a_limit_of_false_alarms_is_told_with_what_is_expected():
+    from guard_core.output.text import where
+
+    stated = {"rows": [4], "fdr": 0.58, "evidence": {"expected_false_share": 0.21}}
+    assert where(stated) == "rows 4; 21% to 58% of these may be false"
+
+
 def test_text_tells_the_verdict_then_the_worst_finding_first_with_what_to_do():
     lines = render(REPORT, "text").splitlines()
     assert lines[0] == "acme/digits@2  1,797 rows x 65 columns"
