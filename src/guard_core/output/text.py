@@ -53,9 +53,9 @@ def where(finding: Mapping[str, Any]) -> str:
     if rows.ranges:
         parts.append(f"rows {rows_text(rows)}")
     if finding.get("fdr") is not None:
-        expected = (finding.get("evidence") or {}).get("expected_false_share")
-        share = f"about {finding['fdr']:.0%}" if expected is None else f"{expected:.0%} to {finding['fdr']:.0%}"
-        parts.append(f"{share} of these may be false")
+        share, most = (finding.get("evidence") or {}).get("expected_false_share"), finding["fdr"]
+        told = f"about {most:.0%}" if share is None else f"{share:.0%} to {most:.0%}"
+        parts.append(f"{told} of these may be false")
     return "; ".join(parts)
 
 
