@@ -1,17 +1,20 @@
 """A signature that OpenSSF model-signing verifies: ``model_signing verify key``.
 
-It speaks of the version's files as they were registered (BLAKE3 of their bytes, from the signed manifest), in
-the format of https://github.com/sigstore/model-transparency (predicate ``model_signing/signature/v1.0`` in a
-Sigstore bundle). It needs an ECDSA key, which that tool verifies, and says nothing about rows or verdicts.
+It speaks of the version's files as they were registered, in the format of
+https://github.com/sigstore/model-transparency (predicate ``model_signing/signature/v1.0`` in a Sigstore
+bundle). It needs an ECDSA key, which that tool verifies, and says nothing about rows or verdicts. Digests are
+SHA-256, taken while the files' signed BLAKE3 is checked: the library believes a signature's word about its
+hashes, but the command always takes SHA-256.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from dataset_guard.sidecars.manifest import place_in, sha256_of
 from guard_core.attestation import PAYLOAD_TYPE, statement
 from guard_core.errors import UserError
 
@@ -24,7 +27,10 @@ MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
 def model_signing(reference: Reference, signer: Signer) -> dict[str, Any]:
-    """The Sigstore bundle over the files of ``reference``. Raises UserError without files or an ECDSA key."""
+    """The Sigstore bundle over the files of ``reference``, which are read once.
+
+    Raises UserError without files or an ECDSA key, Tampered when a file has other bytes.
+    """
     if not signer.algorithm.startswith("ecdsa"):
         raise UserError(
             f"model-signing verifies ECDSA keys only, and the signing key is {signer.algorithm}; "
@@ -32,24 +38,25 @@ def model_signing(reference: Reference, signer: Signer) -> dict[str, Any]:
         )
     entries = sorted(reference.manifest, key=lambda e: PurePosixPath(e.path).parts)
     path = reference.data_path()
-    if not entries or path is None:
-        raise UserError(f"{reference.ref} has no files, so there is nothing for model-signing to verify")
+    if not entries or not isinstance(path, Path):
+        raise UserError(f"{reference.ref} has no local files for model-signing to verify")
     alone = len(entries) == 1 and path.name == entries[0].path
     names = ["."] if alone else [entry.path for entry in entries]
-    root = hashlib.sha256(b"".join(bytes.fromhex(entry.blake3) for entry in entries)).hexdigest()
+    digests = [sha256_of(reference.ref, entry, place_in(path, entry, entries)) for entry in entries]
+    root = hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
     said = statement(
         subjects={path.name: {"sha256": root}},
         predicate_type=PREDICATE_TYPE,
         predicate={
             "serialization": {
                 "method": "files",
-                "hash_type": "blake3",
+                "hash_type": "sha256",
                 "allow_symlinks": False,
                 "ignore_paths": [],
             },
             "resources": [
-                {"name": name, "algorithm": "blake3", "digest": entry.blake3}
-                for name, entry in zip(names, entries, strict=True)
+                {"name": name, "algorithm": "sha256", "digest": digest}
+                for name, digest in zip(names, digests, strict=True)
             ],
         },
     )

@@ -1,6 +1,8 @@
 """The real model-signing library verifies our signature over a version's files, and finds what changed."""
 
 import json
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,6 +48,26 @@ def test_model_signing_verifies_the_folder_and_refuses_a_changed_one(home, folde
 def test_a_single_file_verifies(home, folder, tmp_path, capsys):
     verifier, signature = exported(home, tmp_path, folder / "a.parquet", capsys)
     verifier.verify(folder / "a.parquet", signature)
+
+
+@pytest.mark.parametrize("data", ["a.parquet", "."])
+def test_the_command_of_model_signing_accepts_what_was_exported(home, folder, tmp_path, capsys, data):
+    _, signature = exported(home, tmp_path, folder / data, capsys)
+    command = [sys.executable, "-m", "model_signing", "verify", "key", str(folder / data)]
+    said = subprocess.run(
+        [*command, "--signature", str(signature), "--public_key", str(tmp_path / "key.pub")],
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "Verification succeeded" in said.stdout
+
+
+def test_a_file_with_other_bytes_is_not_described(home, folder, tmp_path, capsys):
+    exported(home, tmp_path, folder, capsys)
+    (folder / "a.parquet").write_bytes(b"changed")
+    assert main(["dataset", "export", "m@1", "--format", "model-signing"]) != 0
+    assert "a.parquet of local/m@1 has other bytes than were registered" in capsys.readouterr().err
 
 
 def test_an_ed25519_key_is_refused_with_the_remedy(home, folder, capsys):
