@@ -6,6 +6,8 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
@@ -15,17 +17,29 @@ from guard_core.policy.bundle import shipped_policies
 POOLS = 'pools:\n  shared: {title: All nodes, tenants: ["*"], labels: {}}\n'
 
 
-@pytest.fixture(scope="session")
-def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedCluster]:
+def three_nodes(folder: Path) -> AbstractContextManager[GuardedCluster]:
     """Profile `gate`, a head and two nodes, both shared. Acme may have 2 CPUs, and 2,000 jobs in line."""
     quotas = (shipped_policies() / "data" / "quotas.yaml").read_text()
-    with guarded_cluster(
-        tmp_path_factory.mktemp("faults"),
+    return guarded_cluster(
+        folder,
         object_store_bytes=100_000_000,
         profile="gate",
         pools=("shared", "shared"),
         data={"nodes.yaml": POOLS, "quotas.yaml": quotas.replace("max_pending: 1000", "max_pending: 2000")},
-    ) as cluster:
+    )
+
+
+@pytest.fixture(scope="session")
+def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedCluster]:
+    """Three nodes that are whole again after each test."""
+    with three_nodes(tmp_path_factory.mktemp("faults")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def losing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedCluster]:
+    """Three nodes for one test, which may lose one for good."""
+    with three_nodes(tmp_path_factory.mktemp("losing")) as cluster:
         yield cluster
 
 

@@ -235,32 +235,32 @@ print("SUM", total, sum(ray.get([slow.remote(1) for _ in range(2)])))
 """
 
 
-def test_a_lost_node_takes_its_leases_with_it_and_lost_objects_are_made_again(breakable, tmp_path):
+def test_a_lost_node_takes_its_leases_with_it_and_lost_objects_are_made_again(losing, tmp_path):
     stop = tmp_path / "stop"
-    job = submitted(breakable, f"STOP = {str(stop)!r}\n" + LOSES_A_NODE, tmp_path / "job")
-    client = breakable.client("acme")
-    wait_until(lambda: said(breakable, job, "STARTED"), seconds=200)
-    gcs = Gcs(breakable.cluster.gcs_address, lambda: breakable.cluster.token)
+    job = submitted(losing, f"STOP = {str(stop)!r}\n" + LOSES_A_NODE, tmp_path / "job")
+    client = losing.client("acme")
+    wait_until(lambda: said(losing, job, "STARTED"), seconds=200)
+    gcs = Gcs(losing.cluster.gcs_address, lambda: losing.cluster.token)
     own = client.get_job_info(job).driver_node_id
     lost = next(
         row for row in gcs.nodes() if row.node_id != own and row.labels["trainguard.io/pool"] != "head"
     )
-    folder = f"node-{int(lost.address.rsplit('.', 1)[1]) - 11}"
+    folder = f"{losing.cluster.temp_dir}/node-{int(lost.address.rsplit('.', 1)[1]) - 11}/"
     for entry in Path("/proc").iterdir():
         try:
             line = (entry / "cmdline").read_bytes().decode()
         except OSError:
             continue
-        if line.startswith("/") and "raylet/raylet" in line and f"/{folder}/" in line:
+        if line.startswith("/") and "raylet/raylet" in line and folder in line:
             os.kill(int(entry.name), signal.SIGKILL)
     stop.touch()
-    details = breakable.wait(client, job, seconds=400)
+    details = losing.wait(client, job, seconds=400)
     logs = client.get_job_logs(job)
     assert details.status == "SUCCEEDED", f"{details.message} {logs[-2500:]}"
     assert "SUM 15 2" in logs
     assert len(gcs.nodes()) == 2
     gcs.close()
-    wait_until(lambda: books_are_right(breakable), seconds=5)
+    wait_until(lambda: books_are_right(losing), seconds=5)
 
 
 def gcs_server(temp_dir: str) -> tuple[int, list[str], dict[str, str]]:
