@@ -13,7 +13,8 @@ from typing import Any
 from mlflow.data.dataset import Dataset
 from mlflow.data.dataset_source import DatasetSource
 
-from dataset_guard.integrations.mlflow_fields import DIGEST_CHARACTERS, columns_of
+from dataset_guard.integrations.mlflow_fields import columns_of
+from dataset_guard.registration.report import DIGEST_CHARACTERS
 from guard_core.errors import UserError
 
 

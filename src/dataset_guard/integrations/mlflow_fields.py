@@ -13,7 +13,6 @@ from typing import Any
 from dataset_guard.registration.report import Report
 from guard_core.findings import Verdict
 
-DIGEST_CHARACTERS = 36
 SHOWN_CHARACTERS = 45
 REVISION_CHARACTERS = 24  # its longer key leaves less room on the line
 SCHEMA_CHARACTERS = 1_000_000

@@ -28,7 +28,7 @@ panels, their own errors look like so much noise, and are no wrong labels."""
 _ROUNDS = 12
 _SHARPER = 8
 """A channel learnt from the labels explains more of them, so rows say more: up to so many steps sharper."""
-LEARNT_FROM = 4_000
+_LEARNT_FROM = 4_000
 """Rows that are enough to tell how much noise there is."""
 _WORTH = 20.0
 """By so much must the moves that were learnt raise the log-likelihood. On clean sets they raise it by 0 to 3,
@@ -39,7 +39,7 @@ _PERHAPS = 8.0
 
 def random_share(chances: Floats, codes: Ints) -> tuple[float, int]:
     """(share of labels that are random, number of the temperature), likeliest together."""
-    logs, rows = np.log(np.clip(chances, 1e-6, 1.0)), np.arange(len(codes))
+    logs, rows = logarithms(chances), np.arange(len(codes))
     best, found = -np.inf, (float(_NOISE[0]), 0)
     for number, temperature in enumerate(TEMPERATURES):
         given = tempered(logs, temperature)[rows, codes]
@@ -63,8 +63,7 @@ def channels(chances: Floats, codes: Ints) -> list[tuple[Floats, Floats]]:
     share, warmest = random_share(chances, codes)
     classes = chances.shape[1]
     start = (1 - share) * np.eye(classes) + share / classes
-    logs = np.log(np.clip(chances, 1e-6, 1.0))
-    some = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), LEARNT_FROM)).astype(np.int64))
+    logs, some = logarithms(chances), learnt_from(len(codes))
     base = _likelihood(tempered(logs[some], TEMPERATURES[warmest]), codes[some], start)
     best, temperature, moves = -np.inf, float(TEMPERATURES[warmest]), start
     for number in range(warmest, max(-1, warmest - _SHARPER - 1), -2):
@@ -103,6 +102,16 @@ def probably_wrong(right: Floats, codes: Ints, moves: Floats) -> Floats:
     """Probability that each given label is not the right one."""
     origin = right * moves[:, codes].T
     return np.asarray(1 - origin[np.arange(len(codes)), codes] / origin.sum(axis=1))
+
+
+def logarithms(chances: Floats) -> Floats:
+    """What :func:`tempered` takes, of the models' probabilities."""
+    return np.asarray(np.log(np.clip(chances, 1e-6, 1.0)))
+
+
+def learnt_from(rows: int) -> Ints:
+    """Numbers of the rows, spread evenly, from which the noise of so many is told."""
+    return np.unique(np.linspace(0, rows - 1, min(rows, _LEARNT_FROM)).astype(np.int64))
 
 
 def tempered(logs: Floats, temperature: float) -> Floats:

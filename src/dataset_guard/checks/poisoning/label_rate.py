@@ -12,7 +12,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dataset_guard.checks.poisoning.label_doubt import LEARNT_FROM, TEMPERATURES, Floats, Ints, tempered
+from dataset_guard.checks.poisoning.label_doubt import (
+    TEMPERATURES,
+    Floats,
+    Ints,
+    learnt_from,
+    logarithms,
+    tempered,
+)
 
 _AS_LIKELY = 1.35
 """So much less log-likelihood is chance: half the 90 % quantile of chi-squared (one side: 95 %)."""
@@ -31,8 +38,7 @@ def false_at_most(chances: Floats, codes: Ints, moves: Floats, named: Ints) -> f
 
     if not len(named):
         return 1.0
-    logs = np.log(np.clip(chances, 1e-6, 1.0))
-    some = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), LEARNT_FROM)).astype(np.int64))
+    logs, some = logarithms(chances), learnt_from(len(codes))
     likely = np.empty((len(TEMPERATURES), len(_SHARES)))
     false = np.empty_like(likely)
     kept = moves[codes[named], codes[named]]
