@@ -305,10 +305,12 @@ def show(ctx: click.Context, ref: str, tenant: str | None, output_format: str) -
     from dataset_guard.reads.access import stored_report
     from dataset_guard.registry.caller import caller_of
     from dataset_guard.registry.store import Registry
+    from dataset_guard.registry.waivers import waivers_now
 
     home: Home = ctx.obj.home()
     reference = Registry(home).reference(ref, tenant=caller_of(home, ref, tenant=tenant).tenant)
-    click.echo(render(stored_report(reference).document(), output_format))
+    waived = waivers_now(home, [reference.version]).get(reference.version.ref, [])
+    click.echo(render({**stored_report(reference).document(), "waived": waived}, output_format))
 
 
 @dataset.command()
@@ -337,6 +339,7 @@ def list_(ctx: click.Context, tenant: str | None, output_format: str) -> None:
     from dataset_guard.commands.text import version_json, version_text
     from dataset_guard.registry.aliases import aliases_of
     from dataset_guard.registry.store import Registry
+    from dataset_guard.registry.waivers import waivers_now
 
     home: Home = ctx.obj.home()
     principal = home.principal(tenant=tenant)
@@ -345,11 +348,22 @@ def list_(ctx: click.Context, tenant: str | None, output_format: str) -> None:
     registry = Registry(home)
     found = [v for t in tenants for v in registry.all_versions(tenant=t) if v.deleted_at is None]
     aliases = {ref: names for t in tenants for ref, names in aliases_of(home, tenant=t).items()}
+    waived = {
+        ref: [one["rule_id"] for one in asked if one["approver"] is not None]
+        for ref, asked in waivers_now(home, found).items()
+    }
     if output_format == "json":
-        _echo_json([{**version_json(v), "aliases": aliases.get(v.ref, [])} for v in found])
+        _echo_json(
+            [
+                {**version_json(v), "aliases": aliases.get(v.ref, []), "waived": waived.get(v.ref, [])}
+                for v in found
+            ]
+        )
         return
     for version in found:
-        click.echo(version_text(version) + "".join(f"  @{name}" for name in aliases.get(version.ref, [])))
+        more = [*(f"@{name}" for name in aliases.get(version.ref, []))]
+        more += [f"waived {', '.join(waived[version.ref])}"] if waived.get(version.ref) else []
+        click.echo("  ".join([version_text(version), *more]))
     if not found:
         click.echo("no datasets are registered yet", err=True)
 

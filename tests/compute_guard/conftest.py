@@ -31,9 +31,12 @@ def still_home(home_dir: Path, clock: FrozenClock) -> Iterator[Home]:
 def waiting_job(still_home: Home) -> Callable[..., str]:
     """Adds a waiting job to the real ledger; gives its id."""
 
-    def add(job: str = "job-1", tenant: str = "acme", entrypoint: str = "python train.py") -> str:
+    def add(
+        job: str = "job-1", tenant: str = "acme", entrypoint: str = "python train.py", gpus: int = 0
+    ) -> str:
+        secret = {"env_vars": {"WANDB_API_KEY": "s3cret-value"}}
         workload = workload_from_submission(
-            {"entrypoint": entrypoint, "runtime_env": {"env_vars": {"WANDB_API_KEY": "s3cret-value"}}},
+            {"entrypoint": entrypoint, "runtime_env": secret, "entrypoint_num_gpus": gpus},
             submission_id=job,
             tenant=tenant,
             user="alice",

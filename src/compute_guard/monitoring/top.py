@@ -110,7 +110,13 @@ def _jobs(
     living = [WorkloadState.PENDING, WorkloadState.ADMITTED, WorkloadState.RUNNING]
     ledger = Ledger(home.storage, home.clock)
     rows = {
-        entry.id: _row(entry.workload.tenant, entry.id, entry.state.value, entry.workload.requests[GPU])
+        entry.id: _row(
+            entry.workload.tenant,
+            entry.id,
+            entry.state.value,
+            entry.workload.requests[GPU],
+            waits=entry.state is WorkloadState.PENDING,
+        )
         for entry in ledger.entries(states=living)
     }
     for holding in held:
@@ -139,14 +145,15 @@ def _jobs(
     return sorted(rows.values(), key=lambda row: (row["tenant"], row["job"]))
 
 
-def _row(tenant: str, job: str, state: str, reserved: int) -> dict[str, Any]:
+def _row(tenant: str, job: str, state: str, gpu_milli: int, *, waits: bool = False) -> dict[str, Any]:
     return {
         "tenant": tenant,
         "job": job,
         "state": state,
         "nodes": [],
         "gpu_milli": 0,
-        "gpu_milli_reserved": reserved,
+        "gpu_milli_reserved": 0 if waits else gpu_milli,
+        "gpu_milli_requested": gpu_milli,
         "cpu_milli": 0,
         "readings": [],
     }
@@ -185,7 +192,7 @@ def cells(now: Picture) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
             row["state"],
             ", ".join(sorted(set(row["nodes"]))) or "-",
             f"{row['gpu_milli'] / 1000:g}",
-            f"{row['gpu_milli_reserved'] / 1000:g}",
+            _share(row["gpu_milli_reserved"], row["gpu_milli_requested"]),
             "-" if row["util_percent"] is None else f"{row['util_percent']:.0f}",
             "-" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 2**30:.1f} GiB",
             ", ".join(row["anomalies"]) or "-",
@@ -206,6 +213,11 @@ def cells(now: Picture) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
         for row in now.queues
     ]
     return jobs, queues
+
+
+def _share(reserved: int, requested: int) -> str:
+    """``1``, or ``0 of 1`` for a job that waits; GPUs."""
+    return f"{reserved / 1000:g}" + ("" if reserved == requested else f" of {requested / 1000:g}")
 
 
 def lines(now: Picture) -> list[str]:

@@ -57,7 +57,10 @@ def role_of(principal: Principal, rules: Rules, what: str) -> str:
     for role in person(principal).roles:
         if role in rules.roles:
             return role
-    raise Denied(f"{what} takes one of the roles {', '.join(rules.roles)}; {principal.user} has none of them")
+    raise Denied(
+        f"{what} takes one of the roles {', '.join(rules.roles)}; {principal.user} has none of them "
+        "(a platform admin gives a credential with one: trainguard tenant issue --role ROLE)"
+    )
 
 
 def give(home: Home, ref: str, operation: str, *, principal: Principal, target: str | None = None) -> str:

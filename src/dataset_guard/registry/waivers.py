@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -160,24 +160,15 @@ def waived_fact(home: Home, version: Version, record: Mapping[str, Any]) -> dict
 
     Nothing when no waiver was approved. A waiver that is not signed, or is for another record, is none.
     """
-    waived = []
-    for file in sorted((version.folder / FOLDER).glob("*.dsse.json")):
-        try:
-            statement, _ = home.signer.verify_dated(json.loads(file.read_bytes()), "approved_at")
-        except (OSError, ValueError, Tampered):
-            continue
-        said = statement.get("predicate", {})
-        if statement.get("predicateType") != PREDICATE_TYPE or said.get("ref") != version.ref:
-            continue
-        if said.get("record_digest") == version.record_digest:
-            waived.append(
-                {
-                    "rule_id": said["rule_id"],
-                    "author": said["author"],
-                    "approver": said["approver"],
-                    "expires_ns": int(said["expires_ns"]),
-                }
-            )
+    waived = [
+        {
+            "rule_id": said["rule_id"],
+            "author": said["author"],
+            "approver": said["approver"],
+            "expires_ns": int(said["expires_ns"]),
+        }
+        for said in _signed(home, version)
+    ]
     if not waived:
         return {}
     try:
@@ -188,6 +179,59 @@ def waived_fact(home: Home, version: Version, record: Mapping[str, Any]) -> dict
         "waived": waived,
         "critical_rules": sorted(r for r, severities in found.items() if "critical" in severities),
     }
+
+
+def waivers_now(home: Home, versions: Iterable[Version]) -> dict[str, list[dict[str, Any]]]:
+    """``{full reference: [{rule_id, author, reason, expires, approver}]}`` of waivers that have not expired.
+
+    ``approver`` is None for one that was only asked for. Costs one query, and a signature for each waiver.
+    """
+    from sqlalchemy import select
+
+    from guard_core.storage.tables import DatasetRow, DatasetVersionRow, WaiverRow
+
+    known = {(v.tenant, v.name, v.version): v for v in versions}
+    query = (
+        select(DatasetRow.tenant, DatasetRow.name, DatasetVersionRow.version, WaiverRow)
+        .join(DatasetVersionRow, DatasetVersionRow.id == WaiverRow.dataset_version_id)
+        .join(DatasetRow, DatasetRow.id == DatasetVersionRow.dataset_id)
+        .where(WaiverRow.expires_at > home.clock())
+        .order_by(WaiverRow.id)
+    )
+    found: dict[str, list[dict[str, Any]]] = {}
+    signed: dict[str, list[Mapping[str, Any]]] = {}
+    with home.storage.reading() as session:
+        for tenant, name, number, row in session.execute(query):
+            version = known.get((tenant, name, number))
+            if version is None:
+                continue
+            if version.ref not in signed:
+                signed[version.ref] = _signed(home, version)
+            asked = {
+                "rule_id": row.rule_id,
+                "author": row.author,
+                "reason": row.reason,
+                "expires": rfc3339(row.expires_at),
+            }
+            agreed = [s["approver"] for s in signed[version.ref] if asked.items() <= s.items()]
+            found.setdefault(version.ref, []).append({**asked, "approver": next(iter(agreed), None)})
+    return found
+
+
+def _signed(home: Home, version: Version) -> list[Mapping[str, Any]]:
+    """What the signed waivers of ``version`` say, expired ones too."""
+    found = []
+    for file in sorted((version.folder / FOLDER).glob("*.dsse.json")):
+        try:
+            statement, _ = home.signer.verify_dated(json.loads(file.read_bytes()), "approved_at")
+        except (OSError, ValueError, Tampered):
+            continue
+        said = statement.get("predicate", {})
+        if statement.get("predicateType") != PREDICATE_TYPE or said.get("ref") != version.ref:
+            continue
+        if said.get("record_digest") == version.record_digest:
+            found.append(said)
+    return found
 
 
 def _findings(home: Home, ref: str, tenant: str) -> tuple[Version, dict[str, set[str]]]:

@@ -26,6 +26,10 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"verdict      {report['verdict']}{decision}"
     for reason in report.get("reasons", ()):
         yield from _wrapped(f"{reason['msg']} [{reason['rule']}]", "             ")
+    for waiver in report.get("waived", ()):
+        by = f"approved by {waiver['approver']}" if waiver["approver"] else "not approved yet"
+        said = f"{waiver['rule_id']} until {waiver['expires']}, asked by {waiver['author']}, {by}"
+        yield from _wrapped(f"waived       {said}: {waiver['reason']}", "", hang=13)
     for finding in worst_first(report):
         yield ""
         yield from _wrapped(

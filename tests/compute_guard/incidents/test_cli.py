@@ -96,7 +96,7 @@ def test_a_waiting_step_is_approved_by_another_person_from_the_command_line(trai
     found = Incidents(home).observe(seen("telemetry", "indicator"))
     status, out, err = trainguard("response", "request", found.id, 4)
     assert status == 1
-    assert "needs 1 approvals" in err
+    assert "0 of 1 approvals given" in err
     step = out.split()[0]
     assert trainguard("response", "approve", step)[0] == 1  # the one who asked
     token = home.credentials.issue(tenant="acme", user="bob", roles=("incident-approver",))
@@ -114,7 +114,7 @@ def test_a_dry_run_lists_what_would_be_done_and_what_it_lacks(trainguard, home, 
     assert status == 0
     assert [line.split()[:3] for line in out.splitlines()][-1] == ["5", "stop", "dry-run"]
     _, out, _ = trainguard("response", "dry-run", found.id, "--level", 7)
-    assert "needs 2 approvals, 0 given" in out
+    assert "0 of 2 approvals given" in out
 
 
 def test_the_kill_switch_is_turned_by_admins_only(trainguard, home):

@@ -47,6 +47,13 @@ def test_a_job_is_shown_with_what_it_holds_what_it_reserved_and_how_busy_that_is
     assert row["memory_bytes"] == 2 * 2.0**30
 
 
+def test_a_waiting_job_reserves_nothing_yet(watched, waiting_job):
+    waiting_job("job-1", gpus=1)
+    now = picture(watched, ())
+    assert (now.jobs[0]["gpu_milli_reserved"], now.jobs[0]["gpu_milli_requested"]) == (0, 1000)
+    assert "0 of 1" in lines(now)[1]
+
+
 def test_a_holder_nobody_admitted_is_shown_as_nobodys(watched):
     (row,) = picture(watched, (holding("07000000", tenant=""),)).jobs
     assert (row["tenant"], row["state"]) == ("unattributed", "not admitted")

@@ -48,7 +48,7 @@ def rules_against(home, principal, ref="acme/set@1"):
 
 def test_a_version_is_shared_when_a_second_person_of_the_owner_agreed(home, people, kept):
     alice, bo = people("alice"), people("bo", "beta")
-    with pytest.raises(Denied, match=r"sharing needs 1 approvals, 0 given .*approve acme/set@1 --share beta"):
+    with pytest.raises(Denied, match=r"0 of 1 approvals given .*approve acme/set@1 --share beta"):
         share(alice, "set@1", "beta")
     with pytest.raises(Denied, match="not shared with beta"):
         dataset_guard.read("acme/set@1", home=bo)
@@ -72,7 +72,7 @@ def test_a_version_is_shared_when_a_second_person_of_the_owner_agreed(home, peop
 def test_an_approval_is_for_one_tenant_and_never_ones_own(people, kept):
     approved(people, SHARE, "gamma")
     approved(people, SHARE, "beta", user="alice")
-    with pytest.raises(Denied, match="0 given"):
+    with pytest.raises(Denied, match="0 of 1 approvals"):
         share(people("alice"), "set@1", "beta")
 
 
@@ -117,10 +117,10 @@ def test_data_leaves_as_a_verified_copy_when_a_second_person_agreed_to_the_place
     home, people, kept, tmp_path
 ):
     alice, out = people("alice"), tmp_path / "out"
-    with pytest.raises(Denied, match=r"exporting needs 1 approvals, 0 given .*--export"):
+    with pytest.raises(Denied, match=r"0 of 1 approvals given .*--export"):
         export_data(alice, "set@1", out)
     approved(people, EXPORT, destination(tmp_path / "elsewhere"))
-    with pytest.raises(Denied, match="0 given"):
+    with pytest.raises(Denied, match="0 of 1 approvals"):
         export_data(alice, "set@1", out)
     approved(people, EXPORT, destination(out), user="carol")
     done = export_data(alice, "set@1", out)

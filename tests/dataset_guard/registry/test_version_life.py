@@ -134,8 +134,8 @@ def test_the_decision_and_the_event_are_on_record_before_anything_is_removed(hom
 
 
 REFUSALS = {
-    "nobody approved": ({}, "destroying needs 1 approvals, 0 given"),
-    "only its author approved": ({"approver": "alice"}, "destroying needs 1 approvals, 0 given"),
+    "nobody approved": ({}, "0 of 1 approvals given"),
+    "only its author approved": ({"approver": "alice"}, "0 of 1 approvals given"),
     "it was not named again": ({"approver": "bob", "confirm": "set@1"}, "not the dataset's reference"),
     "an alias names it": ({"approver": "bob", "alias": "production"}, r"alias production"),
 }
@@ -266,6 +266,21 @@ def test_a_waiver_of_two_people_lets_a_quarantined_version_be_trained_on(home, p
     [asked], [agreed] = events(home, "dataset.waiver.asked"), events(home, "dataset.waiver.approved")
     assert (asked["data"]["by"], asked["data"]["reason"]) == ("alice", "overlap is wanted")
     assert (agreed["data"]["author"], agreed["data"]["approver"]) == ("alice", "bob")
+
+
+def test_show_and_list_say_what_is_waived_and_what_waits_for_approval(home, people, quarantined, capsys):
+    def said(*command):
+        assert main(["--home", str(home.path()), "dataset", *command, "--tenant", "acme"]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    waive(people("alice"), "bad@1", quarantined, reason="overlap is wanted", expires_at=in_a_week(home))
+    assert f"waived {quarantined} until" in said("show", "bad@1")
+    assert "asked by alice, not approved yet: overlap is wanted" in said("show", "bad@1")
+    assert "waived" not in said("list")
+    approve_waiver(people("bob", "acme", "data-steward"), "bad@1", quarantined)
+    assert "asked by alice, approved by bob: overlap is wanted" in said("show", "bad@1")
+    assert f"waived {quarantined}" in said("list")
+    assert [v["waived"] for v in json.loads(said("list", "--format", "json"))] == [[quarantined], []]
 
 
 def test_a_waiver_ends(home, people, quarantined):

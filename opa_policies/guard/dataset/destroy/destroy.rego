@@ -109,7 +109,7 @@ deny contains {"rule": "dataset-held", "msg": "a hold forbids destroying it"} if
 deny contains {"rule": "approvals-missing", "msg": msg} if {
 	given := count(people)
 	given < needed
-	msg := sprintf("destroying needs %v approvals, %v given", [needed, given])
+	msg := sprintf("%v of %v approvals given", [given, needed])
 }
 
 # METADATA

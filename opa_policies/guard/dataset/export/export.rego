@@ -103,7 +103,7 @@ deny contains {"rule": "destination-missing", "msg": "the request does not say w
 deny contains {"rule": "approvals-missing", "msg": msg} if {
 	given := count(people)
 	given < needed
-	msg := sprintf("exporting needs %v approvals, %v given", [needed, given])
+	msg := sprintf("%v of %v approvals given", [given, needed])
 }
 
 # METADATA

@@ -101,7 +101,7 @@ deny contains {"rule": "receiver-unknown", "msg": "a dataset is shared with anot
 deny contains {"rule": "approvals-missing", "msg": msg} if {
 	given := count(people)
 	given < needed
-	msg := sprintf("sharing needs %v approvals, %v given", [needed, given])
+	msg := sprintf("%v of %v approvals given", [given, needed])
 }
 
 # METADATA

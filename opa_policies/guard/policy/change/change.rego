@@ -118,7 +118,7 @@ deny contains {"rule": "frozen", "msg": msg} if {
 deny contains {"rule": "approvals-missing", "msg": msg} if {
 	given := count(people)
 	given < needed
-	msg := sprintf("this change needs %v approvals, %v given", [needed, given])
+	msg := sprintf("this change has %v of %v approvals", [given, needed])
 }
 
 # METADATA

@@ -163,7 +163,7 @@ obstacles contains {"rule": "kill-switch", "msg": "the kill switch is on: no act
 obstacles contains {"rule": "approvals-missing", "msg": msg} if {
 	given := count(approvers)
 	given < needed
-	msg := sprintf("level %v needs %v approvals, %v given", [level, needed, given])
+	msg := sprintf("level %v: %v of %v approvals given", [level, given, needed])
 }
 
 # METADATA
