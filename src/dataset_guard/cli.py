@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dataset_guard.commands import disclosure as disclosure_cli
+from dataset_guard.commands import reads as reads_cli
 from dataset_guard.commands import runs as runs_cli
 from dataset_guard.commands import suites as suite_cli
 from dataset_guard.commands import versions as version_cli
@@ -336,7 +337,7 @@ def lineage(ctx: click.Context, ref: str, tenant: str | None, output_format: str
 @click.pass_context
 def list_(ctx: click.Context, tenant: str | None, output_format: str) -> None:
     """List registered versions: the tenant's, or everybody's for a platform admin."""
-    from dataset_guard.commands.text import version_json, version_text
+    from dataset_guard.commands.text import version_json, versions_text
     from dataset_guard.registry.aliases import aliases_of
     from dataset_guard.registry.store import Registry
     from dataset_guard.registry.waivers import waivers_now
@@ -360,11 +361,12 @@ def list_(ctx: click.Context, tenant: str | None, output_format: str) -> None:
             ]
         )
         return
-    for version in found:
-        more = [*(f"@{name}" for name in aliases.get(version.ref, []))]
-        more += [f"waived {', '.join(waived[version.ref])}"] if waived.get(version.ref) else []
-        click.echo("  ".join([version_text(version), *more]))
-    if not found:
+    if found:
+        notes = {v.ref: [f"@{name}" for name in aliases.get(v.ref, [])] for v in found}
+        for ref, rules in waived.items():
+            notes[ref] += [f"waived {', '.join(rules)}"] if rules else []
+        click.echo(versions_text(found, notes))
+    else:
         click.echo("no datasets are registered yet", err=True)
 
 
@@ -381,7 +383,7 @@ def alias(ctx: click.Context, ref: str, alias: str, tenant: str | None) -> None:
     click.echo(f"{version.tenant}/{version.name}@{alias} is now version {version.version}", err=True)
 
 
-_GROUPS = (version_cli, suite_cli, disclosure_cli, runs_cli)
+_GROUPS = (version_cli, suite_cli, disclosure_cli, runs_cli, reads_cli)
 for _more in (command for group in _GROUPS for command in group.COMMANDS):
     dataset.add_command(_more)
 

@@ -28,7 +28,6 @@ COMMANDS_GROUP = "trainguard.commands"
 SUMMARIES = {
     "demo": "Run the main job end to end on embedded defaults.",
     "doctor": "Check the installation; each problem comes with its remedy.",
-    "serve": "Serve the console.",
     "config": "Show the settings in force and where each comes from.",
     "dataset": "Register, scan, verify and compare datasets.",
     "policy": "Check, test, replay and explain policies.",
@@ -38,7 +37,7 @@ SUMMARIES = {
     "drill": "Rehearse incidents against a canary tenant.",
     "tenant": "Issue, list and revoke credentials.",
     "audit": "Verify, export and prove the audit log.",
-    "report": "Compliance reports.",
+    "keys": "Keys that sign records, and keys whose records are believed.",
 }
 """One line for each of our groups, in the order of ``--help``, which must not import them to learn it."""
 

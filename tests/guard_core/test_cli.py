@@ -1,7 +1,7 @@
 import re
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 
 import click
 import pytest
@@ -70,11 +70,9 @@ def test_help_lists_every_group_with_a_summary(capsys):
         assert re.search(rf"^  {name} +\S", out, re.MULTILINE)
 
 
-def test_every_summary_is_the_first_line_of_its_commands_help():
-    context = click.Context(root)
-    for name in ("audit", "config", "tenant", "doctor"):
-        command = root.get_command(context, name)
-        assert command.get_short_help_str(200).rstrip(".") in cli.SUMMARIES[name] + command.help
+def test_every_command_of_ours_has_a_summary_and_every_summary_a_command():
+    ours = entry_points(group=cli.COMMANDS_GROUP)
+    assert {point.name for point in ours if point.dist.name == "trainguard"} == set(cli.SUMMARIES)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataset_guard.changes.diff import Difference
 from dataset_guard.changes.verify import Verification
+from dataset_guard.reads.on_record import Read
 from dataset_guard.registration.report import rows_text
 from dataset_guard.registry.lineage import Lineage
 from dataset_guard.registry.store import Version
@@ -101,13 +103,57 @@ def validation_text(found: Validation) -> str:
     return "\n".join(lines)
 
 
-def version_text(version: Version) -> str:
-    """One line of ``dataset list``."""
-    label = f"  label {version.label}" if version.label else ""
-    split = f"  {version.split}" if version.split else ""
-    when = f"{version.created_at:%Y-%m-%d %H:%M}Z"
-    shape = f"{version.rows:,} x {version.columns}"
-    return f"{version.ref}  {version.verdict:<10}  {shape}  {when}  {version.digest}{split}{label}"
+def versions_text(versions: Sequence[Version], notes: Mapping[str, Sequence[str]]) -> str:
+    """The table of ``dataset list``; ``notes`` are what else to say of ``tenant/name@version``."""
+    lines = []
+    for version in versions:
+        shape, when = f"{version.rows:,} x {version.columns}", f"{version.created_at:%Y-%m-%d %H:%M}Z"
+        label = f"label {version.label}" if version.label else None
+        more = [word for word in (version.split, label, *notes.get(version.ref, ())) if word]
+        lines.append((version.ref, version.verdict, shape, when, version.digest, "  ".join(more)))
+    return aligned(lines)
+
+
+def reads_text(reads: Sequence[Read]) -> str:
+    """A table of reads, oldest first, and what they come to."""
+    head = ("when", "version", "who", "for", "rows", "data", "outcome")
+    lines = [
+        (
+            f"{read.at[:16].replace('T', ' ')}Z",
+            read.ref,
+            f"{read.user} of {read.tenant}" + (f", job {read.workload}" if read.workload else ""),
+            read.purpose,
+            "files" if read.rows is None else f"{read.rows:,}",
+            _size(read.bytes),
+            read.outcome + (f": {read.problem or f'to {read.to}'}" if read.problem or read.to else ""),
+        )
+        for read in reads
+    ]
+    people = len({(read.tenant, read.user) for read in reads})
+    stopped = sum(read.outcome == "stopped" for read in reads)
+    total = (
+        f"{len(reads):,} read{'s'[: len(reads) != 1]} by {people:,} {'person' if people == 1 else 'people'}: "
+        f"{sum(read.rows or 0 for read in reads):,} rows, {_size(sum(read.bytes for read in reads))}"
+    )
+    return f"{aligned([head, *lines])}\n{total}{f', {stopped:,} stopped' if stopped else ''}"
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Cells in columns as wide as their widest."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _size(num_bytes: int) -> str:
+    size = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
 
 
 def version_json(version: Version) -> dict[str, Any]:

@@ -117,8 +117,8 @@ def evaluation_records(
     """The rows of ``ref``, verified, as records for ``merge_records`` of an MLflow evaluation dataset.
 
     ``expectations`` names the columns that are expected answers [the label, if the version has one]; the
-    others are inputs. A server with ``TRAINGUARD_MLFLOW_EVALUATION_ROWS=1`` takes such records only. Days and
-    times become ISO text. Raises as :func:`dataset_guard.read`, and UserError for a column that is not there.
+    others are inputs. A server with the gate takes such records only. Days and times become ISO text.
+    Raises as :func:`dataset_guard.read`, and UserError for a column that is not there.
     """
     from dataset_guard.reads.verified_read import read
 

@@ -5,9 +5,9 @@ their tags say: ``guard.dataset.evaluation`` and its verdict, fingerprint and de
 (:func:`dataset_guard.integrations.mlflow_data.evaluation_tags`). On a server with the gate those tags are
 what the registry says, of a version that policy allows, or refused. Where registered data is required, an
 evaluation dataset must have them from its beginning, and takes records, or goes into a prompt optimisation
-job, only while policy allows the version. That records are the version's rows is checked where the server is
-told to (``TRAINGUARD_MLFLOW_EVALUATION_ROWS=1``; :mod:`dataset_guard.integrations.mlflow_rows`), and is the
-caller's word elsewhere (`cooperative`).
+job, only while policy allows the version. Records of a dataset that names a version must be its rows
+(:mod:`dataset_guard.integrations.mlflow_rows`), because whoever reads the tag believes that; a server with
+``TRAINGUARD_MLFLOW_EVALUATION_ROWS=0`` takes the caller's word for it (`cooperative`).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _tags(body: Any) -> dict[str, str]:
 
 
 def evaluation_refusal(
-    home: Home, token: str | None, call: EvaluationCall, *, registered_only: bool, rows_only: bool = False
+    home: Home, token: str | None, call: EvaluationCall, *, registered_only: bool, rows_only: bool = True
 ) -> str | None:
     """Why the call is refused, as one sentence; None when it is not.
 

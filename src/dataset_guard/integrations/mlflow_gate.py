@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from guard_core.errors import Denied, GuardError
 from guard_core.findings import Enforcement
+from guard_core.identity import TOKEN, is_jwt
 
 if TYPE_CHECKING:
     from guard_core.home import Home
@@ -30,6 +31,8 @@ CLAIM = "guard_"
 _PURPOSES = {"training": "train", "train": "train", "registration": "inspect"}
 
 
+SAY_WHO = "set MLFLOW_TRACKING_TOKEN to your TrainGuard token (beside a user name: TRAINGUARD_MLFLOW_TOKEN)"
+"""The remedy where a request has no token. A client with a user name sends no bearer token."""
 LOG_IT = "log it with dataset_guard.integrations.mlflow_data.log_input"
 """The remedy of every refusal about what is said in our name."""
 
@@ -73,6 +76,7 @@ class Candidate:
 def token_of(own: str, authorization: str) -> str | None:
     """The TrainGuard token in a request: our header, a bearer token, or the password of Basic.
 
+    A password that is none of ours is left to the app it was meant for, such as basic-auth: None.
     ``own`` is the value of :data:`TOKEN_HEADER` (for servers whose inner app uses ``Authorization`` itself),
     ``authorization`` that of ``Authorization``; empty when absent.
     """
@@ -83,9 +87,10 @@ def token_of(own: str, authorization: str) -> str | None:
         return value.strip() or None
     if scheme.lower() == "basic":
         try:
-            return base64.b64decode(value, validate=True).decode().partition(":")[2] or None
+            password = base64.b64decode(value, validate=True).decode().partition(":")[2]
         except (binascii.Error, UnicodeDecodeError):
             return None
+        return password if TOKEN.fullmatch(password) or is_jwt(password) else None
     return None
 
 
@@ -121,10 +126,8 @@ def _refused(home: Home, token: str | None, dataset: LoggedDataset, registered_o
             f"register it and {LOG_IT}"
         )
     if token is None:
-        return (
-            f"dataset {dataset.name!r} has a TrainGuard digest, so this server must know who logs it; "
-            "set MLFLOW_TRACKING_TOKEN to your TrainGuard token"
-        )
+        named = f"dataset {dataset.name!r} has a TrainGuard digest"
+        return f"{named}, so this server must know who logs it; {SAY_WHO}"
     principal = home.credentials.verify(token)
     found = candidates(home, dataset.digest)
     # All names that the tenant has these bytes under: else registering bad data once more, under a name

@@ -7,7 +7,7 @@ on the same port. ``--app-name`` takes one app only, so this one wraps another: 
 ``TRAINGUARD_HOME`` names the registry; ``TRAINGUARD_MLFLOW_REGISTERED_ONLY=1`` also refuses datasets that
 are not registered. Label: `enforced` for entries in this MLflow server, however they are sent to it. It
 cannot know what a run really read; verified reads and job admission are for that. Of MLflow's evaluation
-datasets it gates what they say of registered versions, and with ``TRAINGUARD_MLFLOW_EVALUATION_ROWS=1`` also
+datasets it gates what they say of registered versions, and, unless ``TRAINGUARD_MLFLOW_EVALUATION_ROWS=0``,
 that their records are rows of those (:mod:`dataset_guard.integrations.mlflow_evaluation`). Not gated: tags of
 other people than TrainGuard, and data uploaded as artifacts.
 
@@ -102,7 +102,7 @@ def gate() -> Any:
         why = tag_refusal(home(), token, tag_change(body, tagged))
     about = prompt_job(body, job) if job else call_of(request.method, path, body, _tags_of_evaluation)
     if about is not None:
-        rows = os.environ.get(EVALUATION_ROWS) == "1"
+        rows = os.environ.get(EVALUATION_ROWS) != "0"
         why = why or evaluation_refusal(home(), token, about, registered_only=only, rows_only=rows)
     return None if why is None else _refusal_answer(why)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dataset_guard.integrations.mlflow_fields import input_tags
-from dataset_guard.integrations.mlflow_gate import LOG_IT, Candidate, LoggedDataset, first_denial
+from dataset_guard.integrations.mlflow_gate import LOG_IT, SAY_WHO, Candidate, LoggedDataset, first_denial
 from dataset_guard.integrations.mlflow_lineage import MARK
 from guard_core.errors import GuardError
 
@@ -52,10 +52,7 @@ def tag_refusal(home: Home, token: str | None, change: TagChange) -> str | None:
     if not ours.put and not ours.removed:
         return None
     if token is None:
-        return (
-            "run tags that speak in TrainGuard's name are taken from known people only; "
-            "set MLFLOW_TRACKING_TOKEN to your TrainGuard token"
-        )
+        return f"run tags that speak in TrainGuard's name are taken from known people only; {SAY_WHO}"
     try:
         principal = home.credentials.verify(token)
         return _refused(home, principal, ours)

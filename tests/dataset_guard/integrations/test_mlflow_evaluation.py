@@ -106,9 +106,8 @@ def asked(gate_home):
 
 
 @pytest.fixture
-def put(send, gate_home, asked, lin, monkeypatch):
-    """The server's refusal of records for a dataset of that version, where they must be its rows."""
-    monkeypatch.setenv("TRAINGUARD_MLFLOW_EVALUATION_ROWS", "1")
+def put(send, gate_home, asked, lin):
+    """The server's refusal of records for a dataset of that version."""
     tags = evaluation_tags(asked, home=gate_home)
     return lambda records, token=lin: send(RECORDS, token, has=tags, records=json.dumps(records))
 
@@ -155,17 +154,24 @@ def test_a_stranger_learns_nothing_about_rows(put, gate_home, asked):
 
 
 def test_datasets_that_name_no_version_take_any_records_unless_registered_data_is_required(
-    send, lin, registered_only, monkeypatch
+    send, lin, registered_only
 ):
-    monkeypatch.setenv("TRAINGUARD_MLFLOW_EVALUATION_ROWS", "1")
     said = send(RECORDS, lin, records=json.dumps([{"inputs": {"q": 1}}]))
     assert ("names no registered version" in said) if registered_only else said is None
 
 
 @pytest.mark.parametrize("records", ["{", "[3]", '[{"inputs": 3}]', None])
-def test_records_that_mlflow_cannot_read_are_left_to_it(send, gate_home, asked, lin, records, monkeypatch):
-    monkeypatch.setenv("TRAINGUARD_MLFLOW_EVALUATION_ROWS", "1")
+def test_records_that_mlflow_cannot_read_are_left_to_it(send, gate_home, asked, lin, records):
     assert send(RECORDS, lin, has=evaluation_tags(asked, home=gate_home), records=records) is None
+
+
+def test_a_server_can_be_told_to_take_the_callers_word(send, put, gate_home, asked, lin, monkeypatch):
+    other = [{"inputs": {"question": "of somebody else"}}]
+    assert "record 0" in put(other)
+    monkeypatch.setenv("TRAINGUARD_MLFLOW_EVALUATION_ROWS", "0")
+    assert put(other) is None
+    tags = json.dumps(evaluation_tags(asked, home=gate_home))
+    assert send("datasets/d-1/tags", lin, method="patch", tags=tags) is None
 
 
 def test_a_dataset_that_may_hold_other_records_cannot_name_a_version_later(

@@ -10,6 +10,9 @@ from dataset_guard.integrations.mlflow_fields import profile
 from dataset_guard.integrations.mlflow_gate import LoggedDataset, refusal, token_of
 from dataset_guard.integrations.mlflow_server import GATED, PROMPT_JOBS, logged_datasets
 
+TOKEN = "tg_0123456789abcdef_" + "A" * 43
+JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJsaW4ifQ.c2ln"
+
 
 def basic(text):
     return "Basic " + base64.b64encode(text.encode()).decode()
@@ -20,7 +23,9 @@ def basic(text):
     [
         ("", "", None),
         ("", "Bearer tg_1", "tg_1"),
-        ("", basic("anyone:tg_2"), "tg_2"),
+        ("", basic(f"anyone:{TOKEN}"), TOKEN),
+        ("", basic(f"anyone:{JWT}"), JWT),
+        ("", basic("ann:her MLflow password"), None),
         ("", basic("anyone"), None),
         ("", "Basic !!!", None),
         ("", "Digest x", None),
@@ -65,7 +70,7 @@ def test_a_digest_that_nobody_registered_is_refused(gate_home):
 
 def test_an_unknown_token_is_refused(gate_home):
     logged = [LoggedDataset("digits", "dg1:" + "0" * 32, "training")]
-    assert refusal(gate_home, "tg_0123456789abcdef_" + "A" * 43, logged, registered_only=False)
+    assert refusal(gate_home, TOKEN, logged, registered_only=False)
 
 
 def test_foreign_digests_pass_unless_registered_data_is_required(gate_home):

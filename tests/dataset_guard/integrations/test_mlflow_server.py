@@ -300,7 +300,6 @@ def test_mlflows_basic_auth_is_wrapped_and_both_speak(server, tmp_path, mlflow_d
         "MLFLOW_AUTH_CONFIG_PATH": str(users),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "of this test",
         "TRAINGUARD_MLFLOW_REGISTERED_ONLY": "1",
-        "TRAINGUARD_MLFLOW_EVALUATION_ROWS": "1",
     }
     with serving(tmp_path, server.home.settings.home, **environment) as url:
         inner = replace(server, url=url)
@@ -309,6 +308,8 @@ def test_mlflows_basic_auth_is_wrapped_and_both_speak(server, tmp_path, mlflow_d
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
         client, run = inner.client(monkeypatch, None)
+        with pytest.raises(MlflowException, match="TRAINGUARD_MLFLOW_TOKEN"):  # not: your password is unknown
+            client.log_inputs(run, [training(dataset(server.good))])
         monkeypatch.setenv("TRAINGUARD_MLFLOW_TOKEN", server.acme)
         client.log_inputs(run, [training(dataset(server.good))])
         with pytest.raises(MlflowException, match="acme/bad@1 is quarantined"):
