@@ -18,7 +18,7 @@ def system_clock() -> datetime:
 
 def rfc3339(moment: datetime) -> str:
     """``moment`` as RFC 3339 in UTC with microseconds, e.g. ``2026-11-23T04:05:06.000007Z``."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def to_ns(moment: datetime) -> int:

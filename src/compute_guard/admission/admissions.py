@@ -100,7 +100,10 @@ class Admissions(Lifecycle):
             if round_.displaced:
                 self.evictions.give_notice(quotas, round_.displaced)
             stirred |= trees if hopeless else round_.stirred
-            self._quiet.note(snapshot, trees - stirred)
+            if refused or hopeless or round_.displaced or round_.deeper:
+                self._quiet.note(snapshot, trees - stirred)
+            elif (settled := self.ledger.remembered(snapshot)) is not None:
+                self._quiet.note(settled, trees)  # all who could be let in were: the next round finds nobody
             yield done
             if not refused and not (round_.deeper and done):
                 return
@@ -110,7 +113,8 @@ class Admissions(Lifecycle):
     ) -> tuple[list[Admitted], set[str]]:
         """Decide and reserve ``picks``: who was admitted, and who was not and holds up its line."""
         asks = [pick for pick in picks if pick.workload.id not in fresh]
-        worth = [pick for pick in asks if self._worth_asking(pick)]
+        now, revision = to_ns(self.home.clock()), self.home.policy.revision
+        worth = [pick for pick in asks if self._worth_asking(pick, now, revision)]
         decided = dict(fresh)
         questions = [(pick.workload, pick.assessment, principal_of(pick.workload)) for pick in worth]
         decided |= dict(zip((pick.workload.id for pick in worth), self._decide(questions), strict=True))
@@ -128,7 +132,7 @@ class Admissions(Lifecycle):
                 if workload.queue in stopped:
                     continue
                 if decision is not None and decision.allow and pick.assessment.fits:
-                    one = self._reserve(posting, pick, decision)
+                    one = self._reserve(posting, quotas, pick, decision)
                     if one is not None:
                         admitted.append(one)
                         events.append(StateChange(workload, WorkloadState.ADMITTED.value, "", decision))
@@ -148,7 +152,9 @@ class Admissions(Lifecycle):
         self._audit(events)
         return admitted, refused
 
-    def _reserve(self, posting: Posting, pick: Pick, decision: Decision) -> Admitted | None:
+    def _reserve(
+        self, posting: Posting, quotas: Quotas, pick: Pick, decision: Decision
+    ) -> Admitted | None:
         workload = pick.workload
         made: list[dict[str, Any]] = []
         token = self._job_token(workload, made.append)
@@ -159,12 +165,11 @@ class Admissions(Lifecycle):
             return None
         # The credential is part of the same transaction: there is none for a job that was not admitted.
         posting.grant(made[0])
-        return Admitted(workload.id, self._body(workload, token, pick.way.flavor))
+        return Admitted(workload.id, self._body(quotas, workload, token, pick.way.flavor))
 
-    def _worth_asking(self, pick: Pick) -> bool:
+    def _worth_asking(self, pick: Pick, now: int, revision: str) -> bool:
         """Whether to put this job to policy: its numbers are new, or the last answer is old."""
-        now = to_ns(self.home.clock())
-        numbers = (pick.assessment.numbers, self.home.policy.revision)
+        numbers = (pick.assessment.numbers, revision)
         last = self._asked.get(pick.workload.id)
         if last is not None and last[0] == numbers and now - last[1] < ASK_AGAIN_NS:
             return False
@@ -184,8 +189,8 @@ class Admissions(Lifecycle):
             store=store,
         )
 
-    def _body(self, workload: Workload, token: str, flavor: str) -> dict[str, Any]:
-        found = self.quotas().flavors.get(flavor)
+    def _body(self, quotas: Quotas, workload: Workload, token: str, flavor: str) -> dict[str, Any]:
+        found = quotas.flavors.get(flavor)
         labels = found.node_labels if found is not None else {}
         return body_for_ray(workload, token, self.home.settings.home, node_labels=labels)
 
@@ -196,7 +201,7 @@ class Admissions(Lifecycle):
             self.home.credentials.revoke(entry.lease_token)
         self.ledger.note(entry.id, lease_token=token.split("_")[1])
         flavor = flavor_of(self.ledger.reservations().get(entry.id, {}))
-        return Admitted(entry.id, self._body(entry.workload, token, flavor))
+        return Admitted(entry.id, self._body(self.quotas(), entry.workload, token, flavor))
 
     def _decide(self, asks: Sequence[tuple[Workload, Assessment, Principal]]) -> list[Decision]:
         questions = []

@@ -61,7 +61,11 @@ class Round:
 
 
 class Layout:
-    """A snapshot as the cycle's containers. ``barred`` workloads and those behind them wait this round."""
+    """A snapshot as the cycle's containers. ``barred`` workloads and those behind them wait this round.
+
+    Who runs outside the trees ``only`` is left out: nobody there can help, unless a lowered quota may end jobs
+    anywhere.
+    """
 
     def __init__(
         self,
@@ -81,7 +85,11 @@ class Layout:
         self._caps = sorted({name for queue in quotas.queues.values() for name in queue.per_user})
         self._user_used: list[list[int]] = []
         self.work = Work(*([] for _ in Work._fields))
-        self.holders = {holder.workload.id: holder for holder in snapshot.holders if _known(quotas, holder)}
+        self.terms = terms_of(quotas, self._caps)
+        roots = None if only is None or any(self.terms.lowered) else only
+        self.holders = {
+            holder.workload.id: holder for holder in snapshot.holders if _counts(quotas, holder, roots)
+        }
         running = []
         self._running: dict[int, list[int]] = {}
         for holder in self.holders.values():
@@ -113,7 +121,6 @@ class Layout:
             length=[len(line) for line in lines],
             running=running,
         )
-        self.terms = terms_of(quotas, self._caps)
         self.scratch = scratch_for(len(quotas.queues), len(self.items))
 
     def _line(self, queue: str, barred: Collection[str], depth: int) -> list[int]:
@@ -272,5 +279,7 @@ def terms_of(quotas: Quotas, caps: list[str]) -> Terms:
     )
 
 
-def _known(quotas: Quotas, holder: Holder) -> bool:
-    return holder.workload.queue in quotas.queues
+def _counts(quotas: Quotas, holder: Holder, roots: Collection[int] | None) -> bool:
+    """Whether it runs in a queue there still is, of one of the trees ``roots`` (None: of any)."""
+    node = quotas.nodes.get(holder.workload.queue)
+    return node is not None and (roots is None or quotas.tree.root[node] in roots)

@@ -66,6 +66,16 @@ class Ledger:
                 if self._mirror is not None and self._mirror.number == number:
                     self._mirror.apply(posting.changes, number + 1)
 
+    def remembered(self, before: Snapshot) -> Snapshot | None:
+        """``before`` after this ledger's own changes, without a look at the database; None: not known.
+
+        What another process changed since is not in it.
+        """
+        with self._guard:
+            if self._mirror is None:
+                return None
+            return self._mirror.snapshot(before.quotas, now_ms=before.now_ms, shut=before.shut)
+
     def _seen(self, number: int) -> Mirror | None:
         """What is remembered, when that is change ``number``."""
         with self._guard:

@@ -24,6 +24,11 @@ from typing import Any
 GENESIS = "0" * 64
 """``_prev`` of the first record."""
 
+_encode, _encode_ascii = (
+    json.JSONEncoder(sort_keys=True, ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":")).encode
+    for ascii_only in (False, True)
+)
+
 # {"_hash":"<64>","_prev":"<64>","_seq":
 _HASH = slice(10, 74)
 _PREV_AT = 85
@@ -47,16 +52,12 @@ def encode(body: Mapping[str, Any], *, seq: int, prev: str) -> tuple[bytes, str]
         )
     framed = {**body, "_prev": prev, "_seq": seq}
     try:
-        hashed = _dump(framed, ascii_only=False).encode()
+        hashed = _encode(framed).encode()
     except UnicodeEncodeError:
         # Half a surrogate pair (a strange file name) has no UTF-8 form; as an escape it reads back equal.
-        hashed = _dump(framed, ascii_only=True).encode()
+        hashed = _encode_ascii(framed).encode()
     digest = sha256(hashed).hexdigest()
     return b'{"_hash":"' + digest.encode() + b'",' + hashed[1:] + b"\n", digest
-
-
-def _dump(value: Mapping[str, Any], *, ascii_only: bool) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":"))
 
 
 def frame(line: bytes) -> tuple[str, str, int]:

@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +33,7 @@ BUNDLE_NAME = "guard"
 ROOTS = ("guard",)
 MAX_MODULE_BYTES = 1 << 20
 _DATA_SUFFIXES = (".yaml", ".yml", ".json")
+_SCHEMA_SUFFIX = ".schema.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,7 @@ def load_config(directory: Path) -> dict[str, Any]:
                 f"{path}: no schema data/schemas/{path.stem}.schema.json; known data files: {known}"
             )
         document = read_document(path)
-        check_schema(document, schemas[path.stem])
+        _check_once(document, schemas[path.stem])
         config[path.stem] = document.value
     missing = sorted(set(schemas) - set(config))
     if missing:
@@ -178,31 +179,57 @@ def load_config(directory: Path) -> dict[str, Any]:
     return config
 
 
-def _schemas(directory: Path) -> dict[str, Any]:
+_valid: set[bytes] = set()
+"""Digests of documents with the schemas that took them."""
+_VALID_KEPT = 1024
+
+
+def _check_once(document: Document, schema: str) -> None:
+    """:func:`check_schema`, unless the same values were taken before: every opening of a home asks."""
+    digest = hashlib.sha256(f"{schema}\0{json.dumps(document.value)}".encode()).digest()
+    if digest not in _valid:
+        check_schema(document, _validator(schema))
+        if len(_valid) >= _VALID_KEPT:
+            _valid.clear()
+        _valid.add(digest)
+
+
+def _schemas(directory: Path) -> dict[str, str]:
     """The directory's own schemas over the shipped ones: code relies on the shipped shapes being there."""
-    found: dict[str, Any] = {}
-    for place in (shipped_policies() / "data" / "schemas", directory):
-        for path in sorted(place.glob("*.schema.json")) if place.is_dir() else ():
-            found[path.name.removesuffix(".schema.json")] = _validator(path, path.stat().st_mtime_ns)
+    shipped = shipped_policies() / "data" / "schemas"
+    found: dict[str, str] = {}
+    for place in (shipped, directory):
+        for path in sorted(place.glob(f"*{_SCHEMA_SUFFIX}")) if place.is_dir() else ():
+            stem, text = path.name.removesuffix(_SCHEMA_SUFFIX), path.read_text(encoding="utf-8")
+            if text != found.get(stem):
+                # That those as shipped are schemas is tested: seeing to it took 0.2 s of every command.
+                _require_schema(path, text, json_only=place == shipped)
+                found[stem] = text
     return found
 
 
+def _require_schema(path: Path, text: str, *, json_only: bool) -> None:
+    """Raise UserError for what is no JSON schema."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        schema = json.loads(text)
+        if not json_only:
+            Draft202012Validator.check_schema(schema)
+    except (json.JSONDecodeError, SchemaError) as exc:
+        raise UserError(f"{path}: not a valid JSON schema ({exc})") from exc
+
+
 @lru_cache(maxsize=64)
-def _validator(path: Path, _mtime_ns: int) -> Any:
+def _validator(schema: str) -> Any:
     # jsonschema costs 60 ms to import: only when a bundle is read
     from jsonschema import Draft202012Validator, FormatChecker
-    from jsonschema.exceptions import SchemaError
 
     formats = FormatChecker(formats=())
     formats.checks("instant", raises=ValueError)(_is_instant)
     formats.checks("time-zone", raises=ValueError)(_is_time_zone)
-
-    try:
-        schema = json.loads(path.read_text(encoding="utf-8"))
-        Draft202012Validator.check_schema(schema)
-    except (json.JSONDecodeError, SchemaError) as exc:
-        raise UserError(f"{path}: not a valid JSON schema ({exc})") from exc
-    return Draft202012Validator(schema, format_checker=formats)
+    return Draft202012Validator(json.loads(schema), format_checker=formats)
 
 
 def _is_instant(value: object) -> bool:
@@ -215,7 +242,10 @@ def _is_instant(value: object) -> bool:
 
 def _is_time_zone(value: object) -> bool:
     """A zone name of the tz database."""
-    return not isinstance(value, str) or value in available_timezones()
+    return not isinstance(value, str) or value in _time_zones()
+
+
+_time_zones = cache(available_timezones)  # it walks through the whole database
 
 
 def check_schema(document: Document, validator: Any) -> None:

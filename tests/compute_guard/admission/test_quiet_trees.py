@@ -123,3 +123,5 @@ def test_no_round_passes_over_anybody_it_would_let_in_or_take_out(history):
             mirror.reserved(Holder(pick.workload, pick.way.amounts, pick.way.flavor))
         for one in round_.displaced:
             mirror.noticed(one.holder.workload.id)
+        if not round_.displaced and not round_.deeper:
+            quiet.note(seen(mirror), trees)  # as a round does whose picks were all let in

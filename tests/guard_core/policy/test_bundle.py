@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from guard_core.errors import UserError
 from guard_core.policy.bundle import Bundle, load_bundle, shipped_policies, write_bundle
@@ -158,6 +159,24 @@ def test_removing_a_schema_does_not_remove_the_check(policies: Path) -> None:
     (policies / "data" / "schemas" / "tenants.schema.json").unlink()
     edit(policies / "data" / "tenants.yaml", "tier: basic", "tier: gold")
     assert "acme.tier" in refusal(policies)
+
+
+def test_the_shipped_schemas_are_json_schemas() -> None:
+    for path in (shipped_policies() / "data" / "schemas").iterdir():
+        Draft202012Validator.check_schema(json.loads(path.read_text()))
+
+
+@pytest.mark.parametrize("text", ['{"type": "objekt"}', "{"], ids=["no schema", "no JSON"])
+def test_a_schema_of_ones_own_that_is_none_is_refused(policies: Path, text: str) -> None:
+    file = policies / "data" / "schemas" / "tenants.schema.json"
+    file.write_text(text)
+    assert refusal(policies).startswith(f"{file}: not a valid JSON schema")
+
+
+def test_data_that_was_taken_before_is_refused_by_a_stricter_schema(policies: Path) -> None:
+    load_bundle(policies)
+    edit(policies / "data" / "schemas" / "tenants.schema.json", '"basic"', '"bronze"')
+    assert "tier" in refusal(policies)
 
 
 def test_a_directory_without_policies_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from guard_core.errors import UserError
@@ -80,8 +81,14 @@ def _after_space(text: str, at: int) -> int:
 
 def require_compiles(bundle: Bundle) -> None:
     """Raise UserError when ``bundle``'s policies do not compile. Its data is left out: it is only JSON."""
+    _compiled(tuple(bundle.modules.items()))
+
+
+# A process may open many homes, or new data, over the same texts.
+@lru_cache(maxsize=16)
+def _compiled(modules: tuple[tuple[str, str], ...]) -> None:
     with compiling():
-        ThreadEngine(bundle.modules).eval_query_as_json("1 == 1")  # the first query analyses all rules
+        ThreadEngine(dict(modules)).eval_query_as_json("1 == 1")  # the first query analyses all rules
 
 
 def building(bundle: Bundle, data: tuple[str, ...]) -> Iterator[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -126,12 +128,17 @@ VALUES = st.recursive(
 INPUTS = st.dictionaries(st.sampled_from(["a", "b", "c", "d", "e", "tags", "other"]), VALUES)
 
 
+@cache
+def _asked() -> tuple[EmbeddedEngine, Callable[[Any], Any]]:
+    """An engine with the rules, and what counts of its inputs: the same for every example."""
+    bundle = make_bundle({"t.rego": RULES}, {"tenants": {}})
+    return EmbeddedEngine(bundle), input_use(bundle.modules, "guard/t/decision").projector()
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(INPUTS, min_size=2, max_size=12))
 def test_inputs_that_count_alike_are_answered_alike(inputs: list[dict[str, Any]]) -> None:
-    bundle = make_bundle({"t.rego": RULES}, {"tenants": {}})
-    engine = EmbeddedEngine(bundle)
-    counted = input_use(bundle.modules, "guard/t/decision").projector()
+    engine, counted = _asked()
     answers: dict[str, Any] = {}
     for question in inputs:
         answer = engine.evaluate("guard/t/decision", question)
