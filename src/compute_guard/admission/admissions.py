@@ -152,9 +152,7 @@ class Admissions(Lifecycle):
         self._audit(events)
         return admitted, refused
 
-    def _reserve(
-        self, posting: Posting, quotas: Quotas, pick: Pick, decision: Decision
-    ) -> Admitted | None:
+    def _reserve(self, posting: Posting, quotas: Quotas, pick: Pick, decision: Decision) -> Admitted | None:
         workload = pick.workload
         made: list[dict[str, Any]] = []
         token = self._job_token(workload, made.append)

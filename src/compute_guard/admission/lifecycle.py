@@ -72,16 +72,12 @@ class Lifecycle:
         """:meth:`finish` of several in one transaction; how many had not ended yet."""
         events: list[StateChange] = []
         with self.ledger.posting(self._quotas_if_any()) as posting:
-            posting.fetch([workload_id for workload_id, _, _ in ends])
-            for workload_id, to, reason in ends:
-                entry = posting.entry(workload_id)
-                if entry is None or not posting.move(workload_id, to, reason=reason):
-                    continue
-                if entry.lease_token:
-                    posting.revoke(entry.lease_token)
-                if entry.eviction is not None:
-                    withdraw_notice(notice_file(self.home.settings.home, workload_id))
-                events.append(StateChange(entry.workload, to.value, reason, decision))
+            for one in posting.end(ends):
+                if one.lease_token:
+                    posting.revoke(one.lease_token)
+                if one.noticed:
+                    withdraw_notice(notice_file(self.home.settings.home, one.workload.id))
+                events.append(StateChange(one.workload, one.to.value, one.reason, decision))
         self._audit(events)
         return len(events)
 

@@ -63,8 +63,8 @@ class Round:
 class Layout:
     """A snapshot as the cycle's containers. ``barred`` workloads and those behind them wait this round.
 
-    Who runs outside the trees ``only`` is left out: nobody there can help, unless a lowered quota may end jobs
-    anywhere.
+    Who runs outside the trees ``only`` is left out: nobody there can help, unless a lowered quota may end
+    jobs anywhere.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ before, so a reservation can be neither lost nor made twice.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
@@ -23,11 +23,12 @@ from compute_guard.ledger.rows import (
     Eviction,
     entry_of,
     kept_spec,
+    kept_spec_of,
     snapshot_of,
     stored_spec,
     workload_of,
 )
-from compute_guard.ledger.writes import Writes
+from compute_guard.ledger.writes import Writes, split
 from compute_guard.quota.limits import Amounts, Quotas, Way, base_of, flavor_of, total
 from guard_core.clock import Clock, to_ns
 from guard_core.errors import GuardError, UserError
@@ -61,6 +62,17 @@ class Growth:
     granted: bool
     ever: bool = True
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A workload that has just ended: the credential its job had, and whether it had notice."""
+
+    workload: Workload
+    to: WorkloadState
+    reason: str
+    lease_token: str | None
+    noticed: bool
 
 
 class Facts(TypedDict, total=False):
@@ -117,6 +129,8 @@ class Posting:
         from guard_core.storage.tables import EvictionRow, WorkloadRow
 
         ids = [one for one in workload_ids if one not in self._rows]
+        if not ids:
+            return
         rows = self._session.scalars(select(WorkloadRow).where(WorkloadRow.id.in_(ids))).all()
         notices = self._session.scalars(select(EvictionRow).where(EvictionRow.workload_id.in_(ids))).all()
         self._rows |= dict.fromkeys(ids)
@@ -281,11 +295,49 @@ class Posting:
         if state is WorkloadState.PENDING:
             self.changes.append(("left", (workload_id,)))
         if not to.holds_quota:
-            self._give_back(row)
+            self._take_back(row.id, row.queue, row.user)
         if to.terminal:
             row.finished_at = self._now
             row.spec = kept_spec(row.spec)
         return True
+
+    def end(self, ends: Sequence[tuple[str, WorkloadState, str]]) -> list[Ended]:
+        """:meth:`move` several to where they end, (id, to, reason) each: those that had not ended yet.
+
+        Of those that memory knows to hold quota nothing is read but the credential of their job.
+        """
+        quick = {name: self._holder(name) for name, to, _ in ends if to in TRANSITIONS[WorkloadState.RUNNING]}
+        tokens = self._lease_tokens([name for name, holder in quick.items() if holder is not None])
+        self.fetch([name for name, _, _ in ends if name not in tokens])
+        found = []
+        for name, to, reason in ends:
+            holder = quick.get(name) if name not in self._touched else None
+            if holder is not None:
+                self._writes.end(name, to.value, reason, self._now, kept_spec_of(holder.workload))
+                self._take_back(name, holder.workload.queue, holder.workload.user)
+                found.append(Ended(holder.workload, to, reason, tokens[name], holder.evicting))
+            elif (entry := self.entry(name)) is not None and self.move(name, to, reason=reason):
+                noticed = entry.eviction is not None
+                found.append(Ended(entry.workload, to, reason, entry.lease_token, noticed))
+        return found
+
+    def _holder(self, workload_id: str) -> Holder | None:
+        """Who holds quota, from memory; None where the database has to be asked."""
+        if self._mirror is None or workload_id in self._rows or workload_id in self._touched:
+            return None
+        return self._mirror.holders.get(workload_id)
+
+    def _lease_tokens(self, workload_ids: Sequence[str]) -> dict[str, str | None]:
+        from sqlalchemy import select
+
+        from guard_core.storage.tables import WorkloadRow
+
+        query = select(WorkloadRow.id, WorkloadRow.lease_token)
+        found: dict[str, str | None] = {}
+        for some in split(workload_ids):
+            rows = self._session.connection().execute(query.where(WorkloadRow.id.in_(some)))
+            found |= {row.id: row.lease_token for row in rows}
+        return found
 
     def evict(self, workload_id: str, eviction: Eviction) -> bool:
         """Give notice; see :meth:`compute_guard.ledger.store.Ledger.evict`."""
@@ -316,7 +368,7 @@ class Posting:
         row = self._row(workload_id)
         if row is None or not WorkloadState(row.state).holds_quota:
             return False
-        self._give_back(row)
+        self._take_back(row.id, row.queue, row.user)
         row.state = WorkloadState.PENDING.value
         row.reason = reason
         row.ray_job_id = row.admitted_at = row.lease_token = None
@@ -371,13 +423,13 @@ class Posting:
             self._rows[workload_id] = self._session.get(WorkloadRow, workload_id)
         return self._rows[workload_id]
 
-    def _give_back(self, row: WorkloadRow) -> None:
-        held = self._held.get(row.id)
-        if held is None and self._mirror is not None and row.id in self._mirror.holders:
-            held = self._mirror.holders[row.id].amounts
-        self._writes.give_back(row.id)
-        self._hold(row.id, row.queue, row.user, Amounts(), held)
-        self.changes.append(("given_back", (row.id,)))
+    def _take_back(self, workload_id: str, queue: str, user: str) -> None:
+        held = self._held.get(workload_id)
+        if held is None and self._mirror is not None and workload_id in self._mirror.holders:
+            held = self._mirror.holders[workload_id].amounts
+        self._writes.give_back(workload_id)
+        self._hold(workload_id, queue, user, Amounts(), held)
+        self.changes.append(("given_back", (workload_id,)))
 
     def _hold(self, workload_id: str, queue: str, user: str, now: Amounts, before: Amounts | None) -> None:
         """A workload holds ``now`` what was ``before``; None: that would have to be read."""

@@ -165,6 +165,11 @@ def kept_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {key: spec[key] for key in kept if key in spec}
 
 
+def kept_spec_of(workload: Workload) -> dict[str, Any]:
+    """:func:`kept_spec` of a submission as it is in memory."""
+    return kept_spec(stored_spec(workload, keep_secrets=True))
+
+
 def entry_of(row: WorkloadRow, eviction: EvictionRow | None = None) -> Entry:
     """A row with its eviction, if it has notice."""
     return Entry(

@@ -6,7 +6,7 @@ workloads, then what they hold and the credentials of their jobs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ class Writes:
         self._now = now
         self._added: list[Row] = []
         self._admitted: list[Row] = []
+        self._ended: list[Row] = []
         self._reserved: list[Row] = []
         self._credentials: list[Row] = []
         self._given_back: list[str] = []
@@ -40,6 +41,12 @@ class Writes:
         """Change a workload's row to admitted."""
         row = {"state": "admitted", "reason": "", "decision_id": decision_id, "lease_token": lease_token}
         self._admitted.append({"workload": workload_id, "admitted_at": at, **row})
+        self.about.add(workload_id)
+
+    def end(self, workload_id: str, state: str, reason: str, at: datetime, spec: Row) -> None:
+        """Change a workload's row to ended."""
+        row = {"state": state, "reason": reason, "finished_at": at, "spec": spec}
+        self._ended.append({"workload": workload_id, **row})
         self.about.add(workload_id)
 
     def reserve(self, workload_id: str, amounts: Mapping[str, int]) -> None:
@@ -71,25 +78,25 @@ class Writes:
 
         from guard_core.storage.tables import CredentialRow, EvictionRow, ReservationRow, WorkloadRow
 
-        if not any(
-            (self._given_back, self._added, self._admitted, self._reserved, self._credentials, self._revoked)
-        ):
+        changes = (self._added, self._admitted, self._ended, self._reserved, self._credentials)
+        if not any((self._given_back, *changes, self._revoked)):
             return
         self._session.flush()
         connection = self._session.connection()
-        for some in _split(self._given_back):
+        for some in split(self._given_back):
             connection.execute(delete(ReservationRow).where(ReservationRow.workload_id.in_(some)))
             connection.execute(delete(EvictionRow).where(EvictionRow.workload_id.in_(some)))
         if self._added:
             connection.execute(insert(WorkloadRow), self._added)
-        if self._admitted:
-            changed = update(WorkloadRow).where(WorkloadRow.id == bindparam("workload"))
-            connection.execute(changed, self._admitted)
+        changed = update(WorkloadRow).where(WorkloadRow.id == bindparam("workload"))
+        for rows in (self._admitted, self._ended):
+            if rows:
+                connection.execute(changed, rows)
         if self._reserved:
             connection.execute(insert(ReservationRow), self._reserved)
         if self._credentials:
             connection.execute(insert(CredentialRow), self._credentials)
-        for some in _split(self._revoked):
+        for some in split(self._revoked):
             ended = update(CredentialRow).where(
                 CredentialRow.id.in_(some), CredentialRow.revoked_at.is_(None)
             )
@@ -97,6 +104,6 @@ class Writes:
         self.__init__(self._session, self._now)  # type: ignore[misc]  # all of it is written
 
 
-def _split(ids: list[str], most: int = 500) -> list[Collection[str]]:
+def split(ids: Sequence[str], most: int = 500) -> list[Sequence[str]]:
     """Few enough for the parameters of one statement, on every database."""
     return [ids[first : first + most] for first in range(0, len(ids), most)]

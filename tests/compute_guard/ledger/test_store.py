@@ -206,6 +206,31 @@ def test_environment_values_leave_the_database_when_the_job_has_ended(ledger, tm
     assert ledger.get("j").workload.runtime_env_fields == ("env_vars", "env_vars.API_KEY")
 
 
+def test_who_ends_together_from_memory_is_written_as_by_a_step_of_its_own(ledger):
+    spec = {"entrypoint": "x", "metadata": {"a": "b"}, "runtime_env": {"env_vars": {"API_KEY": "hunter2"}}}
+    for name in ("alone", "together", "noticed"):
+        ledger.add(job(name, spec=spec, runtime_env_fields=("env_vars",), submitted_by={"roles": ["r"]}))
+        assert ledger.reserve(name, QUOTAS, decision_id="d", lease_token=f"t-{name}") is Reservation.RESERVED
+    ledger.evict("noticed", NOTICE)
+    ledger.snapshot(QUOTAS)  # from now on memory says what the database says
+    ledger.move("alone", WorkloadState.FINISHED, reason="r", quotas=QUOTAS)
+    with ledger.posting(QUOTAS) as posting:
+        ended = posting.end([(name, WorkloadState.FINISHED, "r") for name in ("together", "noticed", "x")])
+    assert [(e.workload.id, e.lease_token, e.noticed) for e in ended] == [
+        ("together", "t-together", False),
+        ("noticed", "t-noticed", True),
+    ]
+    alone, together = ledger.get("alone"), ledger.get("together")
+    assert "hunter2" not in str(together)
+    assert alone.finished_ms is not None
+    same = {"created_ms": 0, "admitted_ms": 0, "finished_ms": 0, "lease_token": ""}
+    assert replace(
+        together, workload=replace(together.workload, id="alone", created_ns=0), **same
+    ) == replace(alone, workload=replace(alone.workload, created_ns=0), **same)
+    assert ledger.reservations() == {}
+    assert ledger.evictions() == {}
+
+
 def test_only_one_process_leads_until_its_lease_runs_out(tmp_path):
     now = [datetime(2026, 1, 1, tzinfo=UTC)]
     ledger = Ledger(opened(tmp_path), lambda: now[0])
@@ -301,6 +326,16 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.reservations() == self.expected
         holding = {e.id for e in self.ledger.entries() if e.state.holds_quota}
         assert holding == set(self.expected)
+
+    @rule(first=jobs, second=jobs)
+    def end_together(self, first, second):
+        """In one transaction; who is named twice ends once."""
+        named = [one.id for one in (first, second, first) if one.id in self.expected]
+        with self.ledger.posting(QUOTAS) as posting:
+            ended = posting.end([(one, WorkloadState.FINISHED, "r") for one in named])
+        assert sorted(one.workload.id for one in ended) == sorted(set(named))
+        for one in set(named):
+            del self.expected[one]
 
     @rule(workload=jobs, cpu=st.integers(0, 4000))
     def resize(self, workload, cpu):
