@@ -315,14 +315,24 @@ def install(
     tenant: str | None,
 ) -> None:
     """Write what a cluster that you start yourself needs to be guarded. Starts and changes nothing."""
-    from compute_guard.cluster.install import HEAD_NAME, Kit, instructions, unknown, write_kit
+    from compute_guard.cluster.install import (
+        HEAD_HOME,
+        HEAD_NAME,
+        Kit,
+        instructions,
+        next_steps,
+        unknown,
+        write_kit,
+    )
     from compute_guard.cluster.ray_start import guarded_environment
     from guard_core.policy.engine import bundle_in_force
 
     if profile == PROFILES[0] and (out or head or pools):
         raise click.UsageError("--out, --head and --pool need --profile gate or hardened")
-    settings = ctx.obj.settings()
+    settings, origins = ctx.obj.settings_with_origins()
     environment = guarded_environment(settings, token_file, tenant=tenant or "")
+    if target != "ray-start" and origins["home"] == "default":
+        environment["TRAINGUARD_HOME"] = HEAD_HOME
     with contextlib.suppress(GuardError):  # the cluster's storage need not be within reach from here
         data = ctx.obj.home().policy_data() if settings.home.exists() else bundle_in_force(settings).config
         for sentence in unknown(data, pools=pools, tenant=tenant):
@@ -341,7 +351,8 @@ def install(
     )
     for file in write_kit(kit, out):
         click.echo(f"wrote {file}")
-    click.echo("it holds the cluster's own token: keep it from everybody but root; next: trainguard doctor")
+    click.echo("it holds the cluster's own token: keep it from everybody but root")
+    click.echo(f"next: {next_steps(target, out)}; then prove it on the head: trainguard doctor")
 
 
 compute.add_command(simulate)

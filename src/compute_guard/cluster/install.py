@@ -25,7 +25,11 @@ TARGETS = ("ray-start", "ray-up", "kuberay")
 GCS_PORT, GATE_PORT, LINK_PORT, AUTHORITY_PORT = 6379, 6390, 6391, 6392
 GUARD_FOLDER = "/var/lib/trainguard/gate"
 AUTHORITY_FOLDER = "/etc/trainguard-authority"
+HEAD_HOME = "/var/lib/trainguard/home"
+"""The home of a head that is another machine, where none was named."""
 HEAD_NAME = "trainguard-head"
+SOFTWARE = "/opt/trainguard"
+"""Where `ray up` installs it on every machine."""
 CLUSTER_NAME = "guarded"
 _SECRET_FILES = ("system.token", "ca.crt", "authority.crt", "authority.key")
 
@@ -62,7 +66,7 @@ class Kit:
 def write_kit(kit: Kit, folder: Path) -> list[Path]:
     """Write what ``kit`` needs to ``folder``, for this user only: the files. A token that is there is kept.
 
-    Raises UserError for a target without such a kit, or a head that is none.
+    Raises UserError for a target without such a kit, a head that is none, or a folder that cannot be written.
     """
     from compute_guard.ray_plugin.gates.authority import make_certificate
 
@@ -70,22 +74,30 @@ def write_kit(kit: Kit, folder: Path) -> list[Path]:
         raise UserError(f"--target must be one of {', '.join(TARGETS)}")
     if not kit.head or ":" in kit.head or "/" in kit.head:
         raise UserError(f"--head must be the head's address or name, without a port; got {kit.head!r}")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    token = folder / "system.token"
-    if not token.exists():
-        write_atomic(token, secrets.token_hex(32).encode(), mode=0o600)
-    make_certificate(folder, kit.head)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        token = folder / "system.token"
+        if not token.exists():
+            write_atomic(token, secrets.token_hex(32).encode(), mode=0o600)
+        make_certificate(folder, kit.head)
+        return [folder / name for name in (*_write_texts(kit, folder), *_SECRET_FILES)]
+    except OSError as error:
+        raise UserError(f"--out {folder} cannot be written: {error.strerror}") from error
+
+
+def _write_texts(kit: Kit, folder: Path) -> tuple[str, ...]:
+    """Write what is rendered for the target: the files' names."""
     texts = _templates()
     facts = _facts(kit, folder)
     names = {
         "ray-start": ("cluster.env", "place.sh", "head.sh", "node.sh"),
-        "ray-up": ("cluster.env", "place.sh", "head.sh", "node.sh", "ray-up.yaml"),
+        "ray-up": ("cluster.env", "place.sh", "name.sh", "head.sh", "node.sh", "ray-up.yaml"),
         "kuberay": ("guard.yaml", "values.yaml"),
     }[kit.target]
     for name in names:
         text = texts.get_template(name + ".j2").render(facts)
         write_atomic(folder / name, text.encode(), mode=0o600)
-    return [folder / name for name in (*names, *_SECRET_FILES)]
+    return names
 
 
 def _facts(kit: Kit, folder: Path) -> dict[str, Any]:
@@ -101,11 +113,13 @@ def _facts(kit: Kit, folder: Path) -> dict[str, Any]:
         "head": kit.head,
         "home": environment["TRAINGUARD_HOME"],
         "name": CLUSTER_NAME,
+        "named": kit.head == HEAD_NAME,
         "pools": tuple(kit.pools),
         "ports": {"gate": GATE_PORT, "link": LINK_PORT, "authority": AUTHORITY_PORT, "gcs": GCS_PORT},
         "profile": kit.profile,
         "reviewer": REVIEWER,
         "secrets": {name: (folder / name).read_text(encoding="ascii") for name in _SECRET_FILES},
+        "software": SOFTWARE,
         "token_folder": Path(environment["RAY_AUTH_TOKEN_PATH"]).parent,
     }
 
@@ -171,6 +185,15 @@ def instructions(target: str, environment: Mapping[str, str]) -> str:
         "  containerEnv:\n"
         f"{variables}"
     )
+
+
+def next_steps(target: str, folder: Path) -> str:
+    """What to do with a kit that was written to ``folder``."""
+    return {
+        "ray-start": f"copy {folder} to every machine; as root there: sh head.sh, or sh node.sh POOL",
+        "ray-up": f"add cluster_name, provider and auth to {folder}/ray-up.yaml, then: ray up",
+        "kuberay": f"kubectl apply -f {folder}/guard.yaml, then helm install with -f {folder}/values.yaml",
+    }[target]
 
 
 def unknown(policy_data: Mapping[str, Any], *, pools: Sequence[str], tenant: str | None) -> list[str]:

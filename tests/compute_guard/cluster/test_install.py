@@ -70,9 +70,25 @@ def test_the_helm_values_give_every_pool_a_group_and_no_node_the_home_or_the_aut
 def test_ray_up_tells_every_machine_the_heads_name(home_dir, tmp_path):
     kit = written(home_dir, tmp_path / "kit", "ray-up", "--pool", "shared")
     part = yaml.safe_load((kit / "ray-up.yaml").read_text())
-    assert "trainguard-head" in part["head_start_ray_commands"][0]
-    assert "$RAY_HEAD_IP trainguard-head" in part["worker_start_ray_commands"][0]
-    assert "node.sh shared" in part["worker_start_ray_commands"][0]
+    assert any("name.sh" in command for command in part["head_start_ray_commands"])
+    assert 'name.sh "$RAY_HEAD_IP"' in part["worker_start_ray_commands"][1]
+    assert part["worker_start_ray_commands"][-1].endswith("node.sh shared")
+
+
+def test_a_head_that_has_a_name_of_its_own_is_told_to_no_machine(home_dir, tmp_path):
+    kit = written(home_dir, tmp_path / "kit", "ray-up", "--head", "head.example.com", "--pool", "shared")
+    assert "name.sh" not in (kit / "ray-up.yaml").read_text()
+    assert "COMPUTE_GUARD_GATE=head.example.com:6390" in (kit / "cluster.env").read_text()
+
+
+def test_the_heads_name_is_told_again_in_place_of_what_was_told_before(home_dir, tmp_path):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n10.0.0.9 trainguard-head\n10.0.0.7 other\n")
+    kit = written(home_dir, tmp_path / "kit", "ray-up", "--pool", "shared")
+    script = (kit / "name.sh").read_text().replace("/etc/hosts", str(hosts))
+    for _ in range(2):
+        subprocess.run(["sh", "-c", script, "sh", "10.0.0.5"], check=True)
+    assert hosts.read_text() == "127.0.0.1 localhost\n10.0.0.7 other\n10.0.0.5 trainguard-head\n"
 
 
 def test_rays_own_launcher_takes_the_part_for_ray_up(home_dir, tmp_path):
@@ -88,6 +104,8 @@ def test_rays_own_launcher_takes_the_part_for_ray_up(home_dir, tmp_path):
     }
     whole = util.prepare_config(cluster | part)
     util.validate_config(whole)
+    # Words by which `ray up` tells that Ray is started at all; without them it warns that it is not.
+    assert any("ray start" in one and "autoscaling-config" in one for one in part["head_start_ray_commands"])
     for where in ("head_start_ray_commands", "worker_start_ray_commands"):
         assert whole[where] == part[where]  # and not Ray's own `ray start`
     assert part["setup_commands"][0] in whole["head_setup_commands"]
@@ -109,6 +127,23 @@ def test_a_head_with_a_port_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match="without a port"):
         write_kit(kit, tmp_path / "kit")
     assert not (tmp_path / "kit").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named_in_one_sentence(home_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    out = ["--out", str(tmp_path / "file" / "kit"), "--head", "10.0.0.5", "--profile", "gate"]
+    done = CliRunner().invoke(root, ["--home", str(home_dir), "compute", "install", *out])
+    assert isinstance(done.exception, UserError)
+    assert "kit cannot be written: Not a directory" in str(done.exception)
+
+
+@pytest.mark.parametrize("target", ["ray-up", "kuberay"])
+def test_the_home_of_a_head_elsewhere_is_no_folder_of_this_machines(tmp_path, monkeypatch, target):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TRAINGUARD_HOME", raising=False)
+    done = CliRunner().invoke(root, ["compute", "install", "--target", target])
+    assert "/var/lib/trainguard/home" in done.stdout
+    assert str(tmp_path) not in done.stdout
 
 
 def test_a_cluster_of_one_tenants_own_is_told_whose_it_is(home_dir):

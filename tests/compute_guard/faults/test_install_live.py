@@ -92,7 +92,12 @@ def test_the_written_scripts_start_a_cluster_that_doctor_finds_guarded(tmp_path,
         write_kit(kit, tmp_path / "kit")
         ports = ["--dashboard-port=28265", "--dashboard-agent-listen-port=28266"]
         started(tmp_path / "kit", "h", "head.sh", "--node-ip-address=127.0.0.1", *ports, own=False)
-        node = ["--num-cpus=2", "--node-ip-address=127.0.0.21", "--dashboard-agent-listen-port=28267"]
+        node = [
+            "--block",
+            "--num-cpus=2",
+            "--node-ip-address=127.0.0.21",
+            "--dashboard-agent-listen-port=28267",
+        ]
         started(tmp_path / "kit", "n", "node.sh", "shared", *node, own=True)
         wait_until(lambda: load_cluster(home.path("ray")) is not None, seconds=120)
         wait_until(lambda: len([p for p in probes(settings) if "raylet beside" in p.name]) == 1, seconds=120)
