@@ -113,7 +113,7 @@ def _facts(kit: Kit, folder: Path) -> dict[str, Any]:
         "head": kit.head,
         "home": environment["TRAINGUARD_HOME"],
         "name": CLUSTER_NAME,
-        "named": kit.head == HEAD_NAME,
+        "named": kit.target == "ray-up" and kit.head == HEAD_NAME,
         "pools": tuple(kit.pools),
         "ports": {"gate": GATE_PORT, "link": LINK_PORT, "authority": AUTHORITY_PORT, "gcs": GCS_PORT},
         "profile": kit.profile,

@@ -32,7 +32,7 @@ def test_the_scripts_are_valid_shell_and_tell_the_tenants_nothing(home_dir, tmp_
     assert "COMPUTE_GUARD_GATE=10.0.0.5:6390" in settings
     assert (kit / "system.token").read_text() not in settings
     assert all(file.stat().st_mode & 0o077 == 0 or file.suffix == ".crt" for file in kit.iterdir())
-    assert "--address=10.0.0.5:6390" in (kit / "node.sh").read_text()
+    assert '--address="$COMPUTE_GUARD_GATE"' in (kit / "node.sh").read_text()
 
 
 def test_written_again_the_token_and_the_certificate_stay(home_dir, tmp_path):
