@@ -16,6 +16,7 @@ from dataset_guard.commands import reads as reads_cli
 from dataset_guard.commands import runs as runs_cli
 from dataset_guard.commands import suites as suite_cli
 from dataset_guard.commands import versions as version_cli
+from dataset_guard.scanning.collecting import collecting_seldom
 from dataset_guard.urls import is_url
 from guard_core.output import exit_status, fail_on_option, format_option, render
 
@@ -79,8 +80,10 @@ def _look_options(command: _Command) -> _Command:
 
 
 @click.group()
-def dataset() -> None:
+@click.pass_context
+def dataset(ctx: click.Context) -> None:
     """Register, scan, verify and compare datasets."""
+    ctx.with_resource(collecting_seldom())  # before a command imports what it needs
 
 
 @dataset.command()

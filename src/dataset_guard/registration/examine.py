@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataset_guard.hashing.rowkeys import tenant_row_key
@@ -21,17 +23,24 @@ if TYPE_CHECKING:
     from dataset_guard.sidecars.known import KnownHashes
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where a registration keeps what the next one need not read again."""
+
+    tags: FileTags
+    folder: Path
+
+
 def examine(
     request: Request,
     data: Any,
     progress: Callable[[Progress], None] | None,
     *,
-    keep: FileTags | None = None,
+    keep: Kept | None = None,
 ) -> tuple[Source, ScanResult, tuple[FileEntry, ...]]:
     """Read the data once. Raises UserError for bad data, and when its files change meanwhile.
 
-    With ``keep``, which gets the tags of the files, the result has what the next registration of a set in
-    files need not read again.
+    With ``keep``, what the next registration of a set in files need not read again is kept there.
     """
     from dataset_guard.checks.base import CheckContext
 
@@ -41,7 +50,8 @@ def examine(
     _check_label(source, request.label)
     before = _signs(source)
     newest = _newest(request) if source.files else None
-    entries = manifest_of(source, tags=keep, before=_recognisable(newest, keep))
+    tags = None if keep is None else keep.tags
+    entries = manifest_of(source, tags=tags, before=_recognisable(newest, tags))
     context = CheckContext(
         schema=source.schema,
         name=request.name,
@@ -53,7 +63,8 @@ def examine(
         suites=request.evaluation,
         parameters=request.parameters,
     )
-    result = _scanned(request, source, entries, context, progress, newest, keep=bool(keep and entries))
+    folder = keep.folder if keep is not None and entries else None
+    result = _scanned(request, source, entries, context, progress, newest, folder)
     if result.fingerprint.rows == 0:
         raise UserError(f"{_said(source)} has no rows; a dataset needs at least one")
     if _signs(source) != before:
@@ -68,8 +79,7 @@ def _scanned(
     context: CheckContext,
     progress: Callable[[Progress], None] | None,
     newest: Reference | None,
-    *,
-    keep: bool,
+    folder: Path | None,
 ) -> ScanResult:
     from dataset_guard.scanning.scan import scan_source
 
@@ -83,7 +93,7 @@ def _scanned(
             progress=progress,
             budget=request.budget,
             known=_grown_from(newest, source, entries, key, request.label),
-            keep=keep,
+            keep=folder,
         )
     from dataset_guard.ray_data import connected
     from dataset_guard.scanning.on_ray import scan_on_ray

@@ -2,7 +2,8 @@
 
 ``scan`` does everything but the keeping. ``register`` makes a version appear whole or not at all:
 
-1. sidecars, findings and kept data are written to a staging folder that dies with this process;
+1. the data is read; sidecars, findings and kept data are written to a staging folder that dies with this
+   process;
 2. policy decides, and the decision is in the audit log before anything is kept;
 3. under the dataset's lock: the record gets its version number and is signed, the folder is renamed into
    place, ``dataset.registered`` is recorded, and one database commit makes the version exist.
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_guard.hashing.rowkeys import tenant_row_key
 from dataset_guard.registration.commit import Commit, Step
-from dataset_guard.registration.examine import examine
+from dataset_guard.registration.examine import Kept, examine
 from dataset_guard.registration.keeping import keep
 from dataset_guard.registration.request import Derivation, derivation, requested
 from dataset_guard.registration.verdict import decide, report_of
@@ -144,11 +145,13 @@ def register(
         )
         key = tenant_row_key(opened, request.tenant)
         tags = FileTags(key)
-        source, result, entries = examine(request, data, progress, keep=tags)
-        step("scanned")
-        with _disk_trouble(opened.path("datasets")):
+        place = opened.path("datasets")
+        with _disk_trouble(place):
             staging = Registry(opened).stage()
-            try:
+        try:
+            source, result, entries = examine(request, data, progress, keep=Kept(tags, staging.folder))
+            step("scanned")
+            with _disk_trouble(place):
                 kept = keep(source, staging.folder / records.DATA) if not source.files else None
                 write_sidecars(staging.folder, result, key)
                 step("staged")
@@ -156,8 +159,8 @@ def register(
                 tags.write(staging.folder / records.TAGS, [entry.blake3 for entry in listed])
                 contents = VersionFolder(request, source, result, listed, staging.folder)
                 return Commit(contents, staging).run(step)
-            finally:
-                staging.release()
+        finally:
+            staging.release()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from dataset_guard.proofs.rowtree import sidecar_root
 from dataset_guard.registration.report import Report, digest_of
 from dataset_guard.registration.verdict import report_of
 from dataset_guard.registry import record as records
-from dataset_guard.sidecars.learnt import FILE as LEARNT
 from dataset_guard.sidecars.leaves import write_leaves
 from dataset_guard.sidecars.manifest import FileEntry
 from dataset_guard.sidecars.rowstore import write_sidecar
@@ -34,9 +32,6 @@ def write_sidecars(folder: Path, result: ScanResult, key: bytes) -> None:
     write_leaves(folder / records.LEAVES, result.fingerprint.leaves)
     seal(folder / records.SEALED, (part for _, part in windows(result.rowhashes.public)), key=key)
     write_sidecar(folder / records.ROWS, result.rowhashes.rows, result.rowhashes.features)
-    if result.learnt is not None:
-        with result.learnt, (folder / LEARNT).open("wb") as file:
-            shutil.copyfileobj(result.learnt, file, 1 << 20)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dataset_guard.checks.base import Hashes
@@ -48,8 +48,6 @@ class ScanResult:
     checks: tuple[Mapping[str, Any], ...]
     seconds: Mapping[str, float]
     scope: Scope
-    learnt: IO[bytes] | None = None
-    """What :mod:`dataset_guard.sidecars.learnt` keeps, when that was wanted and can be had."""
 
 
 class Timer:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dataset_guard.scanning.passing import SET_ROOT_BYTES, Pass
@@ -21,6 +20,8 @@ from dataset_guard.scanning.plan import Plan, planned
 from dataset_guard.scanning.result import Progress, ScanResult, Timer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dataset_guard.checks.base import Check, CheckContext
     from dataset_guard.checks.discover import Broken
     from dataset_guard.hashing.fingerprint import FingerprintPart
@@ -41,15 +42,15 @@ def scan_source(
     cpu_clock: Callable[[], float] = time.process_time,
     budget: float | None = None,
     known: KnownHashes | None = None,
-    keep: bool = False,
+    keep: Path | None = None,
 ) -> ScanResult:
     """Read ``source`` once and say everything about it.
 
     ``row_key`` is the tenant's 32-byte key; None (a scan that stores nothing and compares with nothing)
     takes a fresh random one. ``checks`` limits the checks by name, ``budget`` their CPU-seconds while rows
     are read. ``known`` rows are not hashed again, and those whose states were kept with their version are not
-    read either. ``keep`` asks for the states of this scan (``learnt``). Raises UserError for a label or check
-    that does not exist and for data that cannot be read.
+    read either. ``keep`` is a folder for the states of this scan (:mod:`dataset_guard.sidecars.learnt`).
+    Raises UserError for a label or check that does not exist and for data that cannot be read.
     """
     from dataset_guard.hashing.fingerprint import BLOCK_ROWS
     from dataset_guard.hashing.rowset import SetRoot
@@ -61,7 +62,7 @@ def scan_source(
         plan, lost = planned(
             source, context, row_key=row_key, checks=checks, available=available, budget=budget
         )
-        whole, parts = _begun(source, plan, timer, known, holding=keep)
+        whole, parts = _begun(source, plan, timer, known, holding=keep is not None)
         roots = SetRoot(source.schema.names, memory_bytes=SET_ROOT_BYTES)
     timer.seconds["start"] -= sum(v for k, v in timer.seconds.items() if k.startswith("check:"))
     done = sum(part.rows for part in parts)
@@ -71,7 +72,7 @@ def scan_source(
         before, block = done, done // BLOCK_ROWS
         seen = whole
         if block:
-            seen = Pass(plan, Timer(cpu_clock), first_block=block, holding=keep, after=whole)
+            seen = Pass(plan, Timer(cpu_clock), first_block=block, holding=keep is not None, after=whole)
         said = lambda rows: tell(Progress("read", before + rows, source.num_rows))  # noqa: E731
         parts.append(seen.read(batches, roots.add, said, known))
         done += parts[-1].rows
@@ -79,18 +80,17 @@ def scan_source(
             whole.merge(seen)
 
     batches = _Batches(source.batches(batch_rows=BATCH_ROWS, first_row=done))
-    file = None
-    if keep and budget is None:
+    if keep is not None and budget is None:
         if batches.head_is_whole():
             read(batches.whole())
         with timer.stage("keep"):
-            file = learnt.keep(whole, plan, parts)
+            learnt.keep(whole, plan, parts, keep)
     if batches.head is not None or not parts:
         read(batches.all())
     if known is not None:
         roots.add_kept(known.rows.public)
     findings = whole.findings(lambda name: tell(Progress(name, done, source.num_rows)))
-    return replace(whole.result(parts, roots, findings, lost), learnt=file)
+    return whole.result(parts, roots, findings, lost)
 
 
 class _Batches:

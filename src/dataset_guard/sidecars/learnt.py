@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import pickle
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,25 +65,25 @@ class Learnt:
     profiler: Any
 
 
-def keep(seen: Pass, plan: Plan, parts: Sequence[FingerprintPart]) -> IO[bytes] | None:
-    """A file with what ``seen`` has learnt of whole blocks, whose leaves are ``parts``.
+def keep(seen: Pass, plan: Plan, parts: Sequence[FingerprintPart], folder: Path) -> None:
+    """Write to ``folder`` what ``seen`` has learnt of whole blocks, whose leaves are ``parts``.
 
-    None when it cannot be kept. The file is unnamed, and positioned at its beginning.
+    Nothing is there when it cannot be kept.
     """
     if not parts or not _can(plan) or any(run.failure for run in seen.runs):
-        return None
+        return
     leaves = np.concatenate([part.leaves for part in parts])
     size = sum(part.bytes or 0 for part in parts)
     states = {run.check.name: run.state for run in seen.runs if run.running}
-    with suppress(Exception):  # a state may hold what cannot be kept (anybody's may), the disk may be full
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-        sink = SealedWriter(_Limited(file), key=plan.key, context=CONTEXT, about=_about(plan, leaves))
-        pickler = _Pickler(sink, plan, {id(hashes): place for hashes, place in seen.held})
-        pickler.dump(Learnt(len(leaves), size, states, seen.profiler))
-        sink.close()
-        file.seek(0)
-        return file
-    return None
+    try:
+        with (folder / FILE).open("wb") as file:
+            sink = SealedWriter(_Limited(file), key=plan.key, context=CONTEXT, about=_about(plan, leaves))
+            pickler = _Pickler(sink, plan, {id(hashes): place for hashes, place in seen.held})
+            pickler.dump(Learnt(len(leaves), size, states, seen.profiler))
+            sink.close()
+    except Exception:  # noqa: BLE001 - a state may hold what cannot be kept (anybody's may), the disk be full
+        with suppress(OSError):
+            (folder / FILE).unlink()
 
 
 def recall(plan: Plan, known: KnownHashes) -> tuple[Learnt, list[tuple[Hashes, Place]]] | None:
