@@ -33,7 +33,10 @@ def _fact(home: Home, text: str, principal: Principal) -> dict[str, Any]:
         return _unknown(text, None, None)
     if version is None:
         return _unknown(str(ref), ref.tenant, ref.name)
-    return version_fact(home, version)
+    fact = version_fact(home, version)
+    if version.tenant != principal.tenant:
+        fact.pop("problem", None)  # it may name keys and reasons, which are its own tenant's to know
+    return fact
 
 
 def _unknown(ref: str, tenant: str | None, name: str | None) -> dict[str, Any]:
@@ -64,8 +67,8 @@ def version_fact(home: Home, version: Version) -> dict[str, Any]:
     }
     try:
         record, signer = Registry(home).signed(version)
-    except Tampered:
-        return {**fact, "tampered": True}
+    except Tampered as error:
+        return {**fact, "tampered": True, "problem": str(error)}
     return {
         **fact,
         "verdict": record["verdict"],

@@ -65,7 +65,10 @@ def _fact(fact: Mapping[str, Any], place: Callable[[Json], Json], tenant: Any) -
     if fact.get("tampered") is not False or fact.get("record_ok") is not True:
         restored = {"tampered": False, "record_ok": True, "signed": True}
         yield move(f"have the registered data and record of {name} restored", **restored)
-        yield move(f"register {name} anew, with the verdict allow", **restored, verdict="allow")
+        anew = f"register {name} anew"
+        if fact.get("problem"):
+            anew = f"have {name} endorsed, if its key was revoked, or registered anew"
+        yield move(f"{anew}, with the verdict allow", **restored, verdict="allow")
     elif fact.get("signed") is not True:
         yield move(f"have {name} registered again, signed", signed=True)
     if fact.get("tenant") != tenant:

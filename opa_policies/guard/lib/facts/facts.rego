@@ -8,7 +8,7 @@
 #   instead:
 #     dataset-missing: register it first (trainguard dataset register)
 #     dataset-foreign: use a dataset of your own tenant, or ask its owner to share it
-#     dataset-tampered: restore the registered data, or register it anew as a new version
+#     dataset-tampered: restore it, or register it anew as a new version; or have it endorsed, if its key was revoked
 #     dataset-unsigned: register it again, so that its record is signed
 #     dataset-signer: have it signed by a key of its tenant, or name its key in signers.yaml
 #     dataset-denied: correct the data and register a new version
@@ -109,13 +109,22 @@ foreign(fact, tenant) := {{"rule": "dataset-foreign", "msg": msg, "dataset": nam
 # METADATA
 # title: The data is what was registered
 # description: |
-#   Reason given: dataset … no longer matches what was registered.
+#   Reason given: dataset … no longer matches what was registered; or, to its own tenant, what is wrong with its
+#   record.
 # custom:
 #   article: 4
-tampered(fact) := {{"rule": "dataset-tampered", "msg": msg, "dataset": name(fact)}} if {
+tampered(fact) := {{"rule": "dataset-tampered", "msg": untrusted(fact), "dataset": name(fact)}} if {
 	not intact(fact)
-	msg := sprintf("dataset %v no longer matches what was registered", [name(fact)])
 } else := set()
+
+# METADATA
+# title: Why the dataset is not to be trusted
+# description: The fact's own words where it has any, such as which key was revoked and when.
+# custom:
+#   article: 4
+untrusted(fact) := fact.problem if {
+	is_string(fact.problem)
+} else := sprintf("dataset %v no longer matches what was registered", [name(fact)])
 
 # METADATA
 # title: The record is signed

@@ -42,6 +42,19 @@ test_several_problems_are_all_said if {
 	}
 }
 
+test_what_is_wrong_with_a_record_is_said_in_its_own_words if {
+	some problem, said in {
+		"signed by key 01, which was revoked": "signed by key 01, which was revoked",
+		7: "dataset acme/digits@1 no longer matches what was registered",
+	}
+	fact := object.union(fixture.fact, {"tampered": true, "problem": problem})
+	facts.denials(fact, "acme", "train", fixture.tier) == {{
+		"rule": "dataset-tampered",
+		"msg": said,
+		"dataset": "acme/digits@1",
+	}}
+}
+
 test_the_strict_tier_does_not_accept_warnings if {
 	denied({"verdict": "warn"}, fixture.tier) == set()
 	denied({"verdict": "warn"}, fixture.strict) == {"dataset-warned"}
