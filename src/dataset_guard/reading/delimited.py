@@ -10,10 +10,8 @@ the first block would fail, or worse differ, on a later one.
 
 from __future__ import annotations
 
-import gzip
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +19,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.types as pt
 
+from dataset_guard.reading.encoding import first_bad_line, not_utf8, refusal
 from dataset_guard.reading.files import File, extension_of, refusing
 from dataset_guard.reading.memory import first_line
 from dataset_guard.reading.places import Place, text_stream
@@ -119,7 +118,7 @@ def _settled(path: Place, known: Types) -> DelimitedFile:
             continue
         for field in schema:
             if pt.is_binary(field.type):
-                raise _not_utf8(path, f"in column {field.name!r}")
+                raise not_utf8(path, f"in column {field.name!r}")
         return DelimitedFile(path, schema, rows, block)
 
 
@@ -133,7 +132,7 @@ def _read_through(path: Place, types: Types, block: int) -> tuple[pa.Schema, int
                 rows += batch.num_rows
                 last = batch if batch.num_rows else last
     except UnicodeDecodeError as error:
-        raise _not_utf8(path, "in the header") from error
+        raise not_utf8(path, "in the header") from error
     if last is not None and _open_quote(path, last):
         raise UserError(f'{path} ends inside a quoted field: a closing " is missing; restore or repair it')
     return schema, rows
@@ -166,12 +165,12 @@ def _open_quote(path: Place, last: pa.RecordBatch) -> bool:
 def _refuse_bad_rows(path: Place, said: str, block: int) -> None:
     """Raise the sentence for a row of the wrong width or for text that is not UTF-8, else return."""
     if "UTF8" in said or "UTF-8" in said:
-        raise _not_utf8(path, "")
+        raise not_utf8(path, "")
     if "CSV parse error" in said:
         # Before the handler below is asked: pyarrow hands it the row's text, and where that cannot be decoded
         # CPython prints an error that nobody can catch.
-        if (place := _bad_byte(path)) is not None:
-            raise UserError(f"{path} is not UTF-8 {place}; convert it to UTF-8")
+        if (bad := first_bad_line(path)) is not None:
+            raise refusal(path, *bad)
         found: list[Any] = []
 
         def note(row: Any) -> str:
@@ -235,22 +234,3 @@ def _wider(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     if str(a) in naive and str(b) in naive:
         return max(a, b, key=lambda t: naive.index(str(t)))
     return a
-
-
-def _not_utf8(path: Place, where: str) -> UserError:
-    """The sentence for text that is not UTF-8, with the first such byte when it can be found."""
-    return UserError(f"{path} is not UTF-8 {_bad_byte(path) or where}; convert it to UTF-8")
-
-
-def _bad_byte(path: Place) -> str | None:
-    """Where the first byte is that is not UTF-8; None when all are."""
-    offset, line = 0, 1
-    with path.open("rb") as raw, gzip.open(raw) if path.suffix.lower() == ".gz" else nullcontext(raw) as text:
-        for part in text:
-            try:
-                part.decode("utf-8")
-            except UnicodeDecodeError as error:
-                return f"at line {line} (byte {offset + error.start})"
-            offset += len(part)
-            line += 1
-    return None

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.json as pajson
 import pyarrow.types as pt
 
+from dataset_guard.reading.encoding import refusal
 from dataset_guard.reading.files import File, refusing
 from dataset_guard.reading.memory import first_line
 from dataset_guard.reading.places import Place, text_stream
@@ -58,7 +59,9 @@ def open_json_lines(paths: Sequence[Place]) -> list[File]:
                     text.decode("utf-8")
                 except UnicodeDecodeError as error:
                     at = line + text.count(b"\n", 0, error.start)
-                    raise UserError(f"{path} is not UTF-8 at line {at}; convert it to UTF-8") from error
+                    first = text.rfind(b"\n", 0, error.start) + 1
+                    bad = text[first:].partition(b"\n")[0]
+                    raise refusal(path, f"at line {at}", bad) from error
                 table = _parse(path, text, line, None)
                 rows += table.num_rows
                 merged = table.schema if merged is None else _merged_schema(merged, table.schema, path)

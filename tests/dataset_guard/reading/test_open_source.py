@@ -318,6 +318,18 @@ def test_a_folder_of_mixed_formats_is_refused(tmp_path):
     assert "keep one format" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "name"), [("utf-16", "t.csv"), ("gb18030", "t.csv"), ("gb18030", "t.jsonl")]
+)
+def test_text_in_another_encoding_that_can_be_told_is_refused_with_the_command(tmp_path, encoding, name):
+    text = {"t.csv": "城市,b\n北京,1\n", "t.jsonl": '{"城市": "北京"}\n'}[name]
+    said = refusal(bad_file(tmp_path, name, text.encode(encoding)))
+    assert "at line 1" in said
+    assert said.endswith(
+        f"(it looks like {encoding.upper()}: iconv -f {encoding.upper()} -t UTF-8 {name} > utf8-copy)"
+    )
+
+
 def test_a_csv_that_is_not_utf8_and_ragged_prints_nothing_of_its_own(tmp_path, capfd):
     path = bad_file(tmp_path, "latin.csv", b"a,b\n1,2\n\xe9,\xe9,\xe9\n")
     assert refusal(path).endswith("is not UTF-8 at line 3 (byte 8); convert it to UTF-8")
