@@ -57,7 +57,11 @@ class Booking:
     async def greet(self, hello: Mapping[str, Any]) -> str:
         """A node's gate is up, with the leases it already has."""
         gate = Gatehouse(
-            str(hello["address"]), int(hello["raylet_port"]), int(hello["gate_port"]), str(hello["pool"])
+            str(hello["address"]),
+            int(hello["raylet_port"]),
+            int(hello["gate_port"]),
+            str(hello["pool"]),
+            limits=bool(hello.get("limits")),
         )
         if gate.pool not in self._judge.pool_labels():
             raise Refusal(f"pool {gate.pool} is not in nodes.yaml")

@@ -7,6 +7,7 @@ worker is started in its tenant's part of it, and the part follows what the tena
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -34,11 +35,13 @@ class Limits:
             missing = {"cpu", "memory"} - set((root / "cgroup.controllers").read_text().split())
             if missing:
                 raise UserError(
-                    f"{CGROUP}={root}: the controllers {', '.join(sorted(missing))} are not there"
+                    f"{CGROUP}={root}: the controllers {', '.join(sorted(missing))} are not there; "
+                    "turn them on in cgroup.subtree_control of the cgroup above"
                 )
             (root / "cgroup.subtree_control").write_text("+cpu +memory")
         except OSError as error:
-            raise UserError(f"{CGROUP}={root} is no cgroup (v2) that can be divided: {error}") from error
+            why = "processes run in it; name an empty one" if error.errno == errno.EBUSY else str(error)
+            raise UserError(f"{CGROUP}={root} is no cgroup (v2) that can be divided: {why}") from error
 
     @classmethod
     def of_environment(cls) -> Limits | None:

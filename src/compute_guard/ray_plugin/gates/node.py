@@ -76,6 +76,7 @@ class Node:
             "raylet_port": self.config.raylet_port,
             "gate_port": self.config.port,
             "pool": self.config.pool,
+            "limits": self._limits is not None,
             "leases": [grant.to_json() for grant in self.grants.all()],
         }
 

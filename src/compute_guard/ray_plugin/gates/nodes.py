@@ -35,6 +35,8 @@ class Gatehouse:
     raylet_port: int
     gate_port: int
     pool: str
+    limits: bool = False
+    """Whether tenants' workers there run in cgroups as wide as their leases."""
 
     @property
     def name(self) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 from ray.core.generated import gcs_service_pb2 as pb
@@ -60,7 +61,8 @@ def gate_probes(cluster: Cluster, settings: Settings) -> list[Probe]:
         settings.home / "trainguard.db",
     ]
     users = _as_another_user(cluster.profile, [file for file in files if file.exists()])
-    return [*doors, users, _limits(), _in_force(cluster.profile, doors, users)]
+    rows = json.loads((folder / GATES_FILE).read_text(encoding="utf-8"))
+    return [*doors, users, physical_limits(rows), _in_force(cluster.profile, doors, users)]
 
 
 def _in_force(claimed: str, doors: Iterable[Probe], users: Probe) -> Probe:
@@ -168,11 +170,13 @@ def _nodes(cluster: Cluster, token: str) -> list[Probe]:
     return found
 
 
-def _limits() -> Probe:
-    name = "physical limits"
-    if os.environ.get(CGROUP):
-        return Probe(AREA, name, "ok", f"tenants' workers run in cgroups below {os.environ[CGROUP]}")
-    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        return Probe(AREA, name, "info", f"cgroup v2 is there and unused; {CGROUP} turns it on")
-    text = "no cgroup v2 on this machine: CPU and memory beyond what was asked for are not limited"
-    return Probe(AREA, name, "info", text)
+def physical_limits(rows: Iterable[Mapping[str, Any]]) -> Probe:
+    """What the nodes' gates report of cgroups; ``rows``: those of the gates' file, living or not."""
+    name, held = "physical limits", "tenants' workers run in cgroups as wide as their leases"
+    limited = {bool(row.get("limits")) for row in rows}
+    if limited == {True}:
+        return Probe(AREA, name, "ok", f"on every node {held}")
+    text = "CPU and memory beyond what was asked for are not limited"
+    if limited == {True, False}:
+        return Probe(AREA, name, "info", f"on some nodes {text}; set {CGROUP} there, too")
+    return Probe(AREA, name, "info", f"{text}; where a node has cgroup v2, {CGROUP} limits them")

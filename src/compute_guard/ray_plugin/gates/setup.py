@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -51,6 +52,7 @@ def guard_head(params: Any, gcs_port: int) -> None:
     os.environ["RAY_CLUSTER_NAME"] = SYSTEM
     params.labels = {**(params.labels or {}), POOL_LABEL: HEAD_POOL}
     folder = _folder()
+    _close_home(Path(os.environ["TRAINGUARD_HOME"]))
     host, port = _address(GATE)
     _, link_port = _address(LINK)
     if given := os.environ.get(AUTHORITY):
@@ -112,6 +114,13 @@ def _start_gate(role: str, folder: Path, config: Path, trouble: str) -> None:
         if time.monotonic() > deadline:
             raise UserError(f"{trouble}; see {folder}/gate.log")
         time.sleep(0.02)
+
+
+def _close_home(home: Path) -> None:
+    """Shut the home to others: the folder of a mounted volume is open to all of them."""
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.suppress(PermissionError):  # some network file systems; `doctor` says that it is open
+        home.chmod(0o700)
 
 
 def _write_launcher(folder: Path, config: NodeConfig) -> None:

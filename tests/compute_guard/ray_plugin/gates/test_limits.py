@@ -1,4 +1,4 @@
-"""Physical limits follow the leases. On a plain directory: no machine of ours has a cgroup v2 to divide."""
+"""Physical limits follow the leases. On a plain directory; `test_cgroup_v2.py` has a kernel for them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from compute_guard.ray_plugin.gates.grants import Grant
 from compute_guard.ray_plugin.gates.launcher import join
 from compute_guard.ray_plugin.gates.limits import Limits
+from compute_guard.ray_plugin.gates.probes import physical_limits
 from guard_core.errors import UserError
 
 
@@ -70,3 +71,20 @@ def test_a_missing_controller_is_named(tmp_path):
     (tmp_path / "cgroup.controllers").write_text("cpu pids\n")
     with pytest.raises(UserError, match="memory"):
         Limits(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("reported", "status", "said"),
+    [
+        ([True, True], "ok", "on every node"),
+        ([True, False], "info", "on some nodes"),
+        ([False], "info", "not limited"),
+        ([], "info", "not limited"),
+    ],
+)
+def test_doctor_goes_by_what_the_nodes_report_and_not_by_its_own_environment(
+    monkeypatch, reported, status, said
+):
+    monkeypatch.setenv("COMPUTE_GUARD_CGROUP", "/sys/fs/cgroup/tenants")
+    found = physical_limits([{"limits": one} for one in reported])
+    assert (found.status, said in found.message) == (status, True)

@@ -1,0 +1,86 @@
+"""The real `ray up` with what `compute install` writes, from one machine on two others."""
+
+from __future__ import annotations
+
+import pytest
+from machines import SOFTWARE, USER, Machine, Machines, missing
+
+from compute_guard.testing import wait_until
+
+pytestmark = [pytest.mark.ray, pytest.mark.gated, pytest.mark.clusters, pytest.mark.timeout(540)]
+
+HOME = "/var/lib/trainguard/home"
+INSTALL = "trainguard compute install --profile hardened --target ray-up --pool shared --out kit"
+CLUSTER = """\
+cluster_name: guarded
+provider: {{type: local, head_ip: {head}, worker_ips: [{node}]}}
+auth: {{ssh_user: ubuntu, ssh_private_key: ~/.ssh/id_ed25519}}
+"""
+PROGRAM = """\
+import os, ray
+ray.init()
+where = ray.remote(lambda: (os.uname().nodename, os.getuid())).remote()
+print("ran on", *ray.get(where))
+"""
+
+
+@pytest.fixture
+def lan():
+    if absent := missing():
+        pytest.skip(f"not installed: {', '.join(absent)}; apt-get install openssh-server rsync sudo iproute2")
+    with Machines() as machines:
+        yield machines
+
+
+def typed(machine: Machine, command: str, *, seconds: float = 300) -> tuple[int, str]:
+    """What somebody types on ``machine``: exit status and output."""
+    path = f"export PATH={SOFTWARE}/bin:$PATH RAY_USAGE_STATS_ENABLED=0 RAY_UP_enable_autoscaler_v2=0"
+    done = machine.run("bash", "-c", f"cd ~; {path}; {command}", user=USER, seconds=seconds)
+    return done.returncode, done.stdout
+
+
+def test_ray_up_starts_a_guarded_cluster_and_ray_down_ends_it(lan):
+    head, node, desk = (lan.add(name) for name in ("head", "node", "desk"))
+    desk.put(f"/home/{USER}/.ssh/id_ed25519", lan.key, mode="600")
+    status, said = typed(desk, INSTALL)
+    assert status == 0, said
+    part = desk.run("cat", f"/home/{USER}/kit/ray-up.yaml").stdout
+    desk.put(f"/home/{USER}/cluster.yaml", CLUSTER.format(head=head.address, node=node.address) + part)
+
+    status, said = typed(desk, "ray up -y cluster.yaml")
+    assert status == 0, said
+    assert "Ray runtime will not be started" not in said
+    doctor = f"sudo {SOFTWARE}/bin/trainguard --home {HOME} doctor"
+    seen = [""]
+
+    def node_is_guarded() -> bool:
+        seen[0] = typed(head, doctor)[1]
+        return "its raylet beside the gate" in seen[0]
+
+    wait_until(node_is_guarded, seconds=200, seen=lambda: seen[0])
+    broken = [line for line in seen[0].splitlines() if line.startswith("broken") and " compute " in line]
+    assert broken == [], seen[0]
+    assert "hardened, as configured" in seen[0]
+
+    head.put(f"/home/{USER}/job/program.py", PROGRAM)
+    assert submitted(head, "acme", "--working-dir job -- python program.py", "ran on node 61")
+    assert submitted(head, "nobody", "-- true", "429")
+
+    status, said = typed(desk, "ray down -y cluster.yaml")
+    assert status == 0, said
+    wait_until(lambda: not left(head), seconds=60, seen=lambda: left(head))
+
+
+def submitted(head: Machine, tenant: str, job: str, wanted: str) -> bool:
+    """Submit with a credential of ``tenant``; whether ``wanted`` is in what Ray's own client said."""
+    issue = f"sudo {SOFTWARE}/bin/trainguard --home {HOME} tenant issue {tenant} --user ada"
+    to = f"TRAINGUARD_TOKEN=$({issue} | tail -1) RAY_ADDRESS=compute_guard://127.0.0.1:8265"
+    said = typed(head, f"{to} ray job submit --entrypoint-num-cpus 1 {job}")[1]
+    print(said)  # what pytest shows of a failure
+    return wanted in said
+
+
+def left(machine: Machine) -> list[str]:
+    """Ray's and the gates' processes on it."""
+    lines = machine.run("ps", "axww", "-o", "args").stdout.splitlines()
+    return [line for line in lines if "/ray/" in line or "compute_guard" in line]
