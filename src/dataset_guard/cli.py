@@ -376,12 +376,17 @@ def list_(ctx: click.Context, tenant: str | None, output_format: str) -> None:
 @dataset.command()
 @click.argument("ref", metavar="N@V")
 @click.argument("alias")
+@click.option("--remove", is_flag=True, help="Let N@ALIAS name nothing any more.")
 @_tenant
 @click.pass_context
-def alias(ctx: click.Context, ref: str, alias: str, tenant: str | None) -> None:
+def alias(ctx: click.Context, ref: str, alias: str, remove: bool, tenant: str | None) -> None:
     """Let N@ALIAS name the version N@V from now on."""
-    from dataset_guard.registry.aliases import move_alias
+    from dataset_guard.registry.aliases import move_alias, remove_alias
 
+    if remove:
+        version = remove_alias(ctx.obj.home(), ref, alias, tenant=tenant)
+        click.echo(f"{version.ref} is no longer {version.tenant}/{version.name}@{alias}", err=True)
+        return
     version = move_alias(ctx.obj.home(), ref, alias, tenant=tenant)
     click.echo(f"{version.tenant}/{version.name}@{alias} is now version {version.version}", err=True)
 

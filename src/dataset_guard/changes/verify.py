@@ -92,8 +92,12 @@ def verify(
     with ``keyless`` by the signed BLAKE3 alone: slower, and who has stolen the key gains nothing by it.
     A platform admin may name any tenant's version, anybody else only their own (Denied).
     Raises Tampered when the record or a sidecar itself was changed, UserError when there is no such
-    version or no data to look at. What was found is an audit event ``dataset.verified``.
+    version or no data to look at, or ``path`` is neither path nor URL. What was found is an audit event ``dataset.verified``.
     """
+    try:
+        place = None if path is None else place_of(path)
+    except TypeError:
+        raise UserError("verify looks at a path or a URL; compare a table with dataset_guard.diff") from None
     with opened_home(home) as opened:
         if isinstance(ref, Reference):
             reference = ref
@@ -107,7 +111,7 @@ def verify(
         for name in dict.fromkeys((*always, *reference.record["sidecars"])):
             records.checked_sidecar(reference.version.folder, name, reference.record)
         tags = None if keyless else _tags(opened, reference)
-        found = _verified(opened, reference, None if path is None else place_of(path), progress, tags)
+        found = _verified(opened, reference, place, progress, tags)
         opened.audit.event(
             "dataset.verified",
             subject=reference.ref,

@@ -221,6 +221,11 @@ def _below(folder: Path) -> list[tuple[PurePath, Place]]:
 
 
 def _format(path: Place, files: Sequence[Place]) -> tuple[str, Opener]:
+    if {file.name for file in files} >= {"dataset_info.json", "state.json"}:
+        raise UserError(
+            f"{path} was saved by Hugging Face's save_to_disk; open it with datasets.load_from_disk and "
+            "register the dataset from Python"
+        )
     first: tuple[str, Opener] | None = None
     for file in files:
         extension = extension_of(file)

@@ -1,13 +1,15 @@
-"""Moving an alias: a change of what people and jobs will read, so it is on record."""
+"""Moving and removing an alias: a change of what people and jobs will read, so it is on record."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from dataset_guard.registry.approvals import person
 from dataset_guard.registry.caller import caller_of
 from dataset_guard.registry.store import Registry, Version
+from guard_core.errors import UserError
 from guard_core.findings import Enforcement
 
 if TYPE_CHECKING:
@@ -22,14 +24,36 @@ def move_alias(home: Home, ref: str, alias: str, *, tenant: str | None = None) -
     version = reference.version
     before = registry.aliases(version.name, tenant=version.tenant).get(alias)
     registry.check_alias(alias)
+    _on_record(home, version, alias, {"from": before, "to": version.version, "by": principal.user})
+    registry.set_alias(version, alias)
+    return version
+
+
+def remove_alias(home: Home, ref: str, alias: str, *, tenant: str | None = None) -> Version:
+    """Let ``alias`` no longer name the version ``ref``, which may be deleted; returns it.
+
+    Raises UserError when it does not name that version, Denied.
+    """
+    principal = person(caller_of(home, ref, tenant=tenant))
+    registry = Registry(home)
+    found = registry.find(ref, tenant=principal.tenant, deleted=True)
+    version = found or registry.get(ref, tenant=principal.tenant)
+    named = registry.aliases(version.name, tenant=version.tenant)
+    if named.get(alias) != version.version:
+        own = ", ".join(sorted(a for a, number in named.items() if number == version.version))
+        raise UserError(f"{version.ref} has no alias {alias!r}; its aliases: {own or 'none'}")
+    _on_record(home, version, alias, {"from": version.version, "to": None, "by": principal.user})
+    registry.drop_alias(version, alias)
+    return version
+
+
+def _on_record(home: Home, version: Version, alias: str, data: Mapping[str, Any]) -> None:
     home.audit.event(
         "dataset.alias",
         subject=f"{version.tenant}/{version.name}@{alias}",
-        data={"from": before, "to": version.version, "by": principal.user},
+        data=data,
         enforcement=Enforcement.COOPERATIVE,
     )
-    registry.set_alias(version, alias)
-    return version
 
 
 def aliases_of(home: Home, *, tenant: str) -> dict[str, list[str]]:

@@ -176,6 +176,19 @@ class Registry:
                 raise UserError(f"there is no dataset {version.tenant}/{version.name}")
             session.merge(DatasetAliasRow(dataset_id=dataset.id, alias=alias, version=version.version))
 
+    def drop_alias(self, version: Version, alias: str) -> None:
+        """Take ``alias`` away from ``version``; one that names another version by now stays."""
+        from sqlalchemy import delete
+
+        from guard_core.storage.tables import DatasetAliasRow
+
+        with self.home.storage.session() as session:
+            dataset = _dataset_row(session, version.tenant, version.name)
+            if dataset is not None:
+                row = DatasetAliasRow
+                ours = (row.dataset_id == dataset.id, row.alias == alias, row.version == version.version)
+                session.execute(delete(row).where(*ours))
+
     def _version(self, tenant: str, name: str, row: DatasetVersionRow) -> Version:
         return Version(
             tenant=tenant,

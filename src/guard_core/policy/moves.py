@@ -24,7 +24,8 @@ def moves(question: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[Mo
     yield from approvals(question, config)
     yield from times(question, config)
     if (number_at(question, "in_use") or 0) > 0:
-        yield Move("in_use", "wait until no alias, version or job names it", setting("in_use", 0))
+        freed = "see that no alias (dataset alias N@V ALIAS --remove), version or job names it"
+        yield Move("in_use", freed, setting("in_use", 0))
     if question.get("purpose") in ("train", "evaluate", "export"):
         yield Move("purpose", "only inspect it (purpose inspect)", setting("purpose", "inspect"))
     yield from _flags(question)

@@ -279,6 +279,11 @@ def test_a_path_that_is_not_there_is_the_users_mistake(world, tmp_path):
         verify(world[0], tmp_path / "none")
 
 
+def test_a_table_is_no_path(world):
+    with pytest.raises(UserError, match=r"compare a table with dataset_guard\.diff"):
+        verify(world[0], TABLE)
+
+
 def test_what_was_found_is_on_record(world):
     verify(world[0])
     last = list(world[0].audit.records(kind="dataset.verified"))[-1]

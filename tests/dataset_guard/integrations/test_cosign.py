@@ -1,8 +1,15 @@
-"""What ``cosign verify-blob-attestation`` checks, checked with cryptography alone: cosign is a Go program."""
+"""What ``cosign verify-blob-attestation`` checks: with cryptography alone, and with cosign if there is one.
+
+It is a Go program with a long build: ``go install github.com/sigstore/cosign/v2/cmd/cosign@v2.4.3``.
+"""
 
 import base64
 import hashlib
 import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +24,9 @@ from dataset_guard.registry.store import Registry
 from guard_core import keys
 from guard_core.attestation import pre_authentication_encoding
 from guard_core.errors import Tampered, UserError
+
+KEPT = Path.home() / ".cache" / "trainguard" / "cosign-v2.4.3"
+COSIGN = shutil.which("cosign", path=f"{os.environ.get('PATH', '')}{os.pathsep}{KEPT}")
 
 
 @pytest.fixture
@@ -49,6 +59,31 @@ def test_the_signature_holds_and_every_file_is_a_subject(home, folder, algorithm
     )
     with pytest.raises(InvalidSignature):
         public.verify(base64.b64decode(signature["sig"]), changed, *scheme)
+
+
+@pytest.mark.skipif(COSIGN is None, reason="cosign is not on PATH")
+@pytest.mark.parametrize("algorithm", ["ed25519", "ecdsa-p256"])
+def test_cosign_itself_accepts_each_file_and_refuses_a_changed_one(home, folder, tmp_path, algorithm):
+    old, _ = keys.rotate(home, by=home.principal(), algorithm=algorithm)
+    attestation = tmp_path / "m.att"
+    attestation.write_text(json.dumps(describe("m@1", "cosign", home=home)))
+
+    def cosign(file, key_id=home.signer.key_id):
+        command = [COSIGN, "verify-blob-attestation", "--insecure-ignore-tlog"]
+        command += ["--key", home.path("keys", f"{key_id[:16]}.pub.pem"), "--signature", attestation]
+        command += ["--type", "https://trainguard.dev/attestation/dataset-record/v1", file]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return ran.returncode == 0, ran.stderr
+
+    for file in folder.iterdir():
+        accepted, said = cosign(file)
+        assert accepted, said
+        assert "Verified OK" in said
+    assert not cosign(folder / "a.parquet", old)[0]
+    (folder / "a.parquet").write_bytes(b"changed")
+    accepted, said = cosign(folder / "a.parquet")
+    assert not accepted
+    assert "no matching subject digest" in said
 
 
 def test_a_file_that_was_changed_is_not_signed_for(home, folder):

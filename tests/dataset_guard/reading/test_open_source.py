@@ -316,6 +316,9 @@ def test_a_folder_of_mixed_formats_is_refused(tmp_path):
     bad_file(tmp_path, "1.csv", "a\n1\n")
     bad_file(tmp_path, "2.jsonl", '{"a": 1}\n')
     assert "keep one format" in refusal(tmp_path)
+    for name in ("dataset_info.json", "state.json"):
+        (tmp_path / name).write_text("{}")
+    assert "datasets.load_from_disk" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 import dataset_guard
 from dataset_guard.registry import record as records
-from dataset_guard.registry.aliases import move_alias
+from dataset_guard.registry.aliases import move_alias, remove_alias
 from dataset_guard.registry.approvals import DESTROY, collected, give
 from dataset_guard.registry.destroy import RECORD, delete, destroy, load_destruction, restore
 from dataset_guard.registry.facts import dataset_facts
@@ -70,6 +70,21 @@ def test_deleting_says_what_still_names_the_version(home, kept):
     move_alias(home, "set@1", "production", tenant="acme")
     _, used_by = delete(home, "set@1", tenant="acme")
     assert used_by.sentence() == "alias production"
+
+
+def test_an_alias_is_removed_also_from_a_deleted_version_and_on_record(home, people, kept):
+    move_alias(home, "set@1", "production", tenant="acme")
+    with pytest.raises(UserError, match="no alias 'trusted'; its aliases: production"):
+        remove_alias(home, "set@1", "trusted", tenant="acme")
+    with pytest.raises(Denied, match="person's credential"):
+        remove_alias(people("al", kind="job", workload="w-1"), "set@1", "production")
+    delete(home, "set@1", tenant="acme")
+    command = ["--home", str(home.settings.home), "dataset", "alias", "acme/set@1", "production", "--remove"]
+    assert main(command) == 0
+    assert Registry(home).aliases("set", tenant="acme") == {}
+    *_, event = home.audit.records(kind="dataset.alias")
+    assert (event["data"]["from"], event["data"]["to"]) == (1, None)
+    assert main(command) == 2
 
 
 def test_only_the_owner_moves_an_alias_and_never_a_job(home, people, kept):

@@ -11,7 +11,7 @@
 #     dataset-missing: there is nothing to destroy
 #     dataset-not-own: its owner destroys it
 #     not-confirmed: "give its full reference once more (--confirm tenant/name@version)"
-#     dataset-in-use: end the jobs and delete the versions that depend on it first
+#     dataset-in-use: move its aliases (or --remove them), end the jobs and delete the versions that depend on it first
 #     dataset-held: a platform admin lifts the hold
 #     approvals-missing: "have others of your tenant approve it: trainguard dataset approve"
 package guard.dataset.destroy
