@@ -92,7 +92,8 @@ def verify(
     with ``keyless`` by the signed BLAKE3 alone: slower, and who has stolen the key gains nothing by it.
     A platform admin may name any tenant's version, anybody else only their own (Denied).
     Raises Tampered when the record or a sidecar itself was changed, UserError when there is no such
-    version or no data to look at, or ``path`` is neither path nor URL. What was found is an audit event ``dataset.verified``.
+    version or no data to look at, or ``path`` is neither path nor URL. What was found is an audit event
+    ``dataset.verified``.
     """
     try:
         place = None if path is None else place_of(path)
