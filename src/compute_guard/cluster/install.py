@@ -91,7 +91,7 @@ def _write_texts(kit: Kit, folder: Path) -> tuple[str, ...]:
     facts = _facts(kit, folder)
     names = {
         "ray-start": ("cluster.env", "place.sh", "head.sh", "node.sh"),
-        "ray-up": ("cluster.env", "place.sh", "name.sh", "head.sh", "node.sh", "ray-up.yaml"),
+        "ray-up": ("cluster.env", "place.sh", "name.sh", "ray.sh", "head.sh", "node.sh", "ray-up.yaml"),
         "kuberay": ("guard.yaml", "values.yaml"),
     }[kit.target]
     for name in names:

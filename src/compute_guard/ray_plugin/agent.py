@@ -60,11 +60,11 @@ async def _refusal(request: Any, native: Any, web: Any) -> tuple[int, str] | Non
         if judged.status != 200:
             return judged.status, judged.text
         body = json.loads(await request.read())
-        return await asyncio.to_thread(_unadmitted, body)
+        return await asyncio.to_thread(unadmitted, body)
     return None
 
 
-def _unadmitted(body: dict[str, Any]) -> tuple[int, str] | None:
+def unadmitted(body: dict[str, Any]) -> tuple[int, str] | None:
     """Why this submission is not one of the ledger's, or None."""
     from compute_guard.ledger.store import Ledger
     from guard_core.config import load_settings
@@ -72,6 +72,8 @@ def _unadmitted(body: dict[str, Any]) -> tuple[int, str] | None:
 
     submission_id = str(body.get("submission_id") or "")
     settings = load_settings()
+    if settings.storage_url is None and not settings.home.is_dir():
+        return 429, "TrainGuard: this node has no ledger; submissions go to the head's Job API"
     storage = Storage.in_home(settings.home, settings.storage_url)
     try:
         entry = Ledger(storage).get(submission_id) if submission_id else None
