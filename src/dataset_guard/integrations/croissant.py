@@ -12,8 +12,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
+from dataset_guard.reading.images import IMAGE
 from dataset_guard.registry.reference import Reference
 from dataset_guard.sidecars.manifest import FileEntry, place_in, sha256_of
 from guard_core.errors import UserError
@@ -62,6 +63,9 @@ _ENCODINGS = {
     ".arrow": "application/vnd.apache.arrow.file",
     ".feather": "application/vnd.apache.arrow.file",
     ".orc": "application/vnd.apache.orc",
+    **{f".{name}": f"image/{name}" for name in ("png", "jpeg", "gif", "bmp", "webp", "tiff")},
+    ".jpg": "image/jpeg",
+    ".tif": "image/tiff",
 }
 _NUMBERS = re.compile(r"u?int\d+|float(16|32|64)")
 
@@ -102,7 +106,10 @@ def croissant(reference: Reference) -> dict[str, Any]:
             "@id": "rows",
             "name": "rows",
             "description": f"{record['content']['rows']} rows",
-            "field": [_field(name, kind, source) for name, kind in reference.columns],
+            "field": [
+                _field(name, kind, {**source, **_extraction(name, entries[0].path)})
+                for name, kind in reference.columns
+            ],
         }
     ]
     return document
@@ -131,16 +138,32 @@ def _file_set(entries: Sequence[FileEntry]) -> dict[str, Any]:
     }
 
 
+def _extraction(name: str, path: str) -> dict[str, Any]:
+    """Where in a file such as ``path`` the column is: a column of it, the file itself, or a folder's name."""
+    folders = path.split("/")[:-1]
+    partition = next((f.partition("=")[0] for f in folders if unquote(f.partition("=")[0]) == name), None)
+    if partition is not None:
+        pattern = f"(?:^|/){re.escape(partition)}=([^/]*)/"
+    elif not _encoding(path).startswith("image/"):
+        return {"extract": {"column": name}}
+    elif name == IMAGE:
+        return {"extract": {"fileProperty": "content"}}
+    else:
+        pattern = "([^/]+)/[^/]+$"
+    return {"extract": {"fileProperty": "fullpath"}, "transform": {"regex": pattern}}
+
+
 def _field(name: str, kind: str, source: dict[str, Any]) -> dict[str, Any]:
     repeated = kind.startswith(("list<", "fixed_size_list["))
     item = kind[kind.index("<") + 1 : -1] if repeated else kind
+    is_file = source["extract"].get("fileProperty") == "content"
     field: dict[str, Any] = {
         "@type": "cr:Field",
         "@id": f"rows/{quote(name)}",
         "name": name,
         "description": f"logical type {kind}",
-        "dataType": _data_type(item),
-        "source": {**source, "extract": {"column": name}},
+        "dataType": "sc:ImageObject" if is_file else _data_type(item),
+        "source": source,
     }
     if repeated:
         field |= {"isArray": True, "arrayShape": "-1"}

@@ -85,6 +85,34 @@ def test_mlcroissant_finds_no_error_and_loads_the_rows_through_it(home, folder):
     assert [bool(r["rows/label"]) for r in found] == TABLE["label"].to_pylist()
 
 
+def loaded(home, folder):
+    """The rows that mlcroissant reads of acme/y@1, from its description beside the data in ``folder``."""
+    import mlcroissant
+
+    (folder / "croissant.json").write_text(json.dumps(describe("acme/y@1", "croissant", home=home)))
+    return list(mlcroissant.Dataset(jsonld=folder / "croissant.json").records("rows"))
+
+
+def test_mlcroissant_loads_partitions_and_their_column(home, tmp_path):
+    for year, values in (("2025", [1, 2]), ("2026", [3])):
+        (tmp_path / "y" / f"year={year}").mkdir(parents=True)
+        pq.write_table(pa.table({"v": values}), tmp_path / "y" / f"year={year}" / "0.parquet")
+    dataset_guard.register(tmp_path / "y", name="y", tenant="acme", home=home, checks=["schema"])
+    found = loaded(home, tmp_path / "y")
+    assert [(int(r["rows/v"]), int(r["rows/year"])) for r in found] == [(1, 2025), (2, 2025), (3, 2026)]
+
+
+def test_mlcroissant_loads_images_and_their_labels(home, tmp_path):
+    from PIL import Image
+
+    for label, size in (("cat", (1, 2)), ("dog", (3, 4))):
+        (tmp_path / "y" / label).mkdir(parents=True)
+        Image.new("RGB", size).save(tmp_path / "y" / label / "1.png")
+    dataset_guard.register(tmp_path / "y", name="y", tenant="acme", home=home, checks=["schema"])
+    found = loaded(home, tmp_path / "y")
+    assert [(r["rows/image"].size, r["rows/label"]) for r in found] == [((1, 2), b"cat"), ((3, 4), b"dog")]
+
+
 def test_every_reference_in_it_names_a_node_and_no_node_twice(home, folder):
     body = {k: v for k, v in croissant(home).items() if k != "@context"}
     made = [node["@id"] for node in nodes(body) if "@type" in node and "@id" in node]
