@@ -3,7 +3,7 @@
 regorus may neither be used nor freed elsewhere. Python frees things wherever its collector happens to run,
 so an engine left over in a home that is no longer used would complain on stderr of some other thread, and
 leak. Here it waits in a list of its own thread, which that thread empties when it makes its next engine, or
-ends.
+ends. One that outlives its thread can be freed by nobody: it stays, without a complaint.
 
 A rule is asked in an engine that holds only the files it can reach (`reach`), made at the first question
 to its package. All engines of a bundle share its data, which regorus does not copy.
@@ -11,6 +11,7 @@ to its package. All engines of a bundle share its data, which regorus does not c
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -21,11 +22,38 @@ _here = threading.local()
 _WHOLE = ""
 
 
-def _left_over() -> list[Any]:
-    found: list[Any] | None = getattr(_here, "engines", None)
-    if found is None:
-        found = _here.engines = []
-    return found
+class _LeftOver:
+    """Engines that wait for their thread to free them, which thread that is, and whether it has ended."""
+
+    __slots__ = ("ended", "engines", "thread")
+
+    def __init__(self) -> None:
+        self.engines: list[Any] = []
+        self.thread = threading.get_ident()
+        self.ended = False
+
+
+class _Owner:
+    """Lives among a thread's own variables, and so ends with it, in it."""
+
+    def __init__(self) -> None:
+        self.left_over = _LeftOver()
+
+    def __del__(self) -> None:
+        self.left_over.ended = True
+        self.left_over.engines.clear()
+
+
+def _left_over() -> _LeftOver:
+    owner: _Owner | None = getattr(_here, "owner", None)
+    if owner is None:
+        owner = _here.owner = _Owner()
+    return owner.left_over
+
+
+def _keep(what: object, count: Any = ctypes.pythonapi.Py_IncRef, pointer: Any = ctypes.py_object) -> None:
+    """Never free it, not even at the end of the process."""
+    count(pointer(what))
 
 
 class ThreadEngine:
@@ -40,7 +68,7 @@ class ThreadEngine:
         import regorus
 
         self._home = _left_over()
-        self._home.clear()
+        self._home.engines.clear()
         self._modules = modules
         self._data = regorus.Engine()
         self._engines: dict[str, Any] = {}
@@ -90,7 +118,12 @@ class ThreadEngine:
         self._engines[package] = engine
         return engine
 
-    def __del__(self, here: threading.local = _here) -> None:  # bound early: globals may be gone at exit
+    def __del__(self, here: Any = threading.get_ident, keep: Any = _keep) -> None:
+        # What it needs is bound early: globals may be gone at exit.
         engines = getattr(self, "_engines", None)
-        if engines is not None and getattr(here, "engines", None) is not self._home:
-            self._home.append((self._data, engines))
+        if engines is None or self._home.thread == here():
+            return
+        if self._home.ended:
+            keep((self._data, engines))
+        else:
+            self._home.engines.append((self._data, engines))

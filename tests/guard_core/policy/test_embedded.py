@@ -16,7 +16,7 @@ from guard_core.findings import Enforcement
 from guard_core.policy.bundle import Bundle, make_bundle
 from guard_core.policy.decision import Answer, Decision
 from guard_core.policy.embedded import EmbeddedEngine
-from guard_core.policy.thread_engine import _left_over
+from guard_core.policy.thread_engine import ThreadEngine, _left_over
 
 
 def bundle(rego: str, **config: Any) -> Bundle:
@@ -187,10 +187,10 @@ def test_an_engine_collected_by_another_thread_is_freed_by_its_own(monkeypatch: 
     thread = threading.Thread(target=collect)
     thread.start()
     thread.join()
-    assert len(_left_over()) == 1
+    assert len(_left_over().engines) == 1
     EmbeddedEngine(bundle("decision := 2"))
     gc.collect()
-    assert _left_over() == []
+    assert _left_over().engines == []
     assert complaints == []
 
 
@@ -203,5 +203,25 @@ def test_a_thread_that_ends_takes_its_engine_along(monkeypatch: pytest.MonkeyPat
     thread.join()
     del thread
     left.clear()
+    gc.collect()
+    assert complaints == []
+
+
+def test_an_engine_that_outlives_its_thread_is_left_without_a_complaint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    complaints: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    kept: list[ThreadEngine] = []
+
+    def make() -> None:
+        for _ in range(2):
+            kept.append(ThreadEngine({"t.rego": "package guard.t\n\ndecision := 1\n"}))
+            assert kept[-1].eval_rule_as_json("data.guard.t.decision") == "1"
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    kept.clear()
     gc.collect()
     assert complaints == []
