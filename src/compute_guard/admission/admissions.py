@@ -100,7 +100,7 @@ class Admissions(Lifecycle):
             if round_.displaced:
                 self.evictions.give_notice(quotas, round_.displaced)
             stirred |= trees if hopeless else round_.stirred
-            if refused or hopeless or round_.displaced or round_.deeper:
+            if barred or hopeless or round_.displaced or round_.deeper:
                 self._quiet.note(snapshot, trees - stirred)
             elif (settled := self.ledger.remembered(snapshot)) is not None:
                 self._quiet.note(settled, trees)  # all who could be let in were: the next round finds nobody
