@@ -6,21 +6,47 @@ uniform, deterministic, and two samples of disjoint rows merge into the sample o
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dataset_guard.hashing.jit import kernel
+
 Rows = npt.NDArray[np.int64]
 _U64 = np.uint64
+_MOST = _U64(2**64 - 1)
+
+
+@kernel
+def _least(rows: Any, start: Any, limit: Any, places: Any, ranks: Any) -> int:
+    """Write the places of rows whose priority is at most ``limit``, and these; returns how many there are.
+
+    SplitMix64 of row numbers and a ``start`` (Steele, Lea, Flood 2014).
+    """
+    n = 0
+    for i in range(len(rows)):
+        z = _U64(rows[i]) + start
+        z = (z ^ (z >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> _U64(27))) * _U64(0x94D049BB133111EB)
+        z ^= z >> _U64(31)
+        places[n], ranks[n] = i, z
+        n += z <= limit
+    return n
 
 
 def priorities(rows: Rows, seed: int) -> npt.NDArray[np.uint64]:
-    """SplitMix64 of row numbers and ``seed`` (Steele, Lea, Flood 2014)."""
-    with np.errstate(over="ignore"):
-        z = rows.astype(_U64) + _U64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) & (2**64 - 1))
-        z = (z ^ (z >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> _U64(27))) * _U64(0x94D049BB133111EB)
-        return np.asarray(z ^ (z >> _U64(31)))
+    """A 64-bit number for each of the ``rows``, as if drawn at random; ``seed`` gives others."""
+    return least_of(rows, seed, _MOST)[1]
+
+
+def least_of(rows: Rows, seed: int, limit: np.uint64) -> tuple[Rows, npt.NDArray[np.uint64]]:
+    """Places of the ``rows`` whose priority is at most ``limit``, and their priorities."""
+    places, ranks = np.empty(len(rows), np.int64), np.empty(len(rows), np.uint64)
+    start = _U64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) & (2**64 - 1))
+    n = _least(rows, start, limit, places, ranks)
+    return places[:n], ranks[:n]
 
 
 class RowSample:
@@ -30,18 +56,17 @@ class RowSample:
         self.budget = budget
         self.seen = 0
         self._seed = seed
-        self._limit = _U64(2**64 - 1)
+        self._limit = _MOST
         self._held = 0
         self._parts: list[tuple[Rows, npt.NDArray[np.uint64], pa.RecordBatch]] = []
 
     def update(self, batch: pa.RecordBatch, rows: Rows) -> None:
         """Offer the rows numbered ``rows``."""
         self.seen += len(rows)
-        rank = priorities(rows, self._seed)
-        chosen = np.flatnonzero(rank <= self._limit)
+        chosen, rank = least_of(rows, self._seed, self._limit)
         if len(chosen):
             kept = batch if len(chosen) == batch.num_rows else batch.take(pa.array(chosen))
-            self._add(rows[chosen], rank[chosen], kept)
+            self._add(rows[chosen], rank.copy(), kept)
 
     def _add(self, rows: Rows, rank: npt.NDArray[np.uint64], batch: pa.RecordBatch) -> None:
         self._parts.append((rows, rank, batch))

@@ -6,14 +6,13 @@ normalised further than in ``dg1`` leaves, because rows of different files are c
 and floats of every width, lists of every layout and times of every unit are equal when their values
 are (docs/fingerprint.md, "Row encoding").
 
-Here columns become the three forms that the numba kernels of :mod:`dataset_guard.hashing.rowpack` write:
-:class:`Fixed` (a tag and eight bytes), :class:`Counted` (a tag, a count and bytes) and
-:class:`Raw` (bytes that are cells already).
+Here columns become the forms that :mod:`dataset_guard.hashing.rowpack` writes: a tag and eight bytes
+(:class:`Fixed`, :class:`Full`), a tag, a count and bytes (:class:`Counted`, :class:`Texts`), or bytes that
+are cells already (:class:`Raw`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,44 +35,13 @@ from dataset_guard.hashing.canonical import (
     validity,
     var_binary,
 )
+from dataset_guard.hashing.rowpack import I64, Cells, Counted, Fixed, Full, Raw, Texts
 
 NULL, FALSE, TRUE, INT, BIG_UINT, FLOAT, DATE, TIME = range(8)
 TIMESTAMP_NAIVE, TIMESTAMP_UTC, DURATION = 8, 12, 16  # + 0 s, 1 ms, 2 us, 3 ns
 STRING, BINARY, DECIMAL, INTERVAL, LIST, MAP, STRUCT, UNION = range(20, 28)
 
 _UNIT_POWER = {"s": 0, "ms": 1, "us": 2, "ns": 3}
-_U8 = npt.NDArray[np.uint8]
-_I64 = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Fixed:
-    """Cells of a tag and, for tags from INT to the last DURATION, eight payload bytes."""
-
-    tags: _U8
-    values: npt.NDArray[np.uint64]
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """Cells of ``tag``, a LEB128 count and ``data[offsets[i]:offsets[i + 1]]``; NULL where not valid."""
-
-    tag: int
-    valid: _U8
-    counts: _I64
-    offsets: _I64
-    data: _U8
-
-
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """Cells that are ``data[offsets[i]:offsets[i + 1]]`` as they stand."""
-
-    offsets: _I64
-    data: _U8
-
-
-Cells = Fixed | Counted | Raw
 
 
 def cells_of(array: Array) -> Cells:
@@ -81,7 +49,7 @@ def cells_of(array: Array) -> Cells:
     array = decoded(array)
     t = array.type
     if pt.is_null(t):
-        return _fixed(array, NULL, np.zeros(len(array), np.uint64))
+        return Fixed(np.zeros(len(array), np.uint8), _zeros(array))
     if pt.is_boolean(t):
         bits = np.asarray(array.cast(pa.uint8()).fill_null(0))
         return Fixed(
@@ -124,11 +92,13 @@ def _zeros(array: Array) -> npt.NDArray[np.uint64]:
     return np.zeros(len(array), np.uint64)
 
 
-def _fixed(array: Array, tag: int, values: npt.NDArray[Any]) -> Fixed:
+def _fixed(array: Array, tag: int, values: npt.NDArray[Any]) -> Fixed | Full:
+    if not array.null_count:
+        return Full(tag, values.view(np.uint64))
     return Fixed(validity(array) * np.uint8(tag), values.view(np.uint64))
 
 
-def _integers(array: Array) -> Fixed:
+def _integers(array: Array) -> Fixed | Full:
     signed = pt.is_signed_integer(array.type)
     width = array.type.bit_width // 8
     values = np.frombuffer(fixed_width(array), np.dtype(f"<{'i' if signed else 'u'}{width}"))
@@ -138,7 +108,7 @@ def _integers(array: Array) -> Fixed:
     return _fixed(array, INT, values.astype(np.int64))
 
 
-def _floats(array: Array) -> Fixed:
+def _floats(array: Array) -> Fixed | Full:
     width = array.type.bit_width // 8
     with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN like any other
         values = np.frombuffer(fixed_width(array), np.dtype(f"<f{width}")).astype(np.float64) + 0.0
@@ -148,7 +118,7 @@ def _floats(array: Array) -> Fixed:
     return _fixed(array, FLOAT, bits)
 
 
-def _times(array: Array) -> Fixed:
+def _times(array: Array) -> Fixed | Full:
     t = array.type
     width = t.bit_width // 8
     values = np.frombuffer(fixed_width(array), np.dtype(f"<i{width}")).astype(np.int64)
@@ -162,18 +132,23 @@ def _times(array: Array) -> Fixed:
     for step in range(power, 0, -1):  # the coarsest unit that holds the value exactly
         coarser, rest = np.divmod(values, 1000)
         shrink = (rest == 0) & (tags == base + step)
+        if not shrink.any():
+            break
         values = np.where(shrink, coarser, values)
         tags -= shrink
     return Fixed(validity(array) * tags, np.ascontiguousarray(values).view(np.uint64))
 
 
-def _strings(array: Array, tag: int) -> Counted:
+def _strings(array: Array, tag: int) -> Counted | Texts:
+    if len(array) and not array.null_count and (pt.is_string(array.type) or pt.is_binary(array.type)):
+        offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
+        return Texts(tag, offsets, np.frombuffer(array.buffers()[2] or b"", np.uint8))
     lengths, data = var_binary(array)
     counts = lengths.astype(np.int64)
     return Counted(tag, validity(array), counts, _running(counts), np.frombuffer(data, np.uint8))
 
 
-def _running(lengths: _I64) -> _I64:
+def _running(lengths: I64) -> I64:
     """Offsets, one more than lengths, of values that lie end to end."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
@@ -206,7 +181,7 @@ def raw(cells: Cells) -> Raw:
     return Raw(offsets, out)
 
 
-def _list_cells(array: Array, tag: int, lengths: _I64, items: Array) -> Counted:
+def _list_cells(array: Array, tag: int, lengths: I64, items: Array) -> Counted:
     inner = raw(cells_of(items))
     return Counted(tag, validity(array), lengths, inner.offsets[_running(lengths)], inner.data)
 

@@ -74,10 +74,12 @@ class RowHasher:
 
     def hash(self, batch: pa.RecordBatch) -> RowHashes:
         """The hashes of every row of ``batch``."""
+        from dataset_guard.hashing import rowpack
         from dataset_guard.hashing.rowcode import cells_of
 
         n = batch.num_rows
         cells = [cells_of(batch.column(c.index)) for c in self._columns]
+        sizes = rowpack.measure(cells) if cells else np.zeros(n, np.int64)
         public = np.empty((n, 2), np.uint64)
         keyed = np.empty((n, 2), np.uint64) if self._keyed else None
         wants_features = self._label is not None and self._keyed
@@ -86,15 +88,14 @@ class RowHasher:
         for start in range(0, n, _WINDOW_ROWS):
             part = slice(start, min(n, start + _WINDOW_ROWS))
             outs = (h if h is None else h[part] for h in (public, keyed, features))
-            self._window(cells, part.start, part.stop, rooms, *outs)
+            self._window(cells, sizes[part], part.start, rooms, *outs)
         return RowHashes(public, keyed, features)
 
     def _window(
-        self, cells: list[Any], start: int, stop: int, rooms: Any, public: Any, keyed: Any, features: Any
+        self, cells: list[Any], sizes: _Sizes, start: int, rooms: Any, public: Any, keyed: Any, features: Any
     ) -> None:
         from dataset_guard.hashing import rowpack
 
-        sizes = rowpack.measure(cells, start, stop) if cells else np.zeros(stop - start, np.int64)
         starts, ends, out = rooms[0].of(sizes)
         pos = starts.copy()
         cut = len(cells) if self._label is None else self._label

@@ -140,9 +140,9 @@ class Kept:
 
     def add(self, keys: npt.NDArray[np.uint64], names: npt.NDArray[np.uint64], rows: Rows) -> None:
         """Take texts; a key of 0 is no text."""
-        kept = (keys > 0) & (keys <= self._limit)
+        kept = np.flatnonzero((keys > 0) & (keys <= self._limit))
         self._parts.append((keys[kept], names[kept], rows[kept]))
-        self._held += int(kept.sum())
+        self._held += len(kept)
         if self._held > 2 * self._most:
             self._narrow()
 
