@@ -295,7 +295,8 @@ def why(ctx: click.Context, job: str, output_format: str) -> None:
     "--token-file",
     default="/etc/ray/auth_token",
     show_default=True,
-    help="Where Ray's processes find the cluster's own token (0600, on every node).",
+    help="Where Ray's processes find the cluster's own token (0600, on every node). Where ray-up runs Ray as "
+    "its ssh user: ~/.ray/auth_token.",
 )
 @click.option("--head", help="With gates: the address or name by which every machine reaches the head.")
 @click.option("--pool", "pools", multiple=True, help="With gates: pools of the nodes.  [default: shared]")
@@ -318,6 +319,8 @@ def install(
     from compute_guard.cluster.install import (
         HEAD_HOME,
         HEAD_NAME,
+        USER_HOME,
+        USER_TOKEN,
         Kit,
         instructions,
         next_steps,
@@ -330,9 +333,12 @@ def install(
     if profile == PROFILES[0] and (out or head or pools):
         raise click.UsageError("--out, --head and --pool need --profile gate or hardened")
     settings, origins = ctx.obj.settings_with_origins()
+    as_user = target == "ray-up" and profile == PROFILES[0]
+    if as_user and ctx.get_parameter_source("token_file") is click.core.ParameterSource.DEFAULT:
+        token_file = USER_TOKEN
     environment = guarded_environment(settings, token_file, tenant=tenant or "")
     if target != "ray-start" and origins["home"] == "default":
-        environment["TRAINGUARD_HOME"] = HEAD_HOME
+        environment["TRAINGUARD_HOME"] = USER_HOME if as_user else HEAD_HOME
     with contextlib.suppress(GuardError):  # the cluster's storage need not be within reach from here
         data = ctx.obj.home().policy_data() if settings.home.exists() else bundle_in_force(settings).config
         for sentence in unknown(data, pools=pools, tenant=tenant):

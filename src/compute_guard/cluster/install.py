@@ -27,6 +27,8 @@ GUARD_FOLDER = "/var/lib/trainguard/gate"
 AUTHORITY_FOLDER = "/etc/trainguard-authority"
 HEAD_HOME = "/var/lib/trainguard/home"
 """The home of a head that is another machine, where none was named."""
+USER_HOME, USER_TOKEN = "~/.trainguard", "~/.ray/auth_token"
+"""Home and token where `ray up` starts Ray as its ssh user, who may write nowhere else."""
 HEAD_NAME = "trainguard-head"
 SOFTWARE = "/opt/trainguard"
 """Where `ray up` installs it on every machine."""
@@ -141,36 +143,37 @@ def _templates() -> Environment:
 
 def instructions(target: str, environment: Mapping[str, str]) -> str:
     """Commands (ray-start), a cluster.yaml part (ray-up) or Helm values (kuberay) with ``environment``."""
-    token = shlex.quote(environment["RAY_AUTH_TOKEN_PATH"])
+    token = environment["RAY_AUTH_TOKEN_PATH"]
+    exports = [f"export {name}={_for_shell(value)}" for name, value in sorted(environment.items())]
     if target == "ray-start":
-        exports = "\n".join(
-            f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())
-        )
-        return (
-            "# Once: the cluster's own token. Every node needs the same file, for Ray's user only.\n"
-            f'[ -e {token} ] || (umask 077; mkdir -p "$(dirname {token})"; openssl rand -hex 32 > {token})\n'
-            "# On the head, in the environment where trainguard is installed:\n"
-            f"{exports}\n"
-            "ray start --head --dashboard-host=127.0.0.1\n"
-            "# On each further node: the same exports and token file, then: ray start --address=HEAD:6379\n"
-            "# Prove it afterwards: trainguard compute status; trainguard doctor\n"
-        )
+        there = _for_shell(token)
+        lines = [
+            "# Once: the cluster's own token. Every node needs the same file, for Ray's user only.",
+            f'[ -e {there} ] || (umask 077; mkdir -p "$(dirname {there})"; openssl rand -hex 32 > {there})',
+            "# On the head, in the environment where trainguard is installed:",
+            *exports,
+            "ray start --head --dashboard-host=127.0.0.1",
+            "# On each further node: the same exports and token file, then: ray start --address=HEAD:6379",
+            "# Prove it afterwards: trainguard compute status; trainguard doctor",
+        ]
+        return "\n".join(lines) + "\n"
     if target == "ray-up":
-        exports = "".join(
-            f"      export {name}={shlex.quote(value)} &&\n" for name, value in sorted(environment.items())
-        )
+        told = "".join(f"      {line} &&\n" for line in exports)
         return (
-            "# cluster.yaml (ray up): trainguard must be installed by setup_commands on every node.\n"
-            f"# The cluster's own token ({token}, 0600) comes from `openssl rand -hex 32` and file_mounts.\n"
+            "# For cluster.yaml (ray up). First, beside it: (umask 077; openssl rand -hex 32 > auth_token)\n"
+            "file_mounts:\n"
+            f"  {token}: ./auth_token\n"
             "setup_commands:\n"
             '  - pip install "trainguard[ray]"\n'
             "head_start_ray_commands:\n"
+            "  - ray stop\n"
             "  - >-\n"
-            f"{exports}"
+            f"{told}"
             "      ray start --head --port=6379 --autoscaling-config=~/ray_bootstrap_config.yaml\n"
             "worker_start_ray_commands:\n"
+            "  - ray stop\n"
             "  - >-\n"
-            f"{exports}"
+            f"{told}"
             "      ray start --address=$RAY_HEAD_IP:6379\n"
         )
     variables = "".join(
@@ -185,6 +188,11 @@ def instructions(target: str, environment: Mapping[str, str]) -> str:
         "  containerEnv:\n"
         f"{variables}"
     )
+
+
+def _for_shell(value: str) -> str:
+    """Quoted; ``~/`` is the home of whoever runs it."""
+    return f'"$HOME"/{shlex.quote(value[2:])}' if value.startswith("~/") else shlex.quote(value)
 
 
 def next_steps(target: str, folder: Path) -> str:

@@ -137,13 +137,25 @@ def test_a_folder_that_cannot_be_written_is_named_in_one_sentence(home_dir, tmp_
     assert "kit cannot be written: Not a directory" in str(done.exception)
 
 
-@pytest.mark.parametrize("target", ["ray-up", "kuberay"])
-def test_the_home_of_a_head_elsewhere_is_no_folder_of_this_machines(tmp_path, monkeypatch, target):
+@pytest.mark.parametrize(
+    ("target", "there"), [("ray-up", '"$HOME"/.trainguard'), ("kuberay", "/var/lib/trainguard/home")]
+)
+def test_the_home_of_a_head_elsewhere_is_no_folder_of_this_machines(tmp_path, monkeypatch, target, there):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TRAINGUARD_HOME", raising=False)
     done = CliRunner().invoke(root, ["compute", "install", "--target", target])
-    assert "/var/lib/trainguard/home" in done.stdout
+    assert there in done.stdout
     assert str(tmp_path) not in done.stdout
+
+
+def test_without_gates_ray_up_needs_no_right_but_its_users_own(home_dir):
+    part = yaml.safe_load(printed(home_dir, "--target", "ray-up").stdout)
+    assert part["file_mounts"] == {"~/.ray/auth_token": "./auth_token"}
+    for where in ("head_start_ray_commands", "worker_start_ray_commands"):
+        stop, start = part[where]
+        assert stop == "ray stop"
+        assert 'export RAY_AUTH_TOKEN_PATH="$HOME"/.ray/auth_token && ' in start
+        subprocess.run(["sh", "-n", "-c", start], check=True)
 
 
 def test_a_cluster_of_one_tenants_own_is_told_whose_it_is(home_dir):
