@@ -27,6 +27,7 @@ from compute_guard.ray_plugin.gates.lost import is_closed
 from compute_guard.ray_plugin.gates.reads import reads_environment
 from compute_guard.ray_plugin.gates.reaper import Reaper
 from compute_guard.ray_plugin.gates.settings import NodeConfig
+from compute_guard.ray_plugin.gates.shares import restore
 from compute_guard.ray_plugin.gates.tokens import secret_in
 from compute_guard.ray_plugin.gates.upstream import Upstream
 from compute_guard.ray_plugin.gates.zygote import start as start_zygote
@@ -149,6 +150,8 @@ class Node:
 
     def _keep_zygote(self) -> None:
         """Start it, and ever more rarely when it ends; without one workers start the long way."""
+        if self._zygote is not None and restore(self._zygote.pid):
+            logger.warning("a process lowered the CPU share of this node's workers; it has been put back")
         ended = self._zygote is None or self._zygote.poll() is not None
         if ended and time.monotonic() >= self._zygote_at:
             self._zygote = start_zygote(self.folder)
