@@ -205,8 +205,7 @@ def plain(name: str, *, nodes: int = 2, token: str = "") -> Iterator[tuple[Side,
             if subprocess.run(command, env=environment, stdout=log, stderr=log).returncode:
                 raise SystemExit(f"plain Ray did not start: {(folder / 'log').read_text()[-1500:]}")
             if nodes == 2:
-                command = [*APART, *ray, *further]
-                subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+                _join([*APART, *ray, *further], environment, folder)
         deadline = time.monotonic() + 120
         while True:
             try:
@@ -223,6 +222,19 @@ def plain(name: str, *, nodes: int = 2, token: str = "") -> Iterator[tuple[Side,
     finally:
         _end(marker)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _join(command: list[str], environment: dict[str, str], folder: Path) -> None:
+    """Start the further node of a cluster of plain Ray, again when a busy machine made it give up."""
+    for number in range(3):
+        said = folder / f"node-{number}.log"
+        with said.open("wb") as log:
+            node = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        while node.poll() is None:
+            if "Ray runtime started" in said.read_text(errors="replace"):
+                return
+            time.sleep(0.5)
+    raise SystemExit(f"the node of plain Ray did not start: {said.read_text(errors='replace')[-1500:]}")
 
 
 def _end(marker: str) -> None:
