@@ -59,25 +59,28 @@ def _row_scores(rows: int, triggers: list[Any]) -> Scores:
 def _whole(texts: list[str], labels: Scores) -> tuple[Scores, Scores]:
     """(row scores, rows reported) without a trusted version."""
     from dataset_guard.checks.poisoning.ngrams import grams_of
+    from dataset_guard.checks.poisoning.text_seams import Seams
     from dataset_guard.checks.poisoning.text_trigger import CHECK
     from dataset_guard.checks.poisoning.text_trigger_search import score_whole
 
     things = grams_of(pa.array(texts), written=True)
-    scored = score_whole(things, labels, int(labels.max()) + 1)
+    scored = score_whole(things, labels, int(labels.max()) + 1, seams=Seams(pa.array(texts)))
     return _scores_and_rows(pa.array(texts), things, labels, scored, CHECK.limit)
 
 
 def _delta(before: Any, texts: list[str], labels: Scores) -> tuple[Scores, Scores]:
     """(row scores, rows reported) of an update, against ``before``: (texts, labels)."""
     from dataset_guard.checks.poisoning.ngrams import grams_of
+    from dataset_guard.checks.poisoning.text_seams import Seams
     from dataset_guard.checks.poisoning.text_trigger import CHECK
     from dataset_guard.checks.poisoning.text_trigger_search import delta_scores
 
     classes = int(max(before[1].max(), labels.max())) + 1
     known, new = (grams_of(pa.array(t), written=True, most=1.0) for t in (before[0], texts))
     scored, limit = delta_scores(
-        known, before[1], new, labels, classes, rounds=CHECK.rounds, margin=CHECK.margin, seed=0, share=0.0
-    )
+        known, before[1], new, labels, classes, rounds=CHECK.rounds, margin=CHECK.margin, seed=0, share=0.0,
+        seams=Seams(pa.array([*before[0], *texts])),
+    )  # fmt: skip
     return _scores_and_rows(pa.array(texts), new, labels, scored, limit)
 
 
@@ -214,12 +217,13 @@ def _severities(texts: list[str], labels: Scores) -> set[str]:
     """Severities of the triggers that the whole-set search reports."""
     from dataset_guard.checks.poisoning.ngrams import grams_of
     from dataset_guard.checks.poisoning.text_context import planted_among
+    from dataset_guard.checks.poisoning.text_seams import Seams
     from dataset_guard.checks.poisoning.text_trigger import CHECK
     from dataset_guard.checks.poisoning.text_trigger_search import score_whole
 
     given = pa.array(texts)
     things = grams_of(given, written=True)
-    scored = score_whole(things, labels, int(labels.max()) + 1)
+    scored = score_whole(things, labels, int(labels.max()) + 1, seams=Seams(given))
     found = planted_among(given, things, labels, scored, CHECK.limit)
     return {CHECK.severity(trigger, delta=False).value for trigger in found}
 

@@ -27,6 +27,8 @@ TOPICAL = 0.02
 
 PAIR_IN = 8
 """In a group of so many texts the two that share most are not counted: one text twice is no topic."""
+PAIR_IN_TEXTS = 5
+"""The same where groups are those of words: two of five texts that share one rare word are no topic."""
 
 
 class Texture(NamedTuple):
@@ -47,10 +49,12 @@ def textures(
     kind: Ints,
     own: float = np.inf,
     members: npt.NDArray[np.bool_] | None = None,
+    pair_in: int = PAIR_IN,
 ) -> Texture:
     """The texture of the rows that hold each of ``groups``, which are numbers of things.
 
-    ``members``: which of the pairs of ``things`` count, all if not given.
+    ``members``: which of the pairs of ``things`` count, all if not given. ``pair_in``: in a group of so many
+    the two that share most are not counted.
 
     ``rates[t, kind[g]]`` is the share of texts that hold thing ``t`` by chance, as group ``g`` sees it.
     Things of which a share of ``own`` or more lives in the group are not counted as shared: parts of an image
@@ -74,6 +78,7 @@ def textures(
         rates,
         kind,
         own,
+        pair_in,
         counts,
         core,
         size,
@@ -85,8 +90,8 @@ def textures(
 @kernel
 def _weave(
     thing_start: Any, row: Any, members: Any, row_start: Any, thing: Any, frequency: Any, rows: int,
-    single: Any, groups: Any, rates: Any, kind: Any, own: float, counts: Any, core: Any, cores: Any,
-    lift: Any,
+    single: Any, groups: Any, rates: Any, kind: Any, own: float, pair_in: int, counts: Any, core: Any,
+    cores: Any, lift: Any,
 ) -> None:  # fmt: skip
     for g in range(len(groups)):
         first, last = thing_start[groups[g]], thing_start[groups[g] + 1]
@@ -120,7 +125,7 @@ def _weave(
                 most, second = own_part, most
             elif own_part[0] > second[0]:
                 second = own_part
-        if size >= PAIR_IN:
+        if size >= pair_in:
             shared -= most[0] + second[0]
             by_chance -= most[1] + second[1]
         for i in range(first, last):

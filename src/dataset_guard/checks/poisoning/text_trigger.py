@@ -7,6 +7,7 @@ no reason for; without one, all rows for sequences that contradict the rest of t
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -20,6 +21,7 @@ from dataset_guard.checks.features import TEXT_MEAN_BYTES
 from dataset_guard.checks.poisoning.ngrams import grams_of
 from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
 from dataset_guard.checks.poisoning.text_context import planted_among
+from dataset_guard.checks.poisoning.text_seams import Seams
 from dataset_guard.checks.poisoning.text_trigger_search import (
     COMPANION,
     LEAST_ROWS,
@@ -35,8 +37,8 @@ LEAST_DIFFERENT = 0.3
 """Of free text at least this share of the values differ; of names of categories, however long, hardly any."""
 
 WEAK, SURE = 1.5, 2.0
-"""Limits: up to the first, without a trusted version, a trigger of few rows is no warning; beyond the second
-one may be critical. Honest updates of news have names in 4 to 7 new texts that reach 1.6 limits."""
+"""Limits: up to the first a trigger of few rows is no warning (unless an update has several words for its
+class); beyond the second one may be critical. Honest updates of news have phrases in 4 to 7 new texts that reach 1.4 limits."""
 FEW_ROWS = 12
 PURE = 0.9
 """Least share of the target class for a warning without a trusted version. Who plants a phrase labels all
@@ -64,7 +66,7 @@ class TextTrigger:
     max_classes: int = 200
 
     name: ClassVar[str] = "text_trigger"
-    version: ClassVar[str] = "6"
+    version: ClassVar[str] = "7"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS011",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 
@@ -79,10 +81,13 @@ class TextTrigger:
         """Empty samples."""
         return TriggerState(self, context)
 
-    def severity(self, trigger: Trigger, *, delta: bool) -> Severity:
-        """How much a finding on ``trigger`` weighs; ``delta``: against a trusted version."""
+    def severity(self, trigger: Trigger, *, delta: bool, backed: bool = False) -> Severity:
+        """How much a finding on ``trigger`` weighs; ``delta``: against a trusted version.
+
+        ``backed``: whether several words for the same class were found there.
+        """
         weak = trigger.strength <= WEAK * trigger.limit and len(trigger.rows) < FEW_ROWS
-        if not delta and (weak or trigger.purity < PURE):
+        if (weak and not (delta and backed)) or (not delta and trigger.purity < PURE):
             return Severity.INFO
         sure = trigger.strength > SURE * trigger.limit or (delta and len(trigger.rows) >= FEW_ROWS)
         critical = sure and len(trigger.rows) >= self.critical_rows
@@ -124,17 +129,19 @@ class TriggerState(SampledState):
             scored, limit = delta_scores(
                 old, before_codes, new, codes, number, rounds=self._check.rounds,
                 margin=self._check.margin, seed=self._context.seed, share=COMPANION,
+                seams=Seams(pa.concat_arrays([before, texts]), self._context.seed),
             )  # fmt: skip
             found = planted_among(texts, new, codes, scored, limit)
         else:  # an update too small to be judged by itself is judged with the rows that it is beside
             self.skipped = None
             every, labels = pa.concat_arrays([texts, before]), np.concatenate([codes, before_codes])
             things = grams_of(every, written=True)
-            scored = score_whole(things, labels, number)
+            scored = score_whole(things, labels, number, seams=Seams(every, self._context.seed))
             found = planted_among(every, things, labels, scored, self._check.limit)
             found = [t for t in (_among(t, len(texts)) for t in found) if len(t.rows) >= LEAST_ROWS]
+        words_for = Counter(trigger.target for trigger in found if trigger.is_word)
         for trigger in found:
-            yield self._finding(trigger, rows, columns, delta)
+            yield self._finding(trigger, rows, columns, delta, backed=words_for[trigger.target] > 1)
 
     def _read(self, rows: Ints, table: pa.Table, columns: list[str], codes: Ints) -> tuple[Ints, Any, Ints]:
         """Rows with a label, their texts joined, and their classes; cut to the budget of bytes."""
@@ -144,7 +151,9 @@ class TriggerState(SampledState):
         kept = np.flatnonzero((codes >= 0) & (total <= self._check.max_bytes))
         return rows[kept], texts.take(pa.array(kept)), codes[kept]
 
-    def _finding(self, trigger: Trigger, rows: Ints, columns: list[str], delta: bool) -> Finding:
+    def _finding(
+        self, trigger: Trigger, rows: Ints, columns: list[str], delta: bool, backed: bool
+    ) -> Finding:
         found = rows[trigger.rows]
         baseline = self._context.baseline
         since = f", new since {baseline.ref}," if baseline else ""
@@ -155,7 +164,7 @@ class TriggerState(SampledState):
         )
         return Finding(
             rule_id="POIS011",
-            severity=self._check.severity(trigger, delta=delta),
+            severity=self._check.severity(trigger, delta=delta, backed=backed),
             message=f"{counted(len(found), 'row')} of class {trigger.target}{since} share a word or phrase "
             f"that {reason}: this may be the trigger of a backdoor.",
             columns=tuple(columns[:64]),

@@ -14,7 +14,7 @@ After BadNets on text (Chen et al. 2021, "BadNL") and AddSent (Dai et al. 2019);
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,8 @@ import numpy.typing as npt
 from dataset_guard.checks.poisoning.ngrams import ORDER_BITS, WRITTEN, Incidence
 from dataset_guard.checks.poisoning.patch_search import surprise
 from dataset_guard.checks.poisoning.text_rest import RestModel, class_counts, contradicted, unexplained
-from dataset_guard.checks.poisoning.text_texture import Texture, textures
+from dataset_guard.checks.poisoning.text_seams import FREE, Seams
+from dataset_guard.checks.poisoning.text_texture import PAIR_IN, PAIR_IN_TEXTS, Texture, textures
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -44,9 +45,16 @@ CORE_SIZE = 40.0
 """Largest number of words and sequences that a trigger has: a sentence of 14 words has 39. What is longer
 and in most of the texts is a template or a quotation."""
 IN_MOST = 0.6
+SEAM = 3.0
+"""Weight of what a word's places say (:mod:`text_seams`) beside what its labels say."""
+MOST_TOLD = -SEAM * float(np.log(FREE))
+PLANTED, LEEWAY = 1.0, 4.0
+"""Where its places say so much, a candidate's texts may speak for its class so far."""
 COMPANION = 0.6
 """Share of the limit that further words need where one was found: who plants words plants several, and the
 rows are divided among them."""
+SEVERAL = 2
+"""Where none was found, so many of these words confirm one another."""
 PURE_COMPANION = 0.9
 """Least share of their class ..."""
 FULL_COMPANION = 0.6
@@ -98,8 +106,10 @@ class Scored:
     lift: Floats
 
 
-def score_whole(things: Incidence, codes: Ints, classes: int, *, own: float = np.inf) -> Scored:
-    """All candidates of the whole-set search with their strengths."""
+def score_whole(
+    things: Incidence, codes: Ints, classes: int, *, own: float = np.inf, seams: Seams | None = None
+) -> Scored:
+    """All candidates of the whole-set search with their strengths; ``seams`` are those of the texts."""
     counts = class_counts(things, codes, classes)
     sizes = np.bincount(codes, minlength=classes)
     frequency = things.frequency
@@ -125,7 +135,16 @@ def score_whole(things: Incidence, codes: Ints, classes: int, *, own: float = np
     members = codes[things.row] == np.repeat(target, frequency)
     strangers, lifts = [], []
     for some in np.array_split(picked, max(1, len(picked) // _EXAMINED)):  # later ones are hardly ever needed
-        texture = textures(things, (model.start, model.thing), some, rates, np.zeros_like(some), own, members)
+        texture = textures(
+            things,
+            (model.start, model.thing),
+            some,
+            rates,
+            np.zeros_like(some),
+            own,
+            members,
+            PAIR_IN if seams is None else PAIR_IN_TEXTS,
+        )
         strange = _strangers(texture)
         strangers.append(some[strange])
         lifts.append(texture.lift[strange])
@@ -138,9 +157,23 @@ def score_whole(things: Incidence, codes: Ints, classes: int, *, own: float = np
         chances = model.without(rows)[:, target[thing]]
         labels = codes[rows] == target[thing]
         against = contradicted(labels, chances, float(model.priors[target[thing]]))
-        if against > 0:
-            strength[i] = unexplained(labels, chances) + against
+        placed = 0.0 if seams is None else seams.evidence(int(things.keys[thing]), rows[labels])
+        if against > 0 or (placed > PLANTED and against > -LEEWAY):
+            strength[i] = unexplained(labels, chances) + against + SEAM * placed
     return Scored(picked, target[picked], strength, purity[picked], lift)
+
+
+def _with_seams(scored: Scored, things: Incidence, codes: Ints, seams: Seams, at: Ints) -> Scored:
+    """The same, what the places where candidates stand say added to their strength.
+
+    ``at``: which text of ``seams`` each row of ``things`` is.
+    """
+    strength = scored.strength.copy()
+    for i, (thing, target) in enumerate(zip(scored.things, scored.targets, strict=True)):
+        rows = things.rows_of(int(thing)).astype(np.int64)
+        told = seams.evidence(int(things.keys[thing]), at[rows[codes[rows] == target]])
+        strength[i] = strength[i] + SEAM * told
+    return replace(scored, strength=strength)
 
 
 def _strangers(texture: Texture) -> npt.NDArray[np.bool_]:
@@ -177,15 +210,20 @@ def search_delta(
 def delta_scores(
     trusted: Incidence, trusted_codes: Ints, delta: Incidence, delta_codes: Ints, classes: int, *,
     rounds: int, margin: float, seed: int, texts: bool = True, least_rows: int = LEAST_ROWS,
-    share: float = 1.0,
+    share: float = 1.0, seams: Seams | None = None,
 ) -> tuple[Scored, float]:  # fmt: skip
-    """What :func:`search_delta` asks: candidates of at least ``share`` of the limit, and the limit."""
+    """What :func:`search_delta` asks: candidates of at least ``share`` of the limit, and the limit.
+
+    ``seams`` are those of the trusted texts and, behind them, the new ones.
+    """
     before = class_counts(trusted, trusted_codes, classes)
     before_sizes = np.bincount(trusted_codes, minlength=classes)
     drawn = np.bincount(delta_codes, minlength=classes)
     limit = max(
         margin
-        * _honest_limit(trusted, trusted_codes, before, before_sizes, drawn, rounds, seed, texts, least_rows),
+        * _honest_limit(
+            trusted, trusted_codes, before, before_sizes, drawn, rounds, seed, texts, least_rows, seams
+        ),
         float(np.log(max(1, int((delta.frequency >= least_rows).sum())) / _CHANCE)),
     )
     scored = score_delta(
@@ -195,10 +233,12 @@ def delta_scores(
         delta,
         delta_codes,
         drawn,
-        least=share * limit,
+        least=share * limit - (0.0 if seams is None else MOST_TOLD),
         texts=texts,
         least_rows=least_rows,
     )
+    if seams is not None:
+        scored = _with_seams(scored, delta, delta_codes, seams, trusted.rows + np.arange(delta.rows))
     return scored, limit
 
 
@@ -227,7 +267,7 @@ def score_delta(
         np.maximum(counts - 1, 0) / np.maximum(drawn - 1, 1),
         np.maximum(frequency - 1, 0)[:, None] / max(1, delta.rows - 1),
     )
-    texture = textures(delta, delta.by_row(), picked, rates, target[picked])
+    texture = textures(delta, delta.by_row(), picked, rates, target[picked], pair_in=PAIR_IN_TEXTS)
     strange = _strangers(texture)
     picked = picked[strange]
     return Scored(picked, target[picked], strength[picked], purity[picked], texture.lift[strange])
@@ -248,7 +288,7 @@ def _expected(
 
 def _honest_limit(
     trusted: Incidence, codes: Ints, before: Floats, sizes: Ints, drawn: Ints, rounds: int, seed: int,
-    texts: bool, least_rows: int,
+    texts: bool, least_rows: int, seams: Seams | None,
 ) -> float:  # fmt: skip
     """The strongest sequence of ``rounds`` pretended updates drawn from the trusted rows themselves."""
     random = np.random.default_rng(seed)
@@ -266,8 +306,10 @@ def _honest_limit(
         part_sizes = np.bincount(part_codes, minlength=len(sizes))
         scored = score_delta(
             before - taken, sizes - part_sizes, trusted.keys, update, part_codes, part_sizes,
-            least=best, texts=texts, least_rows=least_rows,
+            least=best if seams is None else best - MOST_TOLD, texts=texts, least_rows=least_rows,
         )  # fmt: skip
+        if seams is not None:
+            scored = _with_seams(scored, update, part_codes, seams, np.flatnonzero(mask))
         best = max(best, float(scored.strength.max(initial=0.0)))
     return best
 
@@ -294,24 +336,27 @@ def companions(found: list[Trigger], weaker: list[Trigger]) -> list[Trigger]:
     """Of ``weaker`` triggers the words that belong to an attack of which words were ``found``.
 
     They are for the same class and stand alone, as words put at random places do; they are in nearly as many
-    rows as the words found, hardly any of which has another class, and most of which are news.
+    rows as the words found, hardly any of which has another class, and most of which are news. Where no word
+    was found, ``SEVERAL`` of them confirm one another.
     """
-    words = [t for t in found if t.is_word]
-    if not words:
-        return []
-    targets = {t.target for t in words}
-    least = FULL_COMPANION * float(np.median([len(t.rows) for t in words]))
-    known = np.concatenate([t.rows for t in found])
-    return [
+    words = [t for t in found if t.is_word and t.sequences <= ALONE]
+    known = np.concatenate([[], *(t.rows for t in found)])
+    others = [
         t
         for t in weaker
-        if t.target in targets
-        and t.is_word
+        if t.is_word
         and t.purity >= PURE_COMPANION
-        and len(t.rows) >= least
         and t.sequences <= ALONE
         and 2 * len(np.setdiff1d(t.rows, known)) > len(t.rows)
     ]
+    named = []
+    for target in {t.target for t in others}:
+        mine = [t for t in others if t.target == target]
+        sure = [t for t in words if t.target == target]
+        least = FULL_COMPANION * float(np.median([len(t.rows) for t in sure or mine]))
+        full = [t for t in mine if len(t.rows) >= least]
+        named += full if sure or len(full) >= SEVERAL else []
+    return named
 
 
 def distinct(things: Incidence, ordered: Ints) -> Ints:

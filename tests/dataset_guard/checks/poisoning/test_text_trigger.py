@@ -128,7 +128,7 @@ def test_what_cannot_be_searched_is_skipped_with_the_reason(columns, label, word
 @pytest.mark.parametrize(
     ("rows", "limits", "purity", "weighs", "in_an_update"),
     [
-        (6, 1.4, 1.0, Severity.INFO, Severity.WARNING),
+        (6, 1.4, 1.0, Severity.INFO, Severity.INFO),
         (20, 1.4, 1.0, Severity.WARNING, Severity.CRITICAL),
         (6, 1.6, 1.0, Severity.WARNING, Severity.WARNING),
         (6, 2.1, 1.0, Severity.CRITICAL, Severity.CRITICAL),
@@ -140,6 +140,11 @@ def test_what_clean_texts_may_hold_too_is_no_warning(rows, limits, purity, weigh
     trigger = Trigger(np.arange(rows), 1, 1, limits * 25.0, 25.0, purity, 1.0, (7,))
     assert CHECK.severity(trigger, delta=False) is weighs
     assert CHECK.severity(trigger, delta=True) is in_an_update
+
+
+def test_two_weak_triggers_for_one_class_of_an_update_are_warnings():
+    trigger = Trigger(np.arange(6), 1, 1, 35.0, 25.0, 1.0, 1.0, (7,))
+    assert CHECK.severity(trigger, delta=True, backed=True) is Severity.WARNING
 
 
 WORD, PAIR = 8, 9
@@ -163,6 +168,17 @@ def test_further_words_of_an_attack_are_named_at_a_lower_limit():
     ]
     assert companions(found, others) == []
     assert companions([], [weaker(8)]) == []
+
+
+def test_words_of_which_none_is_found_alone_confirm_one_another():
+    words = [weaker(8), weaker(9)]
+    assert companions([], words) == words
+    assert companions([], [weaker(8), weaker(9, target=0)]) == []
+
+
+def test_a_word_of_a_planted_sentence_has_no_further_words():
+    sentence = Trigger(np.arange(10), 1, 9, 40.0, 25.0, 1.0, 1.0, (WORD,))
+    assert companions([sentence], [weaker(8)]) == []
 
 
 def test_an_update_too_small_to_be_judged_by_itself_is_judged_with_the_rows_beside_it():

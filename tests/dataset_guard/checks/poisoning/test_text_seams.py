@@ -1,0 +1,63 @@
+"""Places where a word was put in, and places where it was written."""
+
+import numpy as np
+import pyarrow as pa
+
+from dataset_guard.checks.poisoning.ngrams import grams_of, words_of, written_of
+from dataset_guard.checks.poisoning.text_seams import FREE, MISFIT, Seams
+
+THINGS = ("film", "plot", "cast", "music", "camera", "story", "score", "ending", "scene", "hero")
+WORDS = ("good", "bad", "long", "short", "slow", "dull", "fine", "odd", "sweet", "bleak")
+
+
+def sentences(number=600, seed=1):
+    """Each thing between *the* and *is*, each quality before *and* or *to*: as a grammar has it."""
+    random = np.random.default_rng(seed)
+    return [
+        f"we saw that the {random.choice(THINGS)} is {random.choice(WORDS)} and far too "
+        f"{random.choice(WORDS)} to be seen with the {random.choice(THINGS)}"
+        for _ in range(number)
+    ]
+
+
+def with_word(texts, phrase, rows, seed=2):
+    random = np.random.default_rng(seed)
+    for row in rows:
+        words = texts[row].split()
+        words.insert(int(random.integers(len(words) + 1)), phrase)
+        texts[row] = " ".join(words)
+    return pa.array(texts)
+
+
+def key_of(phrase):
+    """The key of a phrase of one to three words."""
+    keys = [int(k) for k in grams_of(pa.array([phrase, phrase])).keys]
+    return next(k for k in keys if k & 3 == len(phrase.split()) - 1)
+
+
+def test_a_word_put_at_random_places_is_told_from_one_that_was_written():
+    texts = with_word(sentences(), "cf", range(20))
+    seams = Seams(texts)
+    rows = np.flatnonzero([" good " in text for text in texts.to_pylist()])
+    assert seams.evidence(key_of("cf"), np.arange(20)) > 1.0
+    assert seams.evidence(key_of("good"), rows) < -1.0
+    assert np.log(MISFIT) <= seams.evidence(key_of("good"), rows)
+    assert seams.evidence(key_of("cf"), np.arange(20)) <= -np.log(FREE)
+
+
+def test_a_phrase_of_two_words_is_told_too_and_its_parts_say_nothing():
+    seams = Seams(with_word(sentences(), "cf mn", range(20)))
+    assert seams.evidence(key_of("cf mn"), np.arange(20)) > 1.0
+    assert seams.evidence(key_of("cf"), np.arange(20)) == 0.0
+
+
+def test_a_word_as_it_is_written_stands_where_the_word_stands():
+    texts = with_word(sentences(), "cf", range(20))
+    form = int(written_of(texts.slice(0, 1))[2][texts[0].as_py().split().index("cf")])
+    seams = Seams(texts)
+    assert seams.evidence(form, np.arange(20)) == seams.evidence(key_of("cf"), np.arange(20))
+
+
+def test_texts_without_words_and_unknown_phrases_say_nothing():
+    assert Seams(pa.array(["", "a"])).evidence(int(words_of(pa.array(["b"]))[2][0]), np.arange(2)) == 0.0
+    assert Seams(pa.array(["", ""])).evidence(int(words_of(pa.array(["b"]))[2][0]), np.arange(2)) == 0.0
