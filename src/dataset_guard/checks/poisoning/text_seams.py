@@ -26,7 +26,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 FREE = 0.05
-"""Share of phrases of the language that stand anywhere, as planted ones do: the most that a seam tells."""
+"""Share of words of the language that stand anywhere, as planted ones do: the most that a seam tells."""
 MISFIT = 0.01
 """Share of planted ones that may look as those of the language do: the most that it tells against it."""
 _PART = 0.7
@@ -71,20 +71,22 @@ class Seams:
     def evidence(self, key: int, rows: Ints) -> float:
         """Log-likelihood ratio that the phrase ``key`` was put into ``rows`` and not written there.
 
-        Between ln(``MISFIT``) and -ln(``FREE``); 0.0 for a part of a longer phrase, of which texts need not
-        close without it.
+        Between ln(``MISFIT``) and -ln(``FREE``); of phrases at most 0.0, since *on the other hand* may stand
+        anywhere.
+        0.0 for a part of a longer phrase, of which texts need not close without it.
         """
         key, words = self._phrase(key, rows)
         first = self._places(key, words, rows)
         left, right = self._word[first - 1], self._word[first + words]
         if not len(first) or _mostly_one(left) or _mostly_one(right):
             return 0.0
-        told = self._closing(left, right, words)
-        planted = _density(told, self._planted)
-        natural = _density(told, self._natural[words - 1])
-        return float(
-            np.log((1 - MISFIT) * planted + MISFIT * natural) - np.log((1 - FREE) * natural + FREE * planted)
+        closing = self._closing(left, right, words)
+        planted = _density(closing, self._planted)
+        natural = _density(closing, self._natural[words - 1])
+        told = np.log((1 - MISFIT) * planted + MISFIT * natural) - np.log(
+            (1 - FREE) * natural + FREE * planted
         )
+        return float(told if words == 1 else min(told, 0.0))
 
     def _phrase(self, key: int, rows: Ints) -> tuple[int, int]:
         """Its key in any form, and the number of its words."""

@@ -38,7 +38,8 @@ LEAST_DIFFERENT = 0.3
 
 WEAK, SURE = 1.5, 2.0
 """Limits: up to the first a trigger of few rows is no warning (unless an update has several words for its
-class); beyond the second one may be critical. Honest updates of news have phrases in 4 to 7 new texts that reach 1.4 limits."""
+class); beyond the second one may be critical. Honest updates of news have phrases in 4 to 7 new texts that
+reach 1.5 limits."""
 FEW_ROWS = 12
 PURE = 0.9
 """Least share of the target class for a warning without a trusted version. Who plants a phrase labels all

@@ -55,7 +55,7 @@ COMPANION = 0.6
 rows are divided among them."""
 SEVERAL = 2
 """Where none was found, so many of these words confirm one another."""
-PURE_COMPANION = 0.9
+PURE_COMPANION = 0.95
 """Least share of their class ..."""
 FULL_COMPANION = 0.6
 """... and least number of rows, as a share of the median of the words that were found."""
