@@ -48,6 +48,7 @@ IN_MOST = 0.6
 SEAM = 3.0
 """Weight of what a word's places say (:mod:`text_seams`) beside what its labels say."""
 MOST_TOLD = -SEAM * float(np.log(FREE))
+"""The most that it adds."""
 PLANTED, LEEWAY = 1.0, 4.0
 """Where its places say so much, a candidate's texts may speak for its class so far."""
 COMPANION = 0.6
@@ -157,8 +158,10 @@ def score_whole(
         chances = model.without(rows)[:, target[thing]]
         labels = codes[rows] == target[thing]
         against = contradicted(labels, chances, float(model.priors[target[thing]]))
+        if against <= -LEEWAY:
+            continue
         placed = 0.0 if seams is None else seams.evidence(int(things.keys[thing]), rows[labels])
-        if against > 0 or (placed > PLANTED and against > -LEEWAY):
+        if against > 0 or placed > PLANTED:
             strength[i] = unexplained(labels, chances) + against + SEAM * placed
     return Scored(picked, target[picked], strength, purity[picked], lift)
 
@@ -350,7 +353,7 @@ def companions(found: list[Trigger], weaker: list[Trigger]) -> list[Trigger]:
         and 2 * len(np.setdiff1d(t.rows, known)) > len(t.rows)
     ]
     named = []
-    for target in {t.target for t in others}:
+    for target in sorted({t.target for t in others}):
         mine = [t for t in others if t.target == target]
         sure = [t for t in words if t.target == target]
         least = FULL_COMPANION * float(np.median([len(t.rows) for t in sure or mine]))
