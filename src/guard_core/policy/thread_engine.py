@@ -29,7 +29,7 @@ class _LeftOver:
 
     def __init__(self) -> None:
         self.engines: list[Any] = []
-        self.thread = threading.get_ident()
+        self.thread = threading.get_native_id()  # unlike the ident, none that a later thread gets again
         self.ended = False
 
 
@@ -118,7 +118,7 @@ class ThreadEngine:
         self._engines[package] = engine
         return engine
 
-    def __del__(self, here: Any = threading.get_ident, keep: Any = _keep) -> None:
+    def __del__(self, here: Any = threading.get_native_id, keep: Any = _keep) -> None:
         # What it needs is bound early: globals may be gone at exit.
         engines = getattr(self, "_engines", None)
         if engines is None or self._home.thread == here():
