@@ -132,7 +132,8 @@ def reads_text(reads: Sequence[Read]) -> str:
     people = len({(read.tenant, read.user) for read in reads})
     stopped = sum(read.outcome == "stopped" for read in reads)
     total = (
-        f"{len(reads):,} read{'s'[: len(reads) != 1]} by {people:,} {'person' if people == 1 else 'people'}: "
+        f"{len(reads):,} {'read' if len(reads) == 1 else 'reads'} by "
+        f"{people:,} {'person' if people == 1 else 'people'}: "
         f"{sum(read.rows or 0 for read in reads):,} rows, {_size(sum(read.bytes for read in reads))}"
     )
     return f"{aligned([head, *lines])}\n{total}{f', {stopped:,} stopped' if stopped else ''}"
