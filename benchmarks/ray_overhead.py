@@ -50,6 +50,7 @@ ELSEWHERE = "ELSEWHERE"
 """What the program says and ends with where Ray put its driver on the head."""
 SETTLES = 0.5
 """Seconds until a cluster that stood still has done what fell due meanwhile."""
+WORKERS = 4
 WARM_UP = 10
 """Of what takes milliseconds, so many before each turn are not counted."""
 
@@ -294,6 +295,7 @@ class Stage:
         self._rounds += 1
         for side in self.sides[:: 1 if self._rounds % 2 else -1]:
             self.wake(side)
+            side.do("workers", WORKERS)  # while it stood still Ray may have come to think them idle for long
             for what, count in works:
                 if warm_up:
                     side.do(what, WARM_UP)

@@ -114,6 +114,7 @@ WORK = {
     "groups": lambda count: [group_comes_and_goes() for _ in range(count)],
     "actors": lambda count: [actor_comes_and_goes() for _ in range(count)],
     "data": lambda path: [seconds(lambda: read_and_map(path))],
+    "workers": lambda count: [seconds(lambda: wait_for_workers(count))],
     "idle": lambda count: [seconds(lambda: time.sleep(count))],
 }
 host, _, port = sys.argv[1].rpartition(":")
