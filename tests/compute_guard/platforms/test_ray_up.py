@@ -63,18 +63,23 @@ def test_ray_up_starts_a_guarded_cluster_and_ray_down_ends_it(lan):
     assert "hardened, as configured" in seen[0]
 
     head.put(f"/home/{USER}/job/program.py", PROGRAM)
-    assert submitted(head, "acme", "--working-dir job -- python program.py", "ran on node 61")
-    assert submitted(head, "nobody", "-- true", "429")
+    assert submitted(head, issue("acme"), "--working-dir job -- python program.py", "ran on node 61")
+    assert "there is no tenant 'nobody'" in typed(head, issue("nobody"))[1]
+    assert submitted(head, "echo tg_0123456789abcdef_none", "-- true", "credential is not known here")
 
     status, said = typed(desk, "ray down -y cluster.yaml")
     assert status == 0, said
     wait_until(lambda: not left(head), seconds=60, seen=lambda: left(head))
 
 
-def submitted(head: Machine, tenant: str, job: str, wanted: str) -> bool:
-    """Submit with a credential of ``tenant``; whether ``wanted`` is in what Ray's own client said."""
-    issue = f"sudo {SOFTWARE}/bin/trainguard --home {HOME} tenant issue {tenant} --user ada"
-    to = f"TRAINGUARD_TOKEN=$({issue} | tail -1) RAY_ADDRESS=compute_guard://127.0.0.1:8265"
+def issue(tenant: str) -> str:
+    """The command that gives ``tenant`` a credential, on the head."""
+    return f"sudo {SOFTWARE}/bin/trainguard --home {HOME} tenant issue {tenant} --user ada"
+
+
+def submitted(head: Machine, credential: str, job: str, wanted: str) -> bool:
+    """Submit with what ``credential`` prints; whether ``wanted`` is in what Ray's own client said."""
+    to = f"TRAINGUARD_TOKEN=$({credential} | tail -1) RAY_ADDRESS=compute_guard://127.0.0.1:8265"
     said = typed(head, f"{to} ray job submit --entrypoint-num-cpus 1 {job}")[1]
     print(said)  # what pytest shows of a failure
     return wanted in said
