@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -28,16 +29,27 @@ pytestmark = [pytest.mark.ray, pytest.mark.gated, pytest.mark.clusters, pytest.m
 
 HEAD = "127.0.0.2"  # loopback, but not the address that Ray takes for the machine's outer one
 MARK = "COMPUTE_GUARD_TEST_OF_INSTALL"
+GATES = b"-m compute_guard.ray_plugin.gates"
 
 
-def end_all() -> None:
-    """End what carries our mark in its environment, and nothing else."""
+def ours(part: bytes = b"") -> list[int]:
+    """The processes that carry our mark in their environment, and ``part`` in their command line."""
+    found = []
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and f"{MARK}=1".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                os.kill(int(entry.name), signal.SIGKILL)
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+                found += [int(entry.name)] if part in command else []
         except OSError:
             continue
+    return found
+
+
+def end_all(*, but: bytes | None = None) -> None:
+    """End what carries our mark, ``but`` those with this in their command line, and nothing else."""
+    for pid in set(ours()) - set(() if but is None else ours(but)):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -54,7 +66,7 @@ def started(tmp_path, monkeypatch):
 
     def start(kit: Path, name: str, script: str, *arguments: str, own: bool) -> Path:
         copy = folder / name
-        shutil.copytree(kit, copy)
+        shutil.copytree(kit, copy, dirs_exist_ok=True)
         settings = (copy / "cluster.env").read_text()
         settings = settings.replace(install.GUARD_FOLDER, str(copy / "guard"))
         (copy / "cluster.env").write_text(settings)
@@ -107,3 +119,17 @@ def test_the_written_scripts_start_a_cluster_that_doctor_finds_guarded(tmp_path,
         assert said["profile in force"].startswith("gate, as configured")
         cluster = load_cluster(home.path("ray"))
         assert (cluster.profile, cluster.marker) == ("gate", "")
+
+
+def test_a_head_starts_again_after_ray_was_stopped_and_its_gates_were_not(tmp_path, started):
+    settings = load_settings(home=tmp_path / "home")
+    with Home.open(settings):
+        environment = guarded_environment(settings, str(tmp_path / "auth_token"))
+        kit = Kit(target="ray-start", profile="gate", head=HEAD, pools=["shared"], environment=environment)
+        write_kit(kit, tmp_path / "kit")
+        ports = ["--dashboard-port=28265", "--dashboard-agent-listen-port=28266"]
+        for _ in range(2):
+            started(tmp_path / "kit", "h", "head.sh", "--node-ip-address=127.0.0.1", *ports, own=False)
+            wait_until(lambda: len(ours(GATES)) == 1, seconds=20)  # the keeper; that of before is gone
+            end_all(but=GATES)  # as `ray stop` does: it does not know the gates
+            assert len(ours(GATES)) == 1

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from compute_guard.ray_plugin.gates.front import hold
-from compute_guard.ray_plugin.gates.process import keep_running, run
+from compute_guard.ray_plugin.gates.process import keep_running, run, unchanged
 from compute_guard.ray_plugin.gates.settings import HeadConfig, NodeConfig
 from guard_core.errors import GuardError
 
@@ -61,7 +61,7 @@ def main() -> None:
         with contextlib.suppress(OSError):  # a port that is taken is the gate's own to tell
             hold((HeadConfig if name == "head" else NodeConfig).load(config).listens)
         title = f"{sys.executable} -m compute_guard.ray_plugin.gates {name} {config}"
-        keep_running(lambda: serve(config), title, Path(sys.argv[3]), config.exists)
+        keep_running(lambda: serve(config), title, Path(sys.argv[3]), unchanged(config))
     else:
         run(lambda: serve(config))
 

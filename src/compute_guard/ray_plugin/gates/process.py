@@ -106,6 +106,24 @@ async def _while(watched: Callable[[], bool], serving: Awaitable[None]) -> None:
     await task
 
 
+def unchanged(file: Path) -> Callable[[], bool]:
+    """Whether ``file`` still is what it was at this call, as a question to be asked again and again.
+
+    It is not when it is gone, and not when it was written anew: after ``ray stop`` the next ``ray start`` on
+    this machine writes its own, and its gate needs the ports.
+    """
+
+    def mark() -> tuple[int, int] | None:
+        try:
+            found = file.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    first = mark()
+    return lambda: first is not None and mark() == first
+
+
 def start_kept(module: str, config: Path, log: Path) -> int:
     """Start `keep_running` for a gate module in a session of its own; its process id."""
     with log.open("ab") as output:

@@ -12,19 +12,21 @@ from pathlib import Path
 
 import pytest
 
+from guard_core.files import write_atomic
+
 pytest.importorskip("ray")
 
 KEEPER = """
 import asyncio, gc, os, sys
 from pathlib import Path
-from compute_guard.ray_plugin.gates.process import keep_running
+from compute_guard.ray_plugin.gates.process import keep_running, unchanged
 folder = Path(sys.argv[1])
 async def gate():
     quick = sys.getswitchinterval() < 0.001 and gc.get_freeze_count() > 0
     print("up, and threads and garbage keep it waiting" + " no more" * quick, flush=True)
     (folder / "pid").write_text(str(os.getpid()))
     await asyncio.sleep(3600)
-keep_running(gate, "the gate of the test", folder / "log", (folder / "watched").exists)
+keep_running(gate, "the gate of the test", folder / "log", unchanged(folder / "watched"))
 """
 
 
@@ -81,4 +83,11 @@ def test_a_gate_whose_keeper_was_killed_serves_on_and_ends_with_what_it_guards(k
     keeper.wait()
     assert Path(f"/proc/{gate}").exists()
     (tmp_path / "watched").unlink()
+    assert gone(gate)
+
+
+def test_a_gate_gives_way_to_the_next_start_on_its_machine(keeper, tmp_path):
+    gate = another(tmp_path)
+    write_atomic(tmp_path / "watched", b"", mode=0o600)  # as `ray start` after `ray stop` does
+    assert keeper.wait(timeout=20) == 0
     assert gone(gate)
