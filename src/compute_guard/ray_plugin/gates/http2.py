@@ -13,7 +13,6 @@ import asyncio
 import struct
 from collections import deque
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 from compute_guard.ray_plugin.gates.header_blocks import HEADER_BYTES, Blocks, Headers, Violation
 
@@ -146,22 +145,6 @@ class Stream:
             self.connection.forget(self)
 
 
-class _Turn:
-    """While one connection of a loop takes what came in: those that others have queued something on.
-
-    What comes in nearly always makes a frame for another connection. Left to the loop's next turn, it would
-    cost one more look at all sockets.
-    """
-
-    __slots__ = ("due",)
-
-    def __init__(self) -> None:
-        self.due: list[Connection] | None = None
-
-
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = WeakKeyDictionary()
-
-
 class Connection(asyncio.Protocol):
     """One connection. A server's ``accept`` gives each new stream its owner; a client opens streams."""
 
@@ -183,7 +166,6 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._client = True
         self._preface_due = False
-        self._turn = _turns.setdefault(asyncio.get_running_loop(), _Turn())
 
     # --- what subclasses say
 
@@ -222,10 +204,7 @@ class Connection(asyncio.Protocol):
             self._out.append(payload)
         if not self._corked:
             self._corked = True
-            if self._turn.due is not None:
-                self._turn.due.append(self)
-            else:
-                asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def write_headers(self, stream: int, block: bytes, end: bool) -> None:
         """Queue a header block, in as many frames as it takes."""
@@ -284,8 +263,6 @@ class Connection(asyncio.Protocol):
             rest += data
         received = rest or data  # what comes in is nearly always whole, and then it is not copied
         self._corked = True
-        due: list[Connection] = []
-        self._turn.due = due
         at, end = 0, len(received)
         try:
             if self._preface_due:
@@ -312,9 +289,6 @@ class Connection(asyncio.Protocol):
                 del rest[:at]
             else:
                 rest += data[at:]
-            self._turn.due = None
-            for other in due:
-                other._flush()
             self._flush()
 
     # --- frames

@@ -49,8 +49,7 @@ TENANT_CALLS = frozenset(
 _TELLING = frozenset({"RequestWorkerLease", "ReturnWorkerLease", "CancelWorkerLease", "PrestartWorkers"})
 _UNSCHEDULABLE = pb.RequestWorkerLeaseReply.SCHEDULING_CANCELLED_UNSCHEDULABLE
 _INTENDED = pb.RequestWorkerLeaseReply.SCHEDULING_CANCELLED_INTENDED
-REPORT_SECONDS = 0.1
-"""Well below `allowance.LAG_SECONDS`, for which an answer to a report is good."""
+REPORT_SECONDS = 0.05
 
 
 class LeaseGate:
