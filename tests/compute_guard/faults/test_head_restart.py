@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -56,7 +57,8 @@ def kill_head(cluster: GuardedCluster) -> None:
     found = processes.of_cluster(cluster.cluster.marker)
     assert found
     for process in found:
-        os.kill(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # one that had just ended by itself
+            os.kill(process.pid, signal.SIGKILL)
     wait_until(lambda: not processes.alive(found))
     processes.end(processes.of_cluster(cluster.cluster.marker))
 
