@@ -58,9 +58,14 @@ exec /usr/sbin/sshd -D -e
 """
 
 
-def missing() -> list[str]:
-    """The programs that are needed and not there."""
-    return [name for name in NEEDED if shutil.which(name) is None and not Path("/usr/sbin", name).exists()]
+def obstacle() -> str | None:
+    """Why there can be no machines here, None when there can."""
+    absent = [name for name in NEEDED if shutil.which(name) is None and not Path("/usr/sbin", name).exists()]
+    if absent:
+        return f"not installed: {', '.join(absent)}; apt-get install openssh-server rsync sudo iproute2"
+    if Path(sys.prefix).is_relative_to("/tmp"):  # where a machine has a folder of its own
+        return "machines do not see this checkout, because they have a /tmp of their own; clone it elsewhere"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
-from machines import SOFTWARE, Machine, Machines, missing
+from machines import SOFTWARE, Machine, Machines, obstacle
 
 from compute_guard.testing import wait_until
 from guard_core.cli import root
@@ -167,8 +167,8 @@ def test_the_operator_starts_our_gates_and_its_probes_and_services_reach_past_th
 @pytest.fixture
 def pods(made, tmp_path):
     """A head and a worker, started as their manifest says and ready."""
-    if absent := missing():
-        pytest.skip(f"not installed: {', '.join(absent)}; apt-get install openssh-server rsync sudo iproute2")
+    if reason := obstacle():
+        pytest.skip(reason)
     answer, objects = made
     secret = objects["Secret"]["stringData"]
     with Machines() as lan:

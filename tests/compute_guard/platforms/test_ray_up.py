@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from machines import SOFTWARE, USER, Machine, Machines, missing
+from machines import SOFTWARE, USER, Machine, Machines, obstacle
 
 from compute_guard.testing import wait_until
 
@@ -26,8 +26,8 @@ print("ran on", *ray.get(where))
 
 @pytest.fixture
 def lan():
-    if absent := missing():
-        pytest.skip(f"not installed: {', '.join(absent)}; apt-get install openssh-server rsync sudo iproute2")
+    if reason := obstacle():
+        pytest.skip(reason)
     with Machines() as machines:
         yield machines
 
