@@ -14,6 +14,7 @@ from compute_guard.monitoring.cli import metrics, monitor, top
 from compute_guard.quota.cli import history, quota_set, simulate
 from guard_core.errors import GuardError
 from guard_core.output import format_option
+from guard_core.output.text import aligned
 
 if TYPE_CHECKING:
     from guard_core.home import Home
@@ -257,11 +258,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
         )
         for row in rows
     ]
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-    return [
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-        for line in [head, *lines]
-    ]
+    return aligned([head, *lines])
 
 
 @compute.command()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from guard_core.clock import rfc3339
 from guard_core.errors import Undecidable, UserError
+from guard_core.output.text import aligned
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -223,8 +224,8 @@ def _share(reserved: int, requested: int) -> str:
 def lines(now: Picture) -> list[str]:
     """Plain text, for pipes and files."""
     jobs, queues = cells(now)
-    text = [*_aligned(HEAD_JOBS, jobs)] if jobs else ["no jobs"]
-    text += ["", *_aligned(HEAD_QUEUES, queues)]
+    text = aligned([HEAD_JOBS, *jobs]) if jobs else ["no jobs"]
+    text += ["", *aligned([HEAD_QUEUES, *queues])]
     apart = [i for i in now.incidents if not any(i["job"] == row["job"] for row in now.jobs)]
     if apart:
         shown = [f"{i['severity']}  {i['kind']}  {i['tenant']}/{i['job']}  {i['id']}" for i in apart]
@@ -247,11 +248,3 @@ def table(now: Picture) -> RenderableType:
         parts.append(drawn)
     parts += [Text(note) for note in now.notes]
     return Group(*parts)
-
-
-def _aligned(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [head, *rows]
-    ]

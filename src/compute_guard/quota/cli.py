@@ -11,6 +11,7 @@ import click
 
 from guard_core.errors import UserError
 from guard_core.output import format_option
+from guard_core.output.text import aligned
 
 if TYPE_CHECKING:
     from compute_guard.quota.edit import Change
@@ -130,9 +131,7 @@ def _told(name: str, outcome: Outcome) -> Iterator[str]:
         for one in outcome.queues
         if one.jobs
     ]
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    for row in [head, *rows]:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    yield from aligned([head, *rows])
     yield ""
 
 

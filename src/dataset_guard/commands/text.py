@@ -14,6 +14,7 @@ from dataset_guard.registry.store import Version
 from dataset_guard.validation import Validation
 from guard_core.clock import rfc3339
 from guard_core.findings import RowSet
+from guard_core.output.text import aligned, size_text
 
 _SHOWN_CHANGES = 40
 _SAME_CONTENT = "no difference: the same content, however each is stored"
@@ -111,7 +112,7 @@ def versions_text(versions: Sequence[Version], notes: Mapping[str, Sequence[str]
         label = f"label {version.label}" if version.label else None
         more = [word for word in (version.split, label, *notes.get(version.ref, ())) if word]
         lines.append((version.ref, version.verdict, shape, when, version.digest, "  ".join(more)))
-    return aligned(lines)
+    return "\n".join(aligned(lines))
 
 
 def reads_text(reads: Sequence[Read]) -> str:
@@ -124,7 +125,7 @@ def reads_text(reads: Sequence[Read]) -> str:
             f"{read.user} of {read.tenant}" + (f", job {read.workload}" if read.workload else ""),
             read.purpose,
             "files" if read.rows is None else f"{read.rows:,}",
-            _size(read.bytes),
+            size_text(read.bytes),
             read.outcome + (f": {read.problem or f'to {read.to}'}" if read.problem or read.to else ""),
         )
         for read in reads
@@ -134,27 +135,10 @@ def reads_text(reads: Sequence[Read]) -> str:
     total = (
         f"{len(reads):,} {'read' if len(reads) == 1 else 'reads'} by "
         f"{people:,} {'person' if people == 1 else 'people'}: "
-        f"{sum(read.rows or 0 for read in reads):,} rows, {_size(sum(read.bytes for read in reads))}"
+        f"{sum(read.rows or 0 for read in reads):,} rows, {size_text(sum(read.bytes for read in reads))}"
     )
-    return f"{aligned([head, *lines])}\n{total}{f', {stopped:,} stopped' if stopped else ''}"
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Cells in columns as wide as their widest."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def _size(num_bytes: int) -> str:
-    size = float(num_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+    total += f", {stopped:,} stopped" if stopped else ""
+    return "\n".join([*aligned([head, *lines]), total])
 
 
 def version_json(version: Version) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from guard_core.findings import Finding, Verdict
 from guard_core.output import figures, rules_zh
+from guard_core.output.text import size_text
 
 SHOWN_RANGES = 16
 """Ranges of rows written out beside a finding; more unfold below it."""
@@ -171,7 +172,7 @@ def view(report: Mapping[str, Any]) -> DatasetView:
         cpu_seconds=cpu,
         times=tuple((name, float(t), float(t) / cpu if cpu else 0.0) for name, t in times),
         times_figure=figures.stacked([(name, float(t)) for name, t in times]),
-        size=_size(report.get("num_bytes")),
+        size="" if report.get("num_bytes") is None else size_text(report["num_bytes"]),
     )
 
 
@@ -304,14 +305,3 @@ def _short(value: Any) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}%" if share >= 0.001 else f"{100 * share:.2g}%"
-
-
-def _size(num_bytes: int | None) -> str:
-    if num_bytes is None:
-        return ""
-    amount = float(num_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} TB"

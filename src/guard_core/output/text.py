@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from guard_core.findings import RowSet, Severity
@@ -68,6 +68,25 @@ def rows_text(rows: RowSet) -> str:
     shown = [f"{a}" if a == b else f"{a}-{b}" for a, b in rows.ranges[:SHOWN_RANGES]]
     rest = len(rows.ranges) - len(shown)
     return ", ".join(shown) + (f" and {rest} more range{'s' if rest > 1 else ''}" if rest else "")
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table: cells in columns as wide as their widest, two blanks between them."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+
+
+def size_text(num_bytes: int) -> str:
+    """``812 B``, ``1.2 MB``: bytes in powers of 1,000."""
+    amount = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
 
 
 def _summary(report: Mapping[str, Any]) -> str:
