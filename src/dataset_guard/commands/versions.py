@@ -279,10 +279,7 @@ def approve(
         click.echo(f"{rule_id} is waived on {done.ref} until {done.expires_at:%Y-%m-%d %H:%M}Z", err=True)
         return
     principal = caller_of(home, ref, tenant=tenant)
-    registry = Registry(home)
-    version = registry.find(ref, tenant=principal.tenant, deleted=True) or registry.get(
-        ref, tenant=principal.tenant
-    )
+    version = Registry(home).get_any(ref, tenant=principal.tenant)
     what = operation or (SHARE if receiver is not None else EXPORT)
     to = receiver if target is None else destination(target)
     give(home, version.ref, what, principal=principal, target=to)

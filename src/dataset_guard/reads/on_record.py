@@ -86,8 +86,7 @@ def _wanted(home: Home, text: str, tenant: str) -> set[str]:
         versions = registry.versions(ref.name, tenant=ref.tenant, deleted=True)
         if versions:
             return {version.ref for version in versions}
-    found = registry.find(text, tenant=tenant, deleted=True) or registry.get(text, tenant=tenant)
-    return {found.ref}
+    return {registry.get_any(text, tenant=tenant).ref}
 
 
 def _read(ref: str, record: Mapping[str, Any]) -> Read:

@@ -36,8 +36,7 @@ def remove_alias(home: Home, ref: str, alias: str, *, tenant: str | None = None)
     """
     principal = person(caller_of(home, ref, tenant=tenant))
     registry = Registry(home)
-    found = registry.find(ref, tenant=principal.tenant, deleted=True)
-    version = found or registry.get(ref, tenant=principal.tenant)
+    version = registry.get_any(ref, tenant=principal.tenant)
     named = registry.aliases(version.name, tenant=version.tenant)
     if named.get(alias) != version.version:
         own = ", ".join(sorted(a for a, number in named.items() if number == version.version))

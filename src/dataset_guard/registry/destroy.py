@@ -72,7 +72,7 @@ def delete(home: Home, ref: str, *, tenant: str | None = None) -> tuple[Version,
 def restore(home: Home, ref: str, *, tenant: str | None = None) -> Version:
     """Bring a deleted version back. Raises UserError when it is not deleted, or destroyed; Denied."""
     principal = person(caller_of(home, ref, tenant=tenant))
-    version = _any_version(home, ref, principal.tenant)
+    version = Registry(home).get_any(ref, tenant=principal.tenant)
     if version.deleted_at is None:
         raise UserError(f"{version.ref} is not deleted")
     if version.destroyed_at is not None or _being_destroyed(version):
@@ -90,8 +90,8 @@ def destroy(home: Home, ref: str, *, confirm: str, tenant: str | None = None) ->
     """
     principal = person(caller_of(home, ref, tenant=tenant))
     registry = Registry(home)
-    with registry.lock(*_place(_any_version(home, ref, principal.tenant))):
-        version = _any_version(home, ref, principal.tenant)
+    with registry.lock(*_place(registry.get_any(ref, tenant=principal.tenant))):
+        version = registry.get_any(ref, tenant=principal.tenant)
         if version.destroyed_at is not None:
             raise UserError(f"{version.ref} was destroyed on {version.destroyed_at:%Y-%m-%d} already")
         approvals = list(collected(home, version.ref, DESTROY))
@@ -207,11 +207,6 @@ def _held(home: Home, version: Version) -> bool:
         )
     except (AttributeError, KeyError, TypeError):
         return True
-
-
-def _any_version(home: Home, ref: str, tenant: str) -> Version:
-    registry = Registry(home)
-    return registry.find(ref, tenant=tenant, deleted=True) or registry.get(ref, tenant=tenant)
 
 
 def _place(version: Version) -> tuple[str, str]:

@@ -126,7 +126,7 @@ def lineage(ref: str, *, tenant: str | None = None, home: Home | None = None) ->
     with opened_home(home) as opened:
         owner = caller_of(opened, ref, tenant=tenant).tenant
         registry = Registry(opened)
-        start = registry.find(ref, tenant=owner, deleted=True) or registry.get(ref, tenant=owner)
+        start = registry.get_any(ref, tenant=owner)
         known = {version.ref: version for version in registry.all_versions(tenant=start.tenant)}
         children: dict[str, list[str]] = {}
         for version in known.values():

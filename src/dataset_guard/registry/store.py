@@ -106,6 +106,10 @@ class Registry:
             known = f"{ref.tenant} has {', '.join(names[:8]) or 'no datasets yet'}"
         raise UserError(f"there is no dataset {text!r}; {known}")
 
+    def get_any(self, text: str, *, tenant: str) -> Version:
+        """As :meth:`get`, of deleted and destroyed versions, too."""
+        return self.find(text, tenant=tenant, deleted=True) or self.get(text, tenant=tenant)
+
     def versions(self, name: str, *, tenant: str, deleted: bool = False) -> list[Version]:
         """All versions of one dataset, oldest first; deleted and destroyed ones only when asked for."""
         from sqlalchemy import select, true

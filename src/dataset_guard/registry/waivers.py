@@ -196,6 +196,7 @@ def waivers_now(home: Home, versions: Iterable[Version]) -> dict[str, list[dict[
         .join(DatasetVersionRow, DatasetVersionRow.id == WaiverRow.dataset_version_id)
         .join(DatasetRow, DatasetRow.id == DatasetVersionRow.dataset_id)
         .where(WaiverRow.expires_at > home.clock())
+        .where(DatasetRow.tenant.in_({tenant for tenant, _, _ in known}))
         .order_by(WaiverRow.id)
     )
     found: dict[str, list[dict[str, Any]]] = {}

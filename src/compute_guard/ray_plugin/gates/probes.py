@@ -40,6 +40,7 @@ def gate_probes(cluster: Cluster, settings: Settings) -> list[Probe]:
     folder = Path(cluster.guard_folder)
     if not (folder / GATES_FILE).exists():
         return [Probe(AREA, "gates", "info", "the head's gate is not on this machine; run doctor there")]
+    rows = json.loads((folder / GATES_FILE).read_text(encoding="utf-8"))
     token = Tokens(folder / TOKENS_FOLDER).of(CANARY)
     gate, gcs = cluster.gate_address, cluster.gcs_address
     _wait_until_known(gate, token)
@@ -52,7 +53,7 @@ def gate_probes(cluster: Cluster, settings: Settings) -> list[Probe]:
         _closed("cluster management at the gate", gate, drain, token),
         _closed("an unknown call at the gate", gate, "JobInfoGcsService/NoSuchCall", token),
         _only_own_jobs(gate, token),
-        *_nodes(cluster, token),
+        *_nodes(cluster, token, rows),
     ]
     files = [
         Path(cluster.token_file),
@@ -61,7 +62,6 @@ def gate_probes(cluster: Cluster, settings: Settings) -> list[Probe]:
         settings.home / "trainguard.db",
     ]
     users = _as_another_user(cluster.profile, [file for file in files if file.exists()])
-    rows = json.loads((folder / GATES_FILE).read_text(encoding="utf-8"))
     return [*doors, users, physical_limits(rows), _in_force(cluster.profile, doors, users)]
 
 
@@ -148,12 +148,11 @@ def _only_own_jobs(gate: str, token: str) -> Probe:
     return Probe(AREA, name, "ok", "not listed")
 
 
-def _nodes(cluster: Cluster, token: str) -> list[Probe]:
-    """Every node of the GCS's table: does it have a gate, and is its raylet closed beside it?"""
+def _nodes(cluster: Cluster, token: str, rows: Iterable[Mapping[str, Any]]) -> list[Probe]:
+    """Every node of the GCS's table: has it a gate in ``rows``, and is its raylet closed beside it?"""
     reply = pb.GetAllNodeInfoReply.FromString(
         _ask(cluster.gcs_address, "NodeInfoGcsService/GetAllNodeInfo", cluster.token)
     )
-    rows = json.loads((Path(cluster.guard_folder) / GATES_FILE).read_text(encoding="utf-8"))
     gates = {(row["address"], row["gate_port"]): row["raylet_port"] for row in rows}
     found = []
     for node in reply.node_info_list:
