@@ -353,8 +353,9 @@ def list_(ctx: click.Context, tenant: str | None, output_format: str) -> None:
     found = [v for t in tenants for v in registry.all_versions(tenant=t) if v.deleted_at is None]
     aliases = {ref: names for t in tenants for ref, names in aliases_of(home, tenant=t).items()}
     waived = {
-        ref: [one["rule_id"] for one in asked if one["approver"] is not None]
+        ref: rules
         for ref, asked in waivers_now(home, found).items()
+        if (rules := [one["rule_id"] for one in asked if one["approver"] is not None])
     }
     if output_format == "json":
         _echo_json(
@@ -367,7 +368,7 @@ def list_(ctx: click.Context, tenant: str | None, output_format: str) -> None:
     if found:
         notes = {v.ref: [f"@{name}" for name in aliases.get(v.ref, [])] for v in found}
         for ref, rules in waived.items():
-            notes[ref] += [f"waived {', '.join(rules)}"] if rules else []
+            notes[ref].append(f"waived {', '.join(rules)}")
         click.echo(versions_text(found, notes))
     else:
         click.echo("no datasets are registered yet", err=True)

@@ -59,8 +59,7 @@ class _Tally:
     strays: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def keep(self, rows: Rows) -> None:
-        if len(self.strays) < LISTED or rows[0] < self.strays[-1]:
-            self.strays = np.sort(np.concatenate([self.strays, rows]))[:LISTED]
+        self.strays = np.sort(np.concatenate([self.strays, rows]))[:LISTED]
 
 
 class StrayTextState:
@@ -89,8 +88,7 @@ class StrayTextState:
         for name, tally in self._tallies.items():
             theirs = other._tallies[name]
             tally.counts += theirs.counts
-            if len(theirs.strays):
-                tally.keep(theirs.strays)
+            tally.keep(theirs.strays)
 
     def finish(self) -> Iterator[Finding]:
         """One finding for each column of numbers that is text."""
@@ -125,11 +123,11 @@ def _values(kind: pa.DataType) -> pa.DataType:
 
 def _kinds(column: Any) -> Any:
     """The kind of each value of a batch's column; a dictionary's entries are looked at once."""
-    from dataset_guard.checks.quality.number_words import kinds_of
+    from dataset_guard.checks.quality.number_words import ABSENT, kinds_of
 
     if not pt.is_dictionary(column.type):
         return kinds_of(plain(column))
-    entries = np.append(kinds_of(plain(column.dictionary)), np.uint8(0))  # the last one is for null
+    entries = np.append(kinds_of(plain(column.dictionary)), np.uint8(ABSENT))  # the last one is for null
     return entries[np.asarray(column.indices.fill_null(len(entries) - 1))]
 
 
