@@ -339,7 +339,10 @@ def lineage(ctx: click.Context, ref: str, tenant: str | None, output_format: str
 @format_option("text", "json")
 @click.pass_context
 def list_(ctx: click.Context, tenant: str | None, output_format: str) -> None:
-    """List registered versions: the tenant's, or everybody's for a platform admin."""
+    """List registered versions: the tenant's, or everybody's for a platform admin.
+
+    One whose record is not to be trusted (a revoked key, a changed file) is `refused`, with the reason.
+    """
     from dataset_guard.commands.text import version_json, versions_text
     from dataset_guard.registry.aliases import aliases_of
     from dataset_guard.registry.store import Registry
@@ -357,10 +360,16 @@ def list_(ctx: click.Context, tenant: str | None, output_format: str) -> None:
         for ref, asked in waivers_now(home, found).items()
         if (rules := [one["rule_id"] for one in asked if one["approver"] is not None])
     }
+    refused = {v.ref: problem for v in found if (problem := registry.problem(v)) is not None}
     if output_format == "json":
         _echo_json(
             [
-                {**version_json(v), "aliases": aliases.get(v.ref, []), "waived": waived.get(v.ref, [])}
+                {
+                    **version_json(v),
+                    "problem": refused.get(v.ref),
+                    "aliases": aliases.get(v.ref, []),
+                    "waived": waived.get(v.ref, []),
+                }
                 for v in found
             ]
         )
@@ -369,7 +378,7 @@ def list_(ctx: click.Context, tenant: str | None, output_format: str) -> None:
         notes = {v.ref: [f"@{name}" for name in aliases.get(v.ref, [])] for v in found}
         for ref, rules in waived.items():
             notes[ref].append(f"waived {', '.join(rules)}")
-        click.echo(versions_text(found, notes))
+        click.echo(versions_text(found, notes, refused))
     else:
         click.echo("no datasets are registered yet", err=True)
 

@@ -182,7 +182,7 @@ MISTAKES = {
     "a missing file": (("register", "none.parquet", "--name", "t"), "no file or folder none.parquet"),
     "an empty file": (("register", "empty.csv", "--name", "t"), "empty.csv is empty"),
     "a truncated Parquet file": (("register", "cut.parquet", "--name", "t"), "cut.parquet is damaged"),
-    "a short row": (("register", "ragged.csv", "--name", "t"), "ragged.csv row 3 has 1 fields"),
+    "a short row": (("register", "ragged.csv", "--name", "t"), "ragged.csv row 3 has 1 field "),
     "duplicate columns": (("register", "twins.csv", "--name", "t"), "two columns named 'a'"),
     "bytes that are not UTF-8": (
         ("register", "latin.csv", "--name", "t"),

@@ -79,7 +79,7 @@ def up(
                 )
         token_file = folder / TOKEN_FILE
         write_atomic(token_file, secrets.token_hex(32).encode(), mode=0o600)
-        gcs, dashboard, agent, gate, link, authority = _free_ports(6)
+        gcs, dashboard, agent, gate, link, authority = free_ports(6)
         temp_dir = tempfile.mkdtemp(prefix="tg-ray-")
         cluster = Cluster(
             dashboard=f"http://127.0.0.1:{dashboard}",
@@ -107,7 +107,7 @@ def up(
             start_node(home.settings, cluster, ["--head", *HEAD_ADDRESSES], options, period_ms, "head")
             # The nodes need the head's gate, which is up; its dashboard gets ready beside them.
             with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as starting:
-                ports = _free_ports(len(pools))  # Ray's own default is one port for every node of a machine
+                ports = free_ports(len(pools))  # Ray's own default is one port for every node of a machine
                 started = [
                     starting.submit(
                         _start_further, home, cluster, number, pool, {**size, AGENT_PORT: port}, period_ms
@@ -233,7 +233,7 @@ def status(home: Home) -> Status:
     return Status(cluster=cluster, processes=running, answers=True, guarded="X-TrainGuard" in marks)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports nobody listens on now, all different."""
     held = []
     try:

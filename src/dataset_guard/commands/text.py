@@ -104,15 +104,21 @@ def validation_text(found: Validation) -> str:
     return "\n".join(lines)
 
 
-def versions_text(versions: Sequence[Version], notes: Mapping[str, Sequence[str]]) -> str:
-    """The table of ``dataset list``; ``notes`` are what else to say of ``tenant/name@version``."""
+def versions_text(
+    versions: Sequence[Version], notes: Mapping[str, Sequence[str]], refused: Mapping[str, str]
+) -> str:
+    """The table of ``dataset list``; ``notes`` are what else to say of ``tenant/name@version``.
+
+    ``refused`` says why a version's record is not to be trusted, whatever verdict it got.
+    """
     lines = []
     for version in versions:
         shape, when = f"{version.rows:,} x {version.columns}", f"{version.created_at:%Y-%m-%d %H:%M}Z"
         label = f"label {version.label}" if version.label else None
         more = [word for word in (version.split, label, *notes.get(version.ref, ())) if word]
-        lines.append((version.ref, version.verdict, shape, when, version.digest, "  ".join(more)))
-    return "\n".join(aligned(lines))
+        state = "refused" if version.ref in refused else version.verdict
+        lines.append((version.ref, state, shape, when, version.digest, "  ".join(more)))
+    return "\n".join([*aligned(lines), *refused.values()])
 
 
 def reads_text(reads: Sequence[Read]) -> str:

@@ -185,9 +185,10 @@ def _refuse_bad_rows(path: Place, said: str, block: int) -> None:
             pass
         if found:
             row = found[0]
+            has = "1 field" if row.actual_columns == 1 else f"{row.actual_columns} fields"
             raise UserError(
-                f"{path} row {row.number} has {row.actual_columns} fields where the header has "
-                f"{row.expected_columns} (the header is row 1); repair the row"
+                f"{path} row {row.number} has {has} where the header has {row.expected_columns} "
+                "(the header is row 1); repair the row"
             )
     if "Empty CSV" in said:
         raise UserError(f"{path} holds no header line; write it again with one")

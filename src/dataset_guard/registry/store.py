@@ -246,6 +246,14 @@ class Registry:
                 )
         return found, key_id
 
+    def problem(self, version: Version) -> str | None:
+        """Why the record of ``version`` is not to be trusted, so that no use is allowed; None when it is."""
+        try:
+            self.signed(version)
+        except Tampered as error:
+            return str(error)
+        return None
+
     def reference(self, text: str, *, tenant: str) -> Reference:
         """A version as checks see it. Raises UserError when there is none, Tampered."""
         version = self.get(text, tenant=tenant)

@@ -18,6 +18,7 @@ from compute_guard.cluster import install
 from compute_guard.cluster.connection import load_cluster
 from compute_guard.cluster.doctor import probes
 from compute_guard.cluster.install import Kit, write_kit
+from compute_guard.cluster.local_cluster import free_ports
 from compute_guard.cluster.ray_start import guarded_environment
 from compute_guard.cluster.service_account import with_private_account
 from compute_guard.testing import wait_until
@@ -55,10 +56,9 @@ def end_all(*, but: bytes | None = None) -> None:
 @pytest.fixture
 def started(tmp_path, monkeypatch):
     """Starts a script of the kit as `up` would: with a service account of its own, in a folder of its own."""
-    monkeypatch.setattr(install, "GCS_PORT", 26379)
-    monkeypatch.setattr(install, "GATE_PORT", 26390)
-    monkeypatch.setattr(install, "LINK_PORT", 26391)
-    monkeypatch.setattr(install, "AUTHORITY_PORT", 26392)
+    services = ("GCS_PORT", "GATE_PORT", "LINK_PORT", "AUTHORITY_PORT")
+    for service, port in zip(services, free_ports(len(services)), strict=True):
+        monkeypatch.setattr(install, service, port)
     # Ray's socket paths must be short.
     folder = Path(tempfile.mkdtemp(prefix="tg-kit-"))
     environment = {**os.environ, MARK: "1"}
@@ -102,13 +102,14 @@ def test_the_written_scripts_start_a_cluster_that_doctor_finds_guarded(tmp_path,
         environment = guarded_environment(settings, str(tmp_path / "auth_token"))
         kit = Kit(target="ray-start", profile="gate", head=HEAD, pools=["shared"], environment=environment)
         write_kit(kit, tmp_path / "kit")
-        ports = ["--dashboard-port=28265", "--dashboard-agent-listen-port=28266"]
+        dashboard, heads_agent, nodes_agent = free_ports(3)
+        ports = [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={heads_agent}"]
         started(tmp_path / "kit", "h", "head.sh", "--node-ip-address=127.0.0.1", *ports, own=False)
         node = [
             "--block",
             "--num-cpus=2",
             "--node-ip-address=127.0.0.21",
-            "--dashboard-agent-listen-port=28267",
+            f"--dashboard-agent-listen-port={nodes_agent}",
         ]
         started(tmp_path / "kit", "n", "node.sh", "shared", *node, own=True)
         wait_until(lambda: load_cluster(home.path("ray")) is not None, seconds=120)
@@ -127,7 +128,8 @@ def test_a_head_starts_again_after_ray_was_stopped_and_its_gates_were_not(tmp_pa
         environment = guarded_environment(settings, str(tmp_path / "auth_token"))
         kit = Kit(target="ray-start", profile="gate", head=HEAD, pools=["shared"], environment=environment)
         write_kit(kit, tmp_path / "kit")
-        ports = ["--dashboard-port=28265", "--dashboard-agent-listen-port=28266"]
+        dashboard, agent = free_ports(2)
+        ports = [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
         for _ in range(2):
             started(tmp_path / "kit", "h", "head.sh", "--node-ip-address=127.0.0.1", *ports, own=False)
             wait_until(lambda: len(ours(GATES)) == 1, seconds=20)  # the keeper; that of before is gone

@@ -214,7 +214,7 @@ BAD_FILES = {
     "a truncated Arrow file": ("t.arrow", b"ARROW1\0\0\xff\xff\xff", "is damaged"),
     "an unknown extension": ("t.xlsx", b"x", "extension '.xlsx'"),
     "no extension": ("data", b"x", "(none)"),
-    "a short CSV row": ("t.csv", "a,b\n1,2\n3\n", "row 3 has 1 fields where the header has 2"),
+    "a short CSV row": ("t.csv", "a,b\n1,2\n3\n", "row 3 has 1 field where the header has 2"),
     "a long CSV row": ("t.csv", "a,b\n1,2,3\n", "row 2 has 3 fields where the header has 2"),
     "two columns of one name": ("t.csv", "a,a\n1,2\n", "two columns named 'a'"),
     "CSV that is not UTF-8": ("t.csv", "a,b\n1,x\n2,é\n".encode("latin-1"), "line 3 (byte 10)"),

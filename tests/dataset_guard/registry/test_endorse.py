@@ -35,6 +35,19 @@ def test_versions_of_a_revoked_key_are_refused_everywhere(home, version):
         assert (fact["tampered"], fact["signed"], "problem" in fact) == (True, False, told)
 
 
+def test_the_list_says_that_use_is_refused_and_why_until_it_is_endorsed(version, capsys):
+    assert main(["dataset", "list"]) == 0
+    row, reason = capsys.readouterr().out.splitlines()
+    assert row.split()[:2] == ["acme/x@1", "refused"]
+    assert "(laptop lost); have it endorsed" in reason
+    assert main(["dataset", "list", "--format", "json"]) == 0
+    [listed] = json.loads(capsys.readouterr().out)
+    assert (listed["verdict"], listed["problem"]) == ("allow", reason)
+    assert main(["dataset", "endorse", "acme/x@1"]) == 0
+    assert main(["dataset", "list"]) == 0
+    assert capsys.readouterr().out.split()[1] == "allow"
+
+
 def test_endorsed_it_is_back_with_the_same_record(home, version, capsys):
     before = (version.folder / records.RECORD).read_bytes()
     assert main(["dataset", "endorse", "acme/x@1"]) == 0

@@ -116,8 +116,8 @@ class FlipState:
         yield Finding(
             rule_id="POIS001",
             severity=Severity.CRITICAL if critical else Severity.WARNING,
-            message=f"{counted(len(rows), 'row')} of {self._rows:,} have the features of a row in "
-            f"the trusted version {trusted.ref}, but another label.",
+            message=f"{counted(len(rows), 'row')} of {self._rows:,} {'has' if len(rows) == 1 else 'have'} "
+            f"the features of a row in the trusted version {trusted.ref}, but another label.",
             columns=(str(self._context.label),),
             rows=RowSet.of(rows.tolist()),
             score=share,

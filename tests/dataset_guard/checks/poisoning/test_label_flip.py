@@ -41,14 +41,16 @@ def test_features_with_two_trusted_labels_may_have_either():
 def test_a_few_changed_labels_in_a_large_set_warn_and_five_are_critical():
     before = pa.table({"x": range(2000), "label": [0, 1] * 1000})
 
-    def severity(flips):
+    def found(flips):
         labels = np.array([0, 1] * 1000)
         labels[:flips] = 1 - labels[:flips]
         after = pa.table({"x": range(2000), "label": labels})
-        return only(scan(after, CHECK, label="label", baseline=trusted(before)), "POIS001").severity
+        return only(scan(after, CHECK, label="label", baseline=trusted(before)), "POIS001")
 
-    assert severity(4) is Severity.WARNING
-    assert severity(5) is Severity.CRITICAL
+    assert found(4).severity is Severity.WARNING
+    assert found(5).severity is Severity.CRITICAL
+    assert found(1).message.startswith("1 row of 2,000 has the features of a row in the trusted version")
+    assert found(4).message.startswith("4 rows of 2,000 have the features of a row")
 
 
 def test_an_honest_update_of_a_coarse_table_is_a_warning_at_most_and_says_how_often_labels_differ_anyway():
