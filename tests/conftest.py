@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -19,6 +20,10 @@ from hypothesis import HealthCheck, settings
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "1"
+# Where an environment (many container images) forbids Python to keep what it compiled, every process that is
+# started here, Ray's workers too, compiles all modules and every pytest worker all tests anew: CPU-minutes.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 from compute_guard.testing import GuardedCluster, guarded_cluster
 from guard_core.config import load_settings
