@@ -23,7 +23,6 @@ os.environ["DO_NOT_TRACK"] = "1"
 # Where an environment (many container images) forbids Python to keep what it compiled, every process that is
 # started here, Ray's workers too, compiles all modules and every pytest worker all tests anew: CPU-minutes.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
 
 from compute_guard.testing import GuardedCluster, guarded_cluster
 from guard_core.config import load_settings
@@ -31,6 +30,7 @@ from guard_core.home import Home
 from guard_core.testing import FrozenClock
 from guard_core.testing import migrated_database as migrated_database_bytes
 
+sys.dont_write_bytecode = False
 OPA_VERSION = "v1.20.2"
 
 # A busy machine makes no property false: how long an example takes is not what a property test asks.
