@@ -90,8 +90,8 @@ def test_a_registration_is_numbered_judged_signed_and_on_record(home, path):
 
 
 def test_registering_again_makes_the_next_version_and_keeps_the_first(home, path):
-    first = register(home, path)
-    second = register(home, path)
+    first = register(home, path, checks=[])
+    second = register(home, path, checks=[])
     assert (first.version, second.version) == (1, 2)
     assert Registry(home).get("digits@1", tenant="acme").fingerprint == first.fingerprint
     assert Registry(home).get("digits", tenant="acme").version == 2
@@ -99,7 +99,7 @@ def test_registering_again_makes_the_next_version_and_keeps_the_first(home, path
 
 def test_a_frame_is_kept_so_that_it_can_be_read_again(home):
     frame = pd.DataFrame({"a": [1, 2, 3], "label": ["x", "y", "x"]})
-    register(home, frame)
+    register(home, frame, checks=[])
     reference = Registry(home).reference("digits@1", tenant="acme")
     kept = pa.Table.from_batches(reference.open().stream()).to_pydict()
     assert kept == {"a": [1, 2, 3], "label": ["x", "y", "x"]}
@@ -108,7 +108,7 @@ def test_a_frame_is_kept_so_that_it_can_be_read_again(home):
 
 def test_a_table_that_parquet_would_change_is_kept_in_arrow(home):
     steps = pa.array([(1, 2, 3)] * 5, pa.month_day_nano_interval())
-    register(home, pa.table({"i": steps, "label": [1, 2, 1, 2, 1]}))
+    register(home, pa.table({"i": steps, "label": [1, 2, 1, 2, 1]}), checks=[])
     reference = Registry(home).reference("digits@1", tenant="acme")
     assert reference.open().kind == "arrow"
     assert dataset_guard.fingerprint(reference.open()).fingerprint == reference.version.fingerprint
@@ -123,9 +123,9 @@ def test_a_scan_keeps_nothing_but_says_the_same(home, path):
 
 
 def test_the_sidecar_serves_hashes_in_row_order_with_and_without_the_label(home, path):
-    register(home, path)
+    register(home, path, checks=[])
     relabelled = table().set_column(2, "label", pa.array([9] * 300))
-    register(home, relabelled, name="relabelled")
+    register(home, relabelled, name="relabelled", checks=[])
     first, second = (Registry(home).reference(n, tenant="acme") for n in ("digits", "relabelled"))
     assert (first.feature_hashes() == second.feature_hashes()).all()
     assert not (first.row_hashes() == second.row_hashes()).all(axis=1).any()
@@ -135,8 +135,8 @@ def test_the_sidecar_serves_hashes_in_row_order_with_and_without_the_label(home,
 
 
 def test_two_tenants_keep_unrelated_hashes_of_the_same_rows(home, path):
-    register(home, path)
-    register(home, path, tenant="beta")
+    register(home, path, checks=[])
+    register(home, path, tenant="beta", checks=[])
     a, b = (Registry(home).reference("digits@1", tenant=t).row_hashes() for t in ("acme", "beta"))
     assert not np.isin(a, b).any()
 
@@ -145,8 +145,8 @@ def test_two_tenants_keep_unrelated_hashes_of_the_same_rows(home, path):
 
 
 def test_an_alias_is_a_name_for_one_version_and_can_be_moved(home, path):
-    register(home, path)
-    register(home, path)
+    register(home, path, checks=[])
+    register(home, path, checks=[])
     registry = Registry(home)
     registry.set_alias(registry.get("digits@1", tenant="acme"), "production")
     assert registry.get("acme/digits@production", tenant="beta").version == 1
@@ -164,7 +164,7 @@ def test_what_is_no_reference_is_refused(home, text):
 
 
 def test_a_missing_version_is_refused_with_what_there_is(home, path):
-    register(home, path)
+    register(home, path, checks=[])
     with pytest.raises(UserError, match="the newest version of digits is 1"):
         Registry(home).get("digits@7", tenant="acme")
     with pytest.raises(UserError, match="acme has digits"):
@@ -305,9 +305,9 @@ def test_a_column_of_nulls_that_is_not_the_label_is_no_error(home):
 
 
 def test_a_data_set_of_another_tenant_is_never_compared(home, path):
-    register(home, path, tenant="beta", name="secret")
+    register(home, path, tenant="beta", name="secret", checks=[])
     with pytest.raises(Denied, match="another tenant"):
-        register(home, path, against=["beta/secret@1"])
+        register(home, path, against=["beta/secret@1"], checks=[])
 
 
 def test_policy_that_refuses_stores_nothing_and_is_on_record(path):
@@ -315,7 +315,7 @@ def test_policy_that_refuses_stores_nothing_and_is_on_record(path):
     rego = f"package guard.dataset.registration\ndecision := {denial}"
     with temporary_home(policy=engine_of({"x.rego": rego})) as home:
         with pytest.raises(Denied, match="not today") as caught:
-            register(home, path)
+            register(home, path, checks=[])
         assert caught.value.decision_id
         assert home.decision_record(caught.value.decision_id) is not None
         assert stored(home) == []
@@ -326,7 +326,7 @@ def test_policy_that_refuses_stores_nothing_and_is_on_record(path):
 def test_policy_without_an_answer_is_undecidable_and_stores_nothing(path, rego):
     with temporary_home(policy=engine_of({"x.rego": rego})) as home:
         with pytest.raises(Undecidable, match="no decision"):
-            register(home, path)
+            register(home, path, checks=[])
         assert stored(home) == []
 
 
@@ -336,7 +336,7 @@ def test_policy_without_a_verdict_is_undecidable(path):
         temporary_home(policy=engine_of({"x.rego": rego})) as home,
         pytest.raises(Undecidable, match="no verdict"),
     ):
-        register(home, path)
+        register(home, path, checks=[])
 
 
 def test_a_broken_policy_folder_is_found_before_the_data_is_read(tmp_path, path):
@@ -361,9 +361,9 @@ def test_a_tier_that_requires_all_checks_records_nothing_that_skipped_one(tmp_pa
 def test_a_quarantined_version_cannot_be_the_trusted_one(path):
     rego = 'package guard.dataset.registration\ndecision := {"allow": true, "verdict": "quarantine"}'
     with temporary_home(policy=engine_of({"x.rego": rego})) as home:
-        assert register(home, path).verdict == Verdict.QUARANTINE
+        assert register(home, path, checks=[]).verdict == Verdict.QUARANTINE
         with pytest.raises(UserError, match="cannot be the trusted version"):
-            register(home, path, trusted="digits@1")
+            register(home, path, trusted="digits@1", checks=[])
 
 
 def test_data_that_changes_while_it_is_read_is_refused(home, path):
@@ -392,7 +392,7 @@ def test_a_changed_row_in_the_database_is_found(home, path):
 
     from guard_core.storage.tables import DatasetVersionRow
 
-    register(home, path)
+    register(home, path, checks=[])
     with home.storage.session() as session:
         session.execute(update(DatasetVersionRow).values(verdict="warn"))
     with pytest.raises(Tampered, match="another verdict"):

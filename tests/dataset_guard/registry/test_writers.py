@@ -18,11 +18,14 @@ SCRIPT = """
     import os
     import sys
     import dataset_guard
-    import dataset_guard.registration.register, dataset_guard.hashing.rowhash, dataset_guard.scanning.scan
+    import dataset_guard.registration.register, dataset_guard.registration.commit, dataset_guard.scanning.scan
     from guard_core.config import load_settings
     from guard_core.home import Home
+    from guard_core.policy.engine import accepted, bundle_in_force
 
     url, path, count, *homes = sys.argv[1:]
+    dataset_guard.fingerprint(path)
+    accepted(bundle_in_force(load_settings(home=homes[0])))
 
     def write(home):
         with Home.open(load_settings(home=home, storage_url=url)) as opened:
@@ -44,7 +47,7 @@ SCRIPT = """
                 os._exit(status)
     sys.exit(any([os.waitpid(pid, 0)[1] for pid in running]))
 """
-"""One process imports what takes seconds, and forks the writers before it has opened anything."""
+"""One process imports and loads what takes seconds, and forks the writers before it has opened anything."""
 
 
 def registered_at_once(homes, url, path):
