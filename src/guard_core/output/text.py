@@ -42,8 +42,26 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
             yield from _wrapped(f"what to do: {finding['action']}", " " * 19)
     yield ""
     yield _summary(report)
+    if any(finding.get("rows") for finding in report.get("findings", ())):
+        yield "rows are counted from 0, a CSV's header line left out; all of them: --format json"
+    if report["verdict"] == "quarantine" and report.get("version"):
+        yield from _ways_out(reference(report), report["findings"])
     if report.get("report_path"):
         yield f"report: {report['report_path']}"
+
+
+def _ways_out(ref: str, findings: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What makes a quarantined version usable, or another one of it."""
+    critical = [f for f in findings if f["severity"] == Severity.CRITICAL.value and f.get("rows")]
+    drops = " ".join(f"--drop {rule}" for rule in sorted({f["rule_id"] for f in critical}))
+    if drops:
+        yield from _wrapped(
+            f"next: a version without these rows: trainguard dataset clean {ref} {drops}", "", hang=6
+        )
+        yield from _wrapped(
+            f"or, accepted by another person, with them: trainguard dataset waive {ref} RULE --reason ...",
+            " " * 6,
+        )
 
 
 def where(finding: Mapping[str, Any]) -> str:
@@ -58,7 +76,8 @@ def where(finding: Mapping[str, Any]) -> str:
         parts.append(f"rows {rows_text(rows)}")
     if finding.get("fdr") is not None:
         share, most = (finding.get("evidence") or {}).get("expected_false_share"), finding["fdr"]
-        told = f"about {most:.0%}" if share is None else f"{share:.0%} to {most:.0%}"
+        likely, at_most = f"{most if share is None else share:.0%}", f"{most:.0%}"
+        told = f"about {likely}" if likely == at_most else f"{likely} to {at_most}"
         parts.append(f"{told} of these may be false")
     return "; ".join(parts)
 

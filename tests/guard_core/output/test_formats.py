@@ -172,6 +172,7 @@ def test_a_limit_of_false_alarms_is_told_with_what_is_expected():
 
     stated = {"rows": [4], "fdr": 0.58, "evidence": {"expected_false_share": 0.21}}
     assert where(stated) == "rows 4; 21% to 58% of these may be false"
+    assert where({**stated, "fdr": 0.213}) == "rows 4; about 21% of these may be false"
 
 
 def test_text_tells_the_verdict_then_the_worst_finding_first_with_what_to_do():
@@ -188,6 +189,15 @@ def test_text_tells_the_verdict_then_the_worst_finding_first_with_what_to_do():
     assert "what to do: Remove these rows" in text
     assert "findings: 1 critical, 1 warning, 1 info" in lines
     assert lines[-1] == "report: home/report.html"
+
+
+def test_text_says_how_rows_are_counted_and_what_makes_a_quarantined_version_usable():
+    text = " ".join(render(REPORT, "text").split())
+    assert "rows are counted from 0, a CSV's header line left out" in text
+    assert "trainguard dataset clean acme/digits@2 --drop LEAK001 or," in text
+    assert "trainguard dataset waive acme/digits@2 RULE" in text
+    assert "next:" not in render({**REPORT, "version": None}, "text")  # a scan kept nothing
+    assert "rows are counted" not in render(SCAN, "text")
 
 
 def test_text_fits_a_terminal():

@@ -155,8 +155,8 @@ class DriftState:
             yield Finding(
                 rule_id="DRFT003",
                 severity=Severity.WARNING,
-                message=f"{counted(len(strange), 'new row')} are farther from all trusted rows than "
-                "trusted rows are from each other.",
+                message=f"{counted(len(strange), 'new row is', 'new rows are')} farther from all "
+                "trusted rows than trusted rows are from each other.",
                 rows=RowSet.of(rows[strange].tolist()),
                 score=round(len(strange) / len(rows), 6),
                 fdr=round(expected, 4),

@@ -98,7 +98,8 @@ class OverlapState:
         return Finding(
             rule_id="LEAK001",
             severity=Severity.WARNING if share >= self._check.duplicates_warning else Severity.INFO,
-            message=f"{counted(repeats, 'row')} of {len(first):,} repeat an earlier row exactly.",
+            message=f"{counted(repeats, 'exact copy', 'exact copies')} of an earlier row among "
+            f"{len(first):,} rows.",
             rows=RowSet.of(again.tolist()),
             score=share,
             action="Remove the repeats, or split the set so that equal rows stay on one side.",
@@ -158,8 +159,8 @@ class OverlapState:
         yield Finding(
             rule_id="LEAK002",
             severity=Severity.CRITICAL if critical else Severity.WARNING,
-            message=f"{counted(int(shared.sum()), 'row')} are also in {kind} {reference.ref}, so a score "
-            "measured there would be too good.",
+            message=f"{counted(int(shared.sum()), 'row is', 'rows are')} also in {kind} {reference.ref}, so "
+            "a score measured there would be too good.",
             rows=RowSet.of(np.flatnonzero(shared).tolist()),
             score=float(shared.sum() / len(hashes)),
             action=f"Remove the rows from this set (or from {reference.ref}) before training.",

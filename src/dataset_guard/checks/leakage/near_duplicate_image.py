@@ -181,7 +181,8 @@ class ImageState:
         return Finding(
             rule_id="LEAK005",
             severity=Severity.WARNING if share >= self._check.warning_share else Severity.INFO,
-            message=f"{counted(len(repeats), 'row')} hold nearly the same picture as an earlier row.",
+            message=f"{counted(len(repeats), 'row holds', 'rows hold')} nearly the same picture as an "
+            "earlier row.",
             columns=self._pictures.columns[:1],
             rows=RowSet.of(rows[repeats].tolist()),
             score=share,
@@ -221,8 +222,8 @@ class ImageState:
             severity=Severity.CRITICAL
             if chance < self._check.chance_critical and not same
             else Severity.WARNING,
-            message=f"{counted(len(found), 'row')} hold nearly the same picture as a row of {kind} "
-            f"{reference.ref}.",
+            message=f"{counted(len(found), 'row holds', 'rows hold')} nearly the same picture as a row of "
+            f"{kind} {reference.ref}.",
             columns=self._pictures.columns[:1],
             rows=RowSet.of(rows[found].tolist()),
             score=len(found) / len(rows),

@@ -228,7 +228,8 @@ class NearDuplicateState:
         return Finding(
             rule_id="LEAK003",
             severity=Severity.WARNING if telling else Severity.INFO,
-            message=f"{counted(len(repeats), 'row')} hold nearly the same text as an earlier row.",
+            message=f"{counted(len(repeats), 'row holds', 'rows hold')} nearly the same text as an "
+            "earlier row.",
             columns=(name,),
             rows=RowSet.of(texts.rows[repeats].tolist()),
             score=share,
@@ -292,8 +293,8 @@ class NearDuplicateState:
         yield Finding(
             rule_id="LEAK003",
             severity=Severity.CRITICAL if critical else Severity.WARNING,
-            message=f"{counted(len(found), 'row')} hold nearly the same text as a row of {kind} "
-            f"{reference.ref}.",
+            message=f"{counted(len(found), 'row holds', 'rows hold')} nearly the same text as a row of "
+            f"{kind} {reference.ref}.",
             columns=(name,),
             rows=RowSet.of(texts.rows[found].tolist()),
             score=len(found) / len(texts),

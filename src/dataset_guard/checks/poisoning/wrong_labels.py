@@ -200,7 +200,7 @@ def _lesson(suspects: pa.Table, trusted: pa.Table, label: str, max_classes: int)
             f"not 2 to {max_classes}"
         )
     if len(usable) < 10 * FOLDS:
-        return f"{counted(len(usable), 'row')} are too few to learn from ({10 * FOLDS} are needed)"
+        return f"{counted(len(usable), 'row is', 'rows are')} too few to learn from ({10 * FOLDS} are needed)"
     usable_rows = both.take(pa.array(usable))
     sources = source_columns(both.schema, label)
     return _Lesson(

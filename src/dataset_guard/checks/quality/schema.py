@@ -78,7 +78,7 @@ class SchemaState:
             yield Finding(
                 rule_id="QUAL010",
                 severity=Severity.WARNING,
-                message=f"{counted(len(empty), 'column')} hold no value at all.",
+                message=f"{counted(len(empty), 'column holds', 'columns hold')} no value at all.",
                 columns=tuple(empty),
                 count=len(empty),
                 action="Drop the columns, or find out why the export left them empty.",
@@ -95,7 +95,7 @@ class SchemaState:
         return Finding(
             rule_id="QUAL011",
             severity=Severity.CRITICAL if lost or share == 1.0 else Severity.WARNING,
-            message=f"{counted(len(rows), 'row')} of {self._rows:,} have no label.",
+            message=f"{counted(len(rows), 'row')} of {self._rows:,} without a label.",
             columns=(str(self._context.label),),
             rows=RowSet.of(rows.tolist()),
             score=share,
@@ -134,8 +134,9 @@ class SchemaState:
             yield Finding(
                 rule_id="QUAL013",
                 severity=Severity.WARNING,
-                message=f"Compared with the trusted version {trusted.ref}, {counted(len(lost), 'column')} "
-                f"are missing and {len(new):,} are new; changed rows cannot be told from unchanged ones.",
+                message=f"Compared with the trusted version {trusted.ref}, "
+                f"{counted(len(lost), 'column is', 'columns are')} missing and {len(new):,} are new; "
+                "changed rows cannot be told from unchanged ones.",
                 columns=(*lost, *new),
                 count=len(lost) + len(new),
                 action="Register the new layout as a version of its own, and trust that one.",
