@@ -23,15 +23,17 @@ from typing import TYPE_CHECKING, Any
 from guard_core.attestation import PRIVATE_KEY, Signer
 from guard_core.audit.head import ANCHOR_FILE
 from guard_core.audit.log import AuditLog
-from guard_core.clock import Clock, new_id, system_clock, to_ns
+from guard_core.clock import Clock, system_clock
 from guard_core.config import Settings, load_settings
-from guard_core.errors import GuardError, Tampered, Undecidable, UserError
+from guard_core.errors import UserError
 from guard_core.findings import Enforcement
 from guard_core.identity import Credentials, Principal
-from guard_core.policy.decision import Answer, Decision, PolicyEngine
+from guard_core.policy.decision import Decision, PolicyEngine
 from guard_core.storage import Storage
 
 if TYPE_CHECKING:
+    from guard_core.policy.aside import Aside
+    from guard_core.policy.asking import Asking
     from guard_core.policy.bundle import Bundle
 
 FACTS_GROUP = "trainguard.dataset_facts"
@@ -90,8 +92,10 @@ class Home:
         return (_reopen, (self.settings, self.clock))
 
     def close(self) -> None:
-        """Give database connections back."""
+        """Give database connections back, and end the process that answers questions, if there is one."""
         self.storage.close()
+        if "aside" in self.__dict__:
+            self.aside.close()
 
     def path(self, *parts: str) -> Path:
         """A path below the home directory."""
@@ -193,54 +197,26 @@ class Home:
         enforcement: Enforcement,
     ) -> list[Decision]:
         """:meth:`decide` for several (input, principal, subject), put on record in one write: all or none."""
-        decisions: list[Decision] = []
-        bodies: list[Mapping[str, Any]] = []
-        try:
-            for given, principal, subject in questions:
-                moment = self.clock()
-                question = {"now_ns": to_ns(moment), **given, "principal": principal.to_input()}
-                answer, revision, engine = self._ask(path, question)
-                decision = Decision(
-                    decision_id=new_id("dec"),
-                    path=path,
-                    value=answer.value,
-                    defined=answer.defined,
-                    error=answer.error,
-                    revision=revision,
-                    engine=engine,
-                    enforcement=enforcement,
-                    eval_ns=answer.eval_ns,
-                )
-                decisions.append(decision)
-                bodies += self.audit.bodies_of(
-                    decision,
-                    question=question,
-                    requested_by=f"{principal.tenant}/{principal.user}",
-                    subject=subject,
-                    moment=moment,
-                    difference=answer.difference,
-                )
-            if bodies:
-                self.audit.append(bodies)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise Undecidable(
-                f"no decision is given because its question cannot be put on record: {error}"
-            ) from error
-        except Tampered as error:
-            raise Undecidable(
-                f"no decision is given while the audit log cannot be trusted: {error}"
-            ) from error
-        return decisions
+        return self.ask_many(path, questions, enforcement=enforcement).decided()
 
-    def _ask(self, path: str, question: Mapping[str, Any]) -> tuple[Answer, str, str]:
-        try:
-            engine = self.policy
-            answer = engine.evaluate(path, question)
-            return answer, answer.revision or engine.revision, engine.name
-        except GuardError as error:
-            return Answer(error=str(error)), "", self.settings.policy.engine
-        except Exception as error:  # noqa: BLE001 - an engine's bug must be a denial on record, not a way round it
-            return Answer(error=f"the policy engine failed: {error!r}"), "", self.settings.policy.engine
+    def ask_many(
+        self,
+        path: str,
+        questions: Sequence[tuple[Mapping[str, Any], Principal, str]],
+        *,
+        enforcement: Enforcement,
+    ) -> Asking:
+        """:meth:`decide_many` for who has something else to do first: many are answered in the meantime."""
+        from guard_core.policy.asking import Asking
+
+        return Asking(self, path, questions, enforcement)
+
+    @cached_property
+    def aside(self) -> Aside:
+        """Where many questions at once are answered beside this process."""
+        from guard_core.policy.aside import Aside
+
+        return Aside()
 
     def decision_record(self, decision_id: str) -> dict[str, Any] | None:
         """The audit record of a decision, None when there is none (found through the storage's index)."""

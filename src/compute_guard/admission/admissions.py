@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from compute_guard.admission.assessment import Assessment, assess, kept_by_user_cap, never_fits
 from compute_guard.admission.evictions import Evictions
 from compute_guard.admission.lifecycle import Lifecycle
 from compute_guard.admission.outcomes import Admitted, StateChange, is_denied, principal_of, waiting_reason
-from compute_guard.admission.quiet_trees import QuietTrees
+from compute_guard.admission.quiet_trees import QuietTrees, unchanged
 from compute_guard.admission.ray_body import body_for_ray
 from compute_guard.admission.round import DEPTH, DEPTH_OF_ONE_TREE, Pick, Round, decide_round
 from compute_guard.admission.snapshot import Snapshot
@@ -17,11 +20,13 @@ from compute_guard.admission.workload import Workload, WorkloadState
 from compute_guard.ledger.store import Entry, Posting, Reservation
 from compute_guard.quota.limits import Quotas, flavor_of
 from guard_core.clock import to_ns
+from guard_core.errors import GuardError
 from guard_core.findings import Enforcement
 from guard_core.identity import Principal
 
 if TYPE_CHECKING:
     from guard_core.home import Home
+    from guard_core.policy.asking import Asking
     from guard_core.policy.decision import Decision
 
 POLICY = "guard/compute/admission/decision"
@@ -29,6 +34,20 @@ JOB_TOKEN_SECONDS = 7 * 86_400
 ASKED_KEPT = 10_000
 ASK_AGAIN_NS = 30 * 1_000_000_000
 """A waiting job with unchanged numbers is put to policy again after this long, as verdicts change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One round, and its questions to policy: ``asks``, of all who may go, are those worth asking about."""
+
+    snapshot: Snapshot
+    trees: set[int]
+    round: Round
+    hopeless: list[Pick]
+    asks: tuple[Pick, ...]
+    asking: Asking
+    revision: str
+    now_ns: int
 
 
 class Admissions(Lifecycle):
@@ -74,33 +93,45 @@ class Admissions(Lifecycle):
         return [one for admitted in self._rounds(fresh) for one in admitted]
 
     def _rounds_by_tree(self) -> Iterator[list[Admitted]]:
-        """Rounds in one tree of cohorts until nobody there can fit, then in the next."""
-        snapshot = self.snapshot(self.quotas())
-        for tree in sorted(self._quiet.others(snapshot, self.home.policy.revision)):
-            yield from self._rounds({}, only=tree)
+        """Rounds in one tree of cohorts until nobody there can fit, then in the next.
 
-    def _rounds(self, fresh: Mapping[str, Decision], *, only: int | None = None) -> Iterator[list[Admitted]]:
-        """Rounds over the waiting lines, of one tree or all, until one after which nobody else can fit."""
-        depth = DEPTH if only is None else DEPTH_OF_ONE_TREE
+        Policy is asked about the next tree while what it answered about this one is acted on.
+        """
+        snapshot = self.snapshot(self.quotas())
+        trees = sorted(self._quiet.others(snapshot, self.home.policy.revision))
+        ahead = self._turn({}, only=trees[0]) if trees else None
+        try:
+            for tree, following in zip_longest(trees, trees[1:]):
+                turn, ahead = ahead, None
+                if following is not None:
+                    with suppress(GuardError):  # what is wrong there shows when it is its turn
+                        ahead = self._turn({}, only=following)
+                yield from self._rounds({}, only=tree, ahead=turn)
+        finally:
+            if ahead is not None:
+                ahead.asking.abandon()
+
+    def _rounds(
+        self, fresh: Mapping[str, Decision], *, only: int | None = None, ahead: Turn | None = None
+    ) -> Iterator[list[Admitted]]:
+        """Rounds over the waiting lines, of one tree or all, until one after which nobody else can fit.
+
+        ``ahead`` is the first, looked at before: it counts unless something in its tree has changed since.
+        """
         barred: set[str] = set()
         stirred: set[int] = set()  # what policy holds back now is asked about again at the next look
         while True:
-            quotas = self.quotas()
-            snapshot = self.snapshot(quotas)
-            if not snapshot.pending:
+            turn = self._still_good(ahead, only) or self._turn(fresh, barred, only)
+            ahead = None
+            if turn is None:
                 return
-            trees = self._quiet.others(snapshot, self.home.policy.revision)
-            trees = trees if only is None else trees & {only}
-            if not trees:
-                return
-            round_ = decide_round(snapshot, barred=barred, depth=depth, only=trees)
-            hopeless = _hopeless(snapshot, trees, round_, barred)
-            done, refused = self._take(quotas, [*round_.picks, *hopeless], fresh)
+            snapshot, trees, round_ = turn.snapshot, turn.trees, turn.round
+            done, refused = self._take(turn, fresh)
             barred |= refused
             if round_.displaced:
-                self.evictions.give_notice(quotas, round_.displaced)
-            stirred |= trees if hopeless else round_.stirred
-            if barred or hopeless or round_.displaced or round_.deeper:
+                self.evictions.give_notice(snapshot.quotas, round_.displaced)
+            stirred |= trees if turn.hopeless else round_.stirred
+            if barred or turn.hopeless or round_.displaced or round_.deeper:
                 self._quiet.note(snapshot, trees - stirred)
             elif (settled := self.ledger.remembered(snapshot)) is not None:
                 self._quiet.note(settled, trees)  # all who could be let in were: the next round finds nobody
@@ -108,16 +139,46 @@ class Admissions(Lifecycle):
             if not refused and not (round_.deeper and done):
                 return
 
-    def _take(
-        self, quotas: Quotas, picks: Sequence[Pick], fresh: Mapping[str, Decision]
-    ) -> tuple[list[Admitted], set[str]]:
-        """Decide and reserve ``picks``: who was admitted, and who was not and holds up its line."""
-        asks = [pick for pick in picks if pick.workload.id not in fresh]
-        now, revision = to_ns(self.home.clock()), self.home.policy.revision
-        worth = [pick for pick in asks if self._worth_asking(pick, now, revision)]
+    def _turn(
+        self, fresh: Mapping[str, Decision], barred: Collection[str] = (), only: int | None = None
+    ) -> Turn | None:
+        """Look at one tree or all, and ask policy about who may go; None where nobody waits."""
+        snapshot = self.snapshot(self.quotas())
+        if not snapshot.pending:
+            return None
+        revision = self.home.policy.revision
+        trees = self._quiet.others(snapshot, revision)
+        trees = trees if only is None else trees & {only}
+        if not trees:
+            return None
+        depth = DEPTH if only is None else DEPTH_OF_ONE_TREE
+        round_ = decide_round(snapshot, barred=barred, depth=depth, only=trees)
+        hopeless = _hopeless(snapshot, trees, round_, barred)
+        now = to_ns(self.home.clock())
+        asks = tuple(
+            pick
+            for pick in (*round_.picks, *hopeless)
+            if pick.workload.id not in fresh and self._worth_asking(pick, now, revision)
+        )
+        questions = [(pick.workload, pick.assessment, principal_of(pick.workload)) for pick in asks]
+        return Turn(snapshot, trees, round_, hopeless, asks, self._ask(questions), revision, now)
+
+    def _still_good(self, turn: Turn | None, tree: int | None) -> Turn | None:
+        """``turn``, unless what it saw of ``tree`` has changed."""
+        if turn is None or tree is None:
+            return None
+        now, revision = self.snapshot(self.quotas()), self.home.policy.revision
+        if revision == turn.revision and unchanged(turn.snapshot, now, tree):
+            return turn
+        turn.asking.abandon()
+        return None
+
+    def _take(self, turn: Turn, fresh: Mapping[str, Decision]) -> tuple[list[Admitted], set[str]]:
+        """Decide and reserve a round: who was admitted, and who was not and holds up its line."""
+        quotas, picks = turn.snapshot.quotas, [*turn.round.picks, *turn.hopeless]
         decided = dict(fresh)
-        questions = [(pick.workload, pick.assessment, principal_of(pick.workload)) for pick in worth]
-        decided |= dict(zip((pick.workload.id for pick in worth), self._decide(questions), strict=True))
+        decided |= dict(zip((pick.workload.id for pick in turn.asks), turn.asking.decided(), strict=True))
+        self._note_asked(turn)
         for name in [name for name, made in decided.items() if made.allow]:
             self._asked.pop(name, None)  # used up: whoever is back in the line is asked about anew
         refused: set[str] = set()
@@ -167,14 +228,15 @@ class Admissions(Lifecycle):
 
     def _worth_asking(self, pick: Pick, now: int, revision: str) -> bool:
         """Whether to put this job to policy: its numbers are new, or the last answer is old."""
-        numbers = (pick.assessment.numbers, revision)
         last = self._asked.get(pick.workload.id)
-        if last is not None and last[0] == numbers and now - last[1] < ASK_AGAIN_NS:
-            return False
-        if len(self._asked) >= ASKED_KEPT:
-            self._asked.clear()
-        self._asked[pick.workload.id] = (numbers, now)
-        return True
+        same = last is not None and last[0] == (pick.assessment.numbers, revision)
+        return last is None or not same or now - last[1] >= ASK_AGAIN_NS
+
+    def _note_asked(self, turn: Turn) -> None:
+        for pick in turn.asks:
+            if len(self._asked) >= ASKED_KEPT:
+                self._asked.clear()
+            self._asked[pick.workload.id] = ((pick.assessment.numbers, turn.revision), turn.now_ns)
 
     def _job_token(self, workload: Workload, store: Callable[[dict[str, Any]], None] | None = None) -> str:
         return self.home.credentials.issue(
@@ -201,7 +263,7 @@ class Admissions(Lifecycle):
         flavor = flavor_of(self.ledger.reservations().get(entry.id, {}))
         return Admitted(entry.id, self._body(self.quotas(), entry.workload, token, flavor))
 
-    def _decide(self, asks: Sequence[tuple[Workload, Assessment, Principal]]) -> list[Decision]:
+    def _ask(self, asks: Sequence[tuple[Workload, Assessment, Principal]]) -> Asking:
         questions = []
         for workload, assessment, principal in asks:
             facts = (
@@ -209,7 +271,7 @@ class Admissions(Lifecycle):
             )
             asked = {"workload": workload.to_input(facts), "quota": assessment.to_input()}
             questions.append((asked, principal, workload.id))
-        return self.home.decide_many(POLICY, questions, enforcement=Enforcement.COOPERATIVE)
+        return self.home.ask_many(POLICY, questions, enforcement=Enforcement.COOPERATIVE)
 
 
 def _hopeless(

@@ -166,7 +166,7 @@ class Gateway(Admissions):
             assessments[workload.id] = assessment
             insort(line, workload, key=queue_order)
             questions.append((workload, assessment, principal))
-        decisions = dict(zip(new, self._decide(questions), strict=True))
+        decisions = dict(zip(new, self._ask(questions).decided(), strict=True))
         events: list[StateChange] = []
         with self.ledger.posting() as posting:
             for place, (workload, _) in new.items():

@@ -51,7 +51,9 @@ class Lifecycle:
         """Take up policies and data that were edited since; a running guard follows its files."""
         if self._policies.differs():
             # The ledger keeps its connection; only what was read from the policy folder is read anew.
+            aside = self.home.aside
             self.home = type(self.home).open(self.home.settings, clock=self.home.clock)
+            self.home.aside = aside
             self._policies.accept()
 
     def snapshot(self, quotas: Quotas) -> Snapshot:

@@ -49,6 +49,13 @@ class QuietTrees:
         return same and 0 <= snapshot.now_ms - at_ms < LOOK_AGAIN_MS
 
 
+def unchanged(before: Snapshot, now: Snapshot, root: int) -> bool:
+    """Whether a round over ``now`` would find in a tree what one over ``before`` found, time apart."""
+    if before.quotas is not now.quotas or (before.holds, before.shut) != (now.holds, now.shut):
+        return False
+    return all(one is other for one, other in zip(_seen(before, root), _seen(now, root), strict=True))
+
+
 def _seen(snapshot: Snapshot, root: int) -> Seen:
     found: list[object] = []
     for queue in snapshot.quotas.queues_of(root):

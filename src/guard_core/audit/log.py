@@ -143,8 +143,8 @@ class AuditLog:
         }
         return {**body, "erased": erased} if erased else body
 
-    def append(self, bodies: Sequence[Mapping[str, Any]]) -> int:
-        """Append records in order, all or none; returns the first one's number.
+    def append(self, bodies: Sequence[Mapping[str, Any] | bytes]) -> int:
+        """Append records in order, all or none; returns the first one's number. Bytes are `record.prepared`.
 
         Raises Tampered when the log does not continue its signed head, Undecidable when it cannot be written,
         TypeError or ValueError when a body is not JSON (in each case nothing was written).
@@ -335,7 +335,7 @@ class AuditLog:
     def _note(self, kind: str, path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
         return self._event(kind, path.name, data, Enforcement.DETECTIVE)
 
-    def _write(self, head: Head, bodies: Sequence[Mapping[str, Any]]) -> Head:
+    def _write(self, head: Head, bodies: Sequence[Mapping[str, Any] | bytes]) -> Head:
         frontier, last, genesis, chunks = head.frontier(), head.last, head.genesis, []
         first = frontier.size
         for body in bodies:

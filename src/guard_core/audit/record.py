@@ -41,8 +41,8 @@ class BadRecord(ValueError):
     """A line that is no record: torn, changed in its frame, or not ours."""
 
 
-def encode(body: Mapping[str, Any], *, seq: int, prev: str) -> tuple[bytes, str]:
-    """The line (with its newline) for ``body`` as record ``seq`` after ``prev``, and its hash.
+def prepared(body: Mapping[str, Any]) -> bytes:
+    """The text of ``body``, for :func:`encode`: all of a line but what its place in the log decides.
 
     Raises TypeError or ValueError for values JSON cannot carry, and for names that would stand in the frame.
     """
@@ -50,14 +50,23 @@ def encode(body: Mapping[str, Any], *, seq: int, prev: str) -> tuple[bytes, str]
         raise ValueError(
             "a record's names begin with a lower-case letter, so that the frame sorts before them"
         )
-    framed = {**body, "_prev": prev, "_seq": seq}
     try:
-        hashed = _encode(framed).encode()
+        return _encode(body).encode()
     except UnicodeEncodeError:
         # Half a surrogate pair (a strange file name) has no UTF-8 form; as an escape it reads back equal.
-        hashed = _encode_ascii(framed).encode()
+        return _encode_ascii(body).encode()
+
+
+def encode(body: Mapping[str, Any] | bytes, *, seq: int, prev: str) -> tuple[bytes, str]:
+    """The line (with its newline) for ``body`` as record ``seq`` after ``prev``, and its hash.
+
+    Bytes are a :func:`prepared` body. Raises as it.
+    """
+    text = body if isinstance(body, bytes) else prepared(body)
+    rest = text[1:] if text == b"{}" else b"," + text[1:]
+    hashed = b'{"_prev":"%s","_seq":%d%s' % (prev.encode(), seq, rest)
     digest = sha256(hashed).hexdigest()
-    return b'{"_hash":"' + digest.encode() + b'",' + hashed[1:] + b"\n", digest
+    return b'{"_hash":"%s",%s\n' % (digest.encode(), hashed[1:]), digest
 
 
 def frame(line: bytes) -> tuple[str, str, int]:

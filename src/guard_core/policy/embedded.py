@@ -100,6 +100,10 @@ class EmbeddedEngine:
         """The bundle in force."""
         return self._bundle
 
+    def sole_bundle(self) -> Bundle | None:
+        """The bundle that alone decides every question now; None where more than it counts."""
+        return self._bundle
+
     def activate(self, bundle: Bundle) -> None:
         """Put ``bundle`` in force after compiling and asking it once; on any failure the old one stays.
 

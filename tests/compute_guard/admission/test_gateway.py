@@ -88,6 +88,24 @@ def test_what_gets_in_in_one_tree_of_cohorts_waits_for_no_decision_about_another
     assert sorted(seen) == ["a2", "c2"]
 
 
+def test_what_changes_in_a_tree_before_it_is_its_turn_counts_although_it_was_looked_at(gateway, ada, home):
+    cleo = home.credentials.verify(home.credentials.issue(tenant="canary", user="cleo"))
+    for who, names, cpus in ((ada, ("a1", "a2"), 2), (cleo, ("c1", "c2"), 1)):
+        for name in names:
+            gateway.submit(who, ask(name, cpus))
+    gateway.finish("a1", WorkloadState.FINISHED, "SUCCEEDED:")
+    gateway.finish("c1", WorkloadState.FINISHED, "SUCCEEDED:")
+    rounds = gateway.releases()
+    (first,) = next(rounds)
+    other, cpus = {"a2": ("c", 1), "c2": ("a", 2)}[first.id]
+    urgent = ask("urgent", cpus, metadata={"priority": "9"})
+    assert isinstance(gateway.submit(cleo if other == "c" else ada, urgent), Admitted)
+    assert [one.id for admitted in rounds for one in admitted] == []
+    assert gateway.ledger.get(f"{other}2").state is WorkloadState.PENDING
+    allowed = {r["subject"] for r in home.audit.records(kind="decision") if r["result"]["allow"]}
+    assert allowed == {"a1", "c1", first.id, "urgent"}
+
+
 def test_releasing_twice_releases_once(gateway, ada):
     gateway.submit(ada, ask("runs", 2))
     gateway.submit(ada, ask("waits", 2))

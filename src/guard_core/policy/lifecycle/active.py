@@ -106,6 +106,11 @@ class ActivePolicies(EmbeddedEngine):
             return force.emergency
         return force.active
 
+    def sole_bundle(self) -> Bundle | None:
+        """The active bundle while no stage and no emergency counts beside it."""
+        force = self._usable_here(self._current())
+        return force.active if force.stage is None and force.emergency is None else None
+
     @property
     def generation(self) -> int:
         """Number of the state in force; 0 without a store."""
