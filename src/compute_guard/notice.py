@@ -38,7 +38,7 @@ class StopNotice:
 
 def notice_file(home: Path, submission_id: str) -> Path:
     """Where the notice of a job is, once it has one."""
-    return home / "ray" / "notices" / f"{submission_id}.json"
+    return home / f"ray/notices/{submission_id}.json"
 
 
 def stop_notice() -> StopNotice | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from compute_guard.admission.assessment import Assessment, assess, kept_by_user_cap, never_fits
 from compute_guard.admission.evictions import Evictions
+from compute_guard.admission.garbage import garbage_waits
 from compute_guard.admission.lifecycle import Lifecycle
 from compute_guard.admission.outcomes import Admitted, StateChange, is_denied, principal_of, waiting_reason
 from compute_guard.admission.quiet_trees import QuietTrees, unchanged
@@ -79,7 +80,7 @@ class Admissions(Lifecycle):
         admitted, self.left_over = self.left_over, []
         rounds = self._rounds_by_tree()
         while True:
-            with self.one_record():
+            with garbage_waits(), self.one_record():
                 more = next(rounds, None)
             admitted += more or []
             if admitted:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from compute_guard.admission.admissions import Admissions
 from compute_guard.admission.assessment import Assessment, assess
+from compute_guard.admission.garbage import garbage_waits
 from compute_guard.admission.outcomes import (
     Admitted,
     Held,
@@ -92,7 +93,7 @@ class Gateway(Admissions):
                     asked[place] = (self._described(principal, body, quotas), principal)
                 except UserError as error:
                     outcomes[place] = Refused(400, f"TrainGuard cannot accept this job: {error}")
-            with self.one_record():
+            with garbage_waits(), self.one_record():
                 others = self._decide_new(asked, outcomes, quotas)
         except Denied as error:
             others = []

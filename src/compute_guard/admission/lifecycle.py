@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compute_guard.admission.garbage import garbage_waits
 from compute_guard.admission.outcomes import StateChange
 from compute_guard.admission.policy_watch import PolicyWatch
 from compute_guard.admission.snapshot import Snapshot
@@ -73,7 +74,7 @@ class Lifecycle:
     ) -> int:
         """:meth:`finish` of several in one transaction; how many had not ended yet."""
         events: list[StateChange] = []
-        with self.ledger.posting(self._quotas_if_any()) as posting:
+        with garbage_waits(), self.ledger.posting(self._quotas_if_any()) as posting:
             for one in posting.end(ends):
                 if one.lease_token:
                     posting.revoke(one.lease_token)

@@ -198,7 +198,7 @@ class Posting:
 
     def _waiting(self, workload_id: str) -> Workload | None:
         """The workload while it is pending. From memory where that is as good as the database."""
-        if self._mirror is not None and workload_id not in {*self._rows, *self._touched}:
+        if self._mirror is not None and workload_id not in self._rows and workload_id not in self._touched:
             return self._mirror.pending.get(workload_id)
         row = self._row(workload_id)
         return None if row is None or row.state != WorkloadState.PENDING else workload_of(row)

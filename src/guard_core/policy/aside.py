@@ -66,11 +66,11 @@ class Aside:
                     link = self._link = _Link()
             return link is not None and link.started()
 
-    def put(self, bundle: Bundle, inquiries: Sequence[Inquiry]) -> int:
-        """Hand questions over, to be answered under ``bundle``; their number, 0 when it takes none now."""
+    def put(self, bundle: Bundle, parts: Sequence[Sequence[Inquiry]]) -> list[int]:
+        """Hand questions over, to be answered under ``bundle``: a number for each part, 0 if not taken."""
         with self._guard:
             link = self._own()
-            return 0 if link is None else link.put(bundle, inquiries)
+            return [0] * len(parts) if link is None else link.put(bundle, parts)
 
     def take(self, number: int) -> list[Answered] | None:
         """The answers to what was handed over as ``number``; None: not there yet, or there will be none."""
@@ -128,19 +128,24 @@ class _Link:
         self._exchange()
         return self._has_started and not self.dead
 
-    def put(self, bundle: Bundle, inquiries: Sequence[Inquiry]) -> int:
+    def put(self, bundle: Bundle, parts: Sequence[Sequence[Inquiry]]) -> list[int]:
         if bundle.revision != self._revision:
             if len(bundle.data_json) > MOST_BYTES:
-                return 0
-            self._send(_frame(("bundle", bundle.revision, dict(bundle.modules), bundle.data_json)))
+                return [0] * len(parts)
+            self._out += _frame(("bundle", bundle.revision, dict(bundle.modules), bundle.data_json))
             self._revision = bundle.revision
+        numbers = [self._put(inquiries) for inquiries in parts]
+        self._exchange()
+        return numbers
+
+    def _put(self, inquiries: Sequence[Inquiry]) -> int:
         try:
             frame = _frame(("part", self._number + 1, inquiries))
         except Exception:  # noqa: BLE001 - what cannot be sent is evaluated where it is
             return 0
+        self._out += frame
         self._number += 1
         self._waiting.add(self._number)
-        self._send(frame)
         return self._number
 
     def take(self, number: int) -> list[Answered] | None:
@@ -156,10 +161,7 @@ class _Link:
             if number in self._waiting:
                 self._waiting.remove(number)
                 self._answers.pop(number, None)
-                self._send(_frame(("drop", number)))
-
-    def _send(self, frame: bytes) -> None:
-        self._out += frame
+                self._out += _frame(("drop", number))
         self._exchange()
 
     def _exchange(self) -> None:

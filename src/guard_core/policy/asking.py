@@ -33,7 +33,7 @@ _Made = tuple[Decision, list[Mapping[str, Any] | bytes]]
 
 @dataclass(slots=True)
 class _Part:
-    """Questions handed over together: as they were, and the number they were handed over as."""
+    """Questions handed over together: as they were, and the number they were handed over as, if they were."""
 
     inquiries: list[Inquiry]
     number: int
@@ -53,13 +53,11 @@ class Asking:
             self._hand_over(bundle)
 
     def _hand_over(self, bundle: Bundle) -> None:
-        while self._asked:
-            inquiries = [self._inquiry(*one) for one in self._asked[:PART]]
-            number = self._home.aside.put(bundle, inquiries)
-            if not number:
-                return
-            self._parts.append(_Part(inquiries, number))
-            del self._asked[:PART]
+        inquiries = [self._inquiry(*one) for one in self._asked]
+        parts = [inquiries[first : first + PART] for first in range(0, len(inquiries), PART)]
+        numbers = self._home.aside.put(bundle, parts)
+        self._parts = [_Part(part, number) for part, number in zip(parts, numbers, strict=True)]
+        self._asked = []
 
     def _inquiry(self, given: Mapping[str, Any], principal: Principal, subject: str) -> Inquiry:
         moment = self._home.clock()
