@@ -168,14 +168,16 @@ PHRASES: dict[str, Phrase] = {
         "在您自己的数据副本中查看每个问题列出的行。",
     ),
     "next.fix": Phrase(
-        "Repair them and register again, or remove them (<code>trainguard dataset clean</code>): that makes the "
-        "next version; this one stays as evidence.",
-        "修复这些行后重新登记，或将其删除（<code>trainguard dataset clean</code>）：会生成新版本，本版本保留为证据。",
+        "Repair them and register again, or remove them (<code>trainguard dataset clean</code>): that makes "
+        "the next version; this one stays as evidence.",
+        "修复这些行后重新登记，或将其删除（<code>trainguard dataset clean</code>）："
+        "会生成新版本，本版本保留为证据。",
     ),
     "next.waive": Phrase(
-        "If a finding is a false alarm, ask for a waiver (<code>trainguard dataset waive</code>); for all versions "
-        "of the dataset, ask your platform admin and quote the decision id.",
-        "如属误报，请申请豁免（<code>trainguard dataset waive</code>）；若须对该数据集的所有版本生效，请联系平台管理员并提供决策编号。",
+        "If a finding is a false alarm, ask for a waiver (<code>trainguard dataset waive</code>); for all "
+        "versions of the dataset, ask your platform admin and quote the decision id.",
+        "如属误报，请申请豁免（<code>trainguard dataset waive</code>）；"
+        "若须对该数据集的所有版本生效，请联系平台管理员并提供决策编号。",
     ),
     "next.use": Phrase(
         "Read it with <code>dataset_guard.read</code>, which re-hashes each block against the signed record "
