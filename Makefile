@@ -30,8 +30,9 @@ setup: $(VENV)/.ready  ## create .venv with pinned packages
 demo: setup  ## run the main job end to end on embedded defaults
 	@$(BIN)/trainguard demo
 
-# Two processes; each test file, and all that use a Ray cluster, stay together (tests/conftest.py).
-WORKERS ?= 2
+# Each test file, and all that use a Ray cluster, stay together (tests/conftest.py): of three processes two begin with
+# a cluster and often wait for it; the third works meanwhile.
+WORKERS ?= 3
 test: setup  ## run all tests
 	@$(BIN)/python -m pytest -q -n $(WORKERS)
 
