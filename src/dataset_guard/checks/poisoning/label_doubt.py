@@ -12,6 +12,8 @@ whose expected F1 is highest is the most useful one (:func:`most_useful`). How f
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -50,16 +52,39 @@ def random_share(chances: Floats, codes: Ints) -> tuple[float, int]:
     return found
 
 
-def channel(chances: Floats, codes: Ints) -> tuple[Floats, Floats]:
-    """(probabilities of the right label, how often the rows of each class are given each label).
+Channel = tuple[Floats, Floats]
+"""Probabilities of the right label, and how often the rows of each class are given each label.
 
-    The second is square; its rows sum to 1.
+The second is square; its rows sum to 1.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """Two ways to explain the labels: some are drawn at random, or they were moved as learnt.
+
+    ``gain`` is by how much the moves raise the log-likelihood.
     """
-    return channels(chances, codes)[0]
+
+    at_random: Channel
+    moved: Channel
+    gain: float
+
+    @property
+    def likely(self) -> list[Channel]:
+        """The one to believe; and behind it one whose moves are likely, but not so likely as that."""
+        if self.gain > _WORTH:
+            return [self.moved]
+        return [self.at_random, self.moved] if self.gain > _PERHAPS else [self.at_random]
 
 
-def channels(chances: Floats, codes: Ints) -> list[tuple[Floats, Floats]]:
-    """The :func:`channel` to believe; and behind it one whose moves are likely, but not so likely as that."""
+def channel(chances: Floats, codes: Ints) -> Channel:
+    """The one to believe."""
+    return channels(chances, codes).likely[0]
+
+
+def channels(chances: Floats, codes: Ints) -> Channels:
+    """What may have happened to the labels ``codes``; ``chances`` (rows, classes) are the models'."""
     share, warmest = random_share(chances, codes)
     classes = chances.shape[1]
     start = (1 - share) * np.eye(classes) + share / classes
@@ -72,11 +97,11 @@ def channels(chances: Floats, codes: Ints) -> list[tuple[Floats, Floats]]:
         likely = _likelihood(right, codes[some], explained)
         if likely > best:
             best, temperature, moves = likely, float(TEMPERATURES[number]), explained
-    at_random = (tempered(logs, TEMPERATURES[warmest]), start)
-    moved = (tempered(logs, temperature), moves)
-    if best > base + _WORTH:
-        return [moved]
-    return [at_random, moved] if best > base + _PERHAPS else [at_random]
+    return Channels(
+        at_random=(tempered(logs, TEMPERATURES[warmest]), start),
+        moved=(tempered(logs, temperature), moves),
+        gain=best - base,
+    )
 
 
 def learnt(right: Floats, codes: Ints, start: Floats, prior_rows: float = PRIOR_ROWS) -> Floats:

@@ -45,7 +45,7 @@ class LabelErrors:
     max_classes: int = 200
 
     name: ClassVar[str] = "label_errors"
-    version: ClassVar[str] = "9"
+    version: ClassVar[str] = "10"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS002", "POIS003", "POIS004")
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes", "feature_hashes"})
 

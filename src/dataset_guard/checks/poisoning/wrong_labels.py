@@ -7,8 +7,9 @@ Two situations, two nulls:
   Benjamini-Hochberg bounds the false discoveries (Bates et al. 2023).
 * *no trusted rows*: out-of-fold probabilities are split into what rows say and what noise says
   (:mod:`~dataset_guard.checks.poisoning.label_doubt`), which gives each label a probability of being wrong.
-  Named is the list with the highest expected F1; above an expected share of false alarms of ``MOST_FALSE``
-  nothing is named. Stated is its upper limit (:mod:`~dataset_guard.checks.poisoning.label_rate`).
+  Named is the list with the highest expected F1, if its expected share of false alarms is at most
+  ``MOST_FALSE``. Stated is its upper limit (:mod:`~dataset_guard.checks.poisoning.label_rate`). Where there
+  is no such list, rows may still be doubtful (:func:`_doubtful`), and the rate stated is 1.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ import pyarrow as pa
 from dataset_guard.checks.base import ClassIndex, counted
 from dataset_guard.checks.features import Matrix, matrix_of, texts_of
 from dataset_guard.checks.poisoning.aimed_flips import Aimed, aimed
-from dataset_guard.checks.poisoning.label_doubt import channels, most_useful, probably_wrong, random_share
+from dataset_guard.checks.poisoning.label_doubt import (
+    Channel,
+    Channels,
+    channels,
+    most_useful,
+    probably_wrong,
+    random_share,
+)
 from dataset_guard.checks.poisoning.label_rate import false_at_most
 from dataset_guard.checks.poisoning.label_views import FOLDS, out_of_fold
 from dataset_guard.checks.poisoning.source_flips import SourceFlips, flipped_sources
@@ -46,6 +54,19 @@ recognised: if it is real at all, it drowns in them."""
 NOISE_TOLD = (50, 0.15)
 """Which share of random labels is believed for that: at least so many labels, at most this share. Fewer are
 chance, more say that models do not know the classes."""
+
+DOUBTFUL_WRONG = 3.0
+"""Where no list is to be believed: so many wrong labels must be expected in one of doubtful rows, ..."""
+DOUBTFUL_MOST = 0.15
+"""... at most such a share of all rows, ..."""
+DOUBTFUL_GAIN = 1.5
+"""... whose moves explain the labels better by this (log-likelihood). Labels moved from one class to one other
+look like a confusion of the models', so of noisy sets they explain little more."""
+DOUBTFUL_FALSE = 0.98
+"""Then the most doubtful are named, however many of them are expected to be right."""
+UNRECOGNISED_FALSE = 0.5
+"""Or else rows of classes that models hardly know, if most of them are expected to be wrong: a rare class may
+have been filled, or be hard to tell from the others."""
 
 _MIN_TRUSTED = 200
 _FIRST_LOOK = 2_000
@@ -134,12 +155,9 @@ def wrong_labels(
 def _hopeless(matrix: Matrix, texts: list[str] | None, codes: _Ints, seed: int) -> bool:
     """Whether models learn nothing at all from a fifth of the rows, so that all rows are not worth the time.
 
-    What they say of a class must rank its rows above the others by more than chance (Mann-Whitney; among
-    many classes one will stand out, hence Bonferroni). A class of which a third is recognised
-    (``RECOGNISED``) is far beyond that.
+    What they say of a class must rank its rows above the others (:func:`_told`). A class of which a third is
+    recognised (``RECOGNISED``) is far beyond that.
     """
-    from scipy.stats import norm
-
     some = np.linspace(0, len(codes) - 1, _FIRST_LOOK).astype(np.int64)
     frequent = np.flatnonzero(np.bincount(codes[some]) >= FOLDS)
     some = some[np.isin(codes[some], frequent)]
@@ -147,8 +165,19 @@ def _hopeless(matrix: Matrix, texts: list[str] | None, codes: _Ints, seed: int) 
         return False
     few = np.searchsorted(frequent, codes[some])
     chances = out_of_fold(matrix[some], None if texts is None else [texts[i] for i in some], few, None, seed)
-    most = max(_surpass(chances[:, c], few == c) for c in range(len(frequent)))
-    return bool(most < norm.isf(_BY_CHANCE / len(frequent)))
+    return not _told(chances, few).any()
+
+
+def _told(chances: _Floats, codes: _Ints) -> npt.NDArray[np.bool_]:
+    """Classes whose rows models rank above the others by more than chance.
+
+    Mann-Whitney; among many classes one will stand out, hence Bonferroni.
+    """
+    from scipy.stats import norm
+
+    classes = chances.shape[1]
+    most = np.array([_surpass(chances[:, c], codes == c) for c in range(classes)])
+    return np.asarray(most >= norm.isf(_BY_CHANCE / classes))
 
 
 def _surpass(scores: _Floats, own: npt.NDArray[np.bool_]) -> float:
@@ -222,15 +251,37 @@ def _teaches(codes: _Ints) -> bool:
 def _by_doubt(chances: _Floats, codes: _Ints) -> tuple[_Ints, float, float]:
     """(rows named, expected share of false alarms, its upper limit)."""
     believed = _recognised(chances, codes)
-    doubted = believed | _mostly_noise(chances, codes, believed)
-    for right, moves in channels(chances, codes):
-        doubt = np.where(doubted[codes], probably_wrong(right, codes, moves), 0.0)
-        order = np.argsort(-doubt, kind="stable")
-        length, expected = most_useful(doubt[order])
-        if expected <= MOST_FALSE and length * (1 - expected) >= LEAST_WRONG:
-            named = order[:length]
-            return named, expected, max(expected, false_at_most(chances, codes, moves, named))
-    return np.empty(0, np.int64), 1.0, 1.0
+    known = believed | _mostly_noise(chances, codes, believed)
+    explained = channels(chances, codes)
+    for noise in explained.likely:
+        named, expected = _useful(noise, codes, known)
+        if expected <= MOST_FALSE and len(named) * (1 - expected) >= LEAST_WRONG:
+            return named, expected, max(expected, false_at_most(chances, codes, noise[1], named))
+    return _doubtful(explained, codes, known, _told(chances, codes)), 1.0, 1.0
+
+
+def _doubtful(
+    explained: Channels, codes: _Ints, known: npt.NDArray[np.bool_], told: npt.NDArray[np.bool_]
+) -> _Ints:
+    """Rows to look at first, if at any: nothing tells how many of them are wrong."""
+    lists = [(told, UNRECOGNISED_FALSE)]
+    if explained.gain >= DOUBTFUL_GAIN:
+        lists.insert(0, (known, DOUBTFUL_FALSE))
+    for classes, most_false in lists:
+        named, expected = _useful(explained.moved, codes, classes)
+        enough = len(named) * (1 - expected) >= DOUBTFUL_WRONG
+        if enough and expected <= most_false and len(named) <= DOUBTFUL_MOST * len(codes):
+            return named
+    return np.empty(0, np.int64)
+
+
+def _useful(noise: Channel, codes: _Ints, classes: npt.NDArray[np.bool_]) -> tuple[_Ints, float]:
+    """(most useful list of rows whose given class is one of ``classes``, its expected share of false alarms)."""
+    right, moves = noise
+    doubt = np.where(classes[codes], probably_wrong(right, codes, moves), 0.0)
+    order = np.argsort(-doubt, kind="stable")
+    length, expected = most_useful(doubt[order])
+    return order[:length], expected
 
 
 def _recognised(chances: _Floats, codes: _Ints) -> npt.NDArray[np.bool_]:

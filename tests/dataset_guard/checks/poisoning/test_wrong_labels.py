@@ -58,6 +58,19 @@ def test_rows_of_a_class_that_consists_of_wrong_labels_are_named():
     assert len(found - set(wrong.tolist())) <= 10
 
 
+def test_a_rare_class_that_was_filled_beyond_recognition_is_doubted_and_nothing_more():
+    """Two classes, so that no third one says whether models know anything."""
+    rng = np.random.default_rng(0)
+    labels = (np.arange(ROWS) < 40).astype(int)
+    features = rng.normal(size=(ROWS, 8)) + 4.0 * labels[:, None]
+    wrong = rng.choice(np.flatnonzero(labels == 0), 150, replace=False)
+    labels[wrong] = 1
+    found = named(features, labels)
+    assert np.isin(found.rows, wrong).mean() > 0.9
+    assert len(found.rows) > 0.8 * len(wrong)
+    assert (found.expected_fdr, found.fdr) == (1.0, 1.0)
+
+
 def test_a_large_set_that_teaches_models_nothing_is_given_up_early_and_says_so():
     rng = np.random.default_rng(0)
     said = named(rng.normal(size=(4_200, 4)), rng.integers(0, 4, 4_200))
