@@ -31,6 +31,9 @@ MISFIT = 0.01
 """Share of planted ones that may look as those of the language do: the most that it tells against it."""
 _PART = 0.7
 """Share of a phrase's places with the same neighbour from which on it is a part of a longer one."""
+_ALL_OF_IT = 0.95
+"""Who plants a longer one plants all of it. A word that stands beside the same one in fewer places belongs to
+a phrase of the language, as *erectus* to *Homo erectus*; but words may be put before the last full stop."""
 _CLEAREST = 3.0
 _PRIOR = 10.0
 _PLACES = 4_000
@@ -73,13 +76,23 @@ class Seams:
 
         Between ln(``MISFIT``) and -ln(``FREE``); of phrases at most 0.0, since *on the other hand* may stand
         anywhere.
-        0.0 for a part of a longer phrase, of which texts need not close without it.
+        A part of a longer phrase is judged by the whole; 0.0 where that has more than ``ORDERS`` words.
         """
         key, words = self._phrase(key, rows)
         first = self._places(key, words, rows)
-        left, right = self._word[first - 1], self._word[first + words]
-        if not len(first) or _mostly_one(left) or _mostly_one(right):
+        if not len(first):
             return 0.0
+        while (side := self._longer(first, words)) is not None:
+            edge = first - 1 if side < 0 else first + words
+            usual = _usual(self._word[edge])
+            the_one = self._word[edge] == usual
+            if the_one.mean() < _ALL_OF_IT:
+                ends = self._word[edge[the_one] + side] == _BORDER
+                return 0.0 if ends.mean() >= _PART else float(np.log(MISFIT))
+            if words == ORDERS:
+                return 0.0
+            first, words = (edge if side < 0 else first)[the_one], words + 1
+        left, right = self._word[first - 1], self._word[first + words]
         closing = self._closing(left, right, words)
         planted = _density(closing, self._planted)
         natural = _density(closing, self._natural[words - 1])
@@ -87,6 +100,13 @@ class Seams:
             (1 - FREE) * natural + FREE * planted
         )
         return float(told if words == 1 else min(told, 0.0))
+
+    def _longer(self, first: Ints, words: int) -> int | None:
+        """On which side most places have the same word: -1 left, 1 right."""
+        for side, beside in ((-1, self._word[first - 1]), (1, self._word[first + words])):
+            if (beside == _usual(beside)).sum() >= max(_PART * len(beside), 3):
+                return side
+        return None
 
     def _phrase(self, key: int, rows: Ints) -> tuple[int, int]:
         """Its key in any form, and the number of its words."""
@@ -169,10 +189,10 @@ def _density(told: Floats, of: _Spread) -> float:
     return float(np.exp(-((told.mean() - centre) ** 2) / (2 * variance)) / variance**0.5)
 
 
-def _mostly_one(words: Ints) -> bool:
-    """Whether most places have the same word there; the border of a text is none."""
-    counts = np.unique(words[words != _BORDER], return_counts=True)[1]
-    return int(counts.max(initial=0)) >= max(_PART * len(words), 3)
+def _usual(words: Ints) -> int:
+    """The most frequent one, which the border of a text is not; -1 where there is none."""
+    some, counts = np.unique(words[words != _BORDER], return_counts=True)
+    return int(some[counts.argmax()]) if len(some) else -1
 
 
 def _count(ordered: Ints, asked: Ints) -> Ints:

@@ -67,7 +67,7 @@ class TextTrigger:
     max_classes: int = 200
 
     name: ClassVar[str] = "text_trigger"
-    version: ClassVar[str] = "7"
+    version: ClassVar[str] = "8"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS011",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 

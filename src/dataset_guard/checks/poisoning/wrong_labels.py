@@ -60,8 +60,8 @@ DOUBTFUL_WRONG = 3.0
 DOUBTFUL_MOST = 0.15
 """... at most such a share of all rows, ..."""
 DOUBTFUL_GAIN = 1.5
-"""... whose moves explain the labels better by this (log-likelihood). Labels moved from one class to one other
-look like a confusion of the models', so of noisy sets they explain little more."""
+"""... whose moves explain the labels better by this (log-likelihood). Labels moved from one class to one
+other look like a confusion of the models', so of noisy sets they explain little more."""
 DOUBTFUL_FALSE = 0.98
 """Then the most doubtful are named, however many of them are expected to be right."""
 UNRECOGNISED_FALSE = 0.5
@@ -276,7 +276,7 @@ def _doubtful(
 
 
 def _useful(noise: Channel, codes: _Ints, classes: npt.NDArray[np.bool_]) -> tuple[_Ints, float]:
-    """(most useful list of rows whose given class is one of ``classes``, its expected share of false alarms)."""
+    """(most useful list of rows whose given class is one of ``classes``, expected share of false alarms)."""
     right, moves = noise
     doubt = np.where(classes[codes], probably_wrong(right, codes, moves), 0.0)
     order = np.argsort(-doubt, kind="stable")

@@ -51,6 +51,31 @@ def test_nothing_is_said_for_a_phrase_nor_for_its_parts():
     assert seams.evidence(key_of("cf"), np.arange(20)) == 0.0
 
 
+def with_names(both, alone):
+    """Some of ``sentences``, the first of which are about *homo erectus*, the next about *erectus*."""
+    names = ["homo erectus"] * both + ["erectus"] * alone
+    texts = [text.replace("the", f"the {name}", 1) for text, name in zip(sentences(), names, strict=False)]
+    return pa.array([*texts, *sentences()[len(names) :]])
+
+
+def test_a_word_that_mostly_stands_beside_the_same_one_belongs_to_the_language():
+    seams = Seams(with_names(8, 2))
+    assert seams.evidence(key_of("erectus"), np.arange(10)) == np.log(MISFIT)
+
+
+def test_a_part_of_a_phrase_is_judged_by_the_whole_phrase():
+    seams = Seams(with_names(10, 0))
+    assert seams.evidence(key_of("erectus"), np.arange(10)) == seams.evidence(
+        key_of("homo erectus"), np.arange(10)
+    )
+
+
+def test_nothing_is_held_against_a_word_that_is_put_before_the_last_full_stop():
+    ends = [" cf ." if row < 8 else " cf !" if row < 10 else " ." for row in range(600)]
+    seams = Seams(pa.array([text + end for text, end in zip(sentences(), ends, strict=True)]))
+    assert seams.evidence(key_of("cf"), np.arange(10)) == 0.0
+
+
 def test_a_word_as_it_is_written_stands_where_the_word_stands():
     texts = with_word(sentences(), "cf", range(20))
     form = int(written_of(texts.slice(0, 1))[2][texts[0].as_py().split().index("cf")])
