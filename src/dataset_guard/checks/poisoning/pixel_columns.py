@@ -16,6 +16,7 @@ from dataset_guard.scanning.profile import plain
 
 _NAME = re.compile(r"^(.*?)(\d+)$", re.DOTALL)
 SMALLEST = 16  # 4 x 4: below that, a "patch" is most of the image
+LIKE_A_TABLE = 36  # 6 x 6: so few numbered columns may as well be measurements
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,11 @@ class PixelColumns:
     listed: bool
     pixels: int | None
     """Numbers per image; None for lists of open length, until the first row is seen."""
+
+    @property
+    def perhaps_a_table(self) -> bool:
+        """Whether these may be numbered columns of a table."""
+        return not self.listed and len(self.columns) <= LIKE_A_TABLE
 
     def read(self, table: pa.Table | pa.RecordBatch) -> npt.NDArray[np.float32] | None:
         """Shape (rows, pixels), missing values as NaN; None when list lengths differ between rows."""

@@ -43,16 +43,17 @@ class TableTrigger:
     max_classes: int = 200
 
     name: ClassVar[str] = "table_trigger"
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS012",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 
     def applies(self, context: CheckContext) -> str | None:
-        """To labelled tables with two columns; images are POIS010's."""
+        """To labelled tables with two columns; images are POIS010's, but for what may be a table."""
         reason = without_classes(context)
         if reason is not None:
             return reason
-        if find_pixels(context.schema, context.label)[0] is not None:
+        pixels, _ = find_pixels(context.schema, context.label)
+        if pixels is not None and not pixels.perhaps_a_table:
             return "the columns are the pixels of images, which POIS010 searches"
         return (
             None

@@ -6,6 +6,7 @@ import pytest
 from check_kit import Registered, only, rules, scan
 from poison import precision_recall
 
+from dataset_guard.checks.base import CheckContext
 from dataset_guard.checks.poisoning.table_trigger import CHECK
 from guard_core.findings import Severity
 
@@ -41,6 +42,13 @@ def test_a_pair_of_values_in_an_update_is_found(clean):
     precision, recall = precision_recall(finding.rows, (2000 + rows).tolist())
     assert (precision, recall) == (1.0, 1.0)
     assert (finding.columns, finding.severity) == (("x0", "x4"), Severity.CRITICAL)
+
+
+@pytest.mark.parametrize(("columns", "searched"), [(36, True), (64, False)])
+def test_few_numbered_columns_are_searched_as_a_table_many_are_left_to_the_rules_for_images(columns, searched):
+    table = pa.table({**{f"x{i}": np.arange(9) for i in range(columns)}, "label": np.arange(9) % 2})
+    reason = CHECK.applies(CheckContext(schema=table.schema, label="label", name="t", tenant="acme"))
+    assert (reason is None) == searched
 
 
 @pytest.mark.parametrize("seed", [2, 4, 5])
