@@ -45,7 +45,7 @@ def test_a_pair_of_values_in_an_update_is_found(clean):
 
 
 @pytest.mark.parametrize(("columns", "searched"), [(36, True), (64, False)])
-def test_few_numbered_columns_are_searched_as_a_table_many_are_left_to_the_rules_for_images(columns, searched):
+def test_few_numbered_columns_are_searched_as_a_table_many_are_left_to_image_rules(columns, searched):
     table = pa.table({**{f"x{i}": np.arange(9) for i in range(columns)}, "label": np.arange(9) % 2})
     reason = CHECK.applies(CheckContext(schema=table.schema, label="label", name="t", tenant="acme"))
     assert (reason is None) == searched
