@@ -169,7 +169,8 @@ def approve(ctx: click.Context) -> None:
     """Approve the staged bundle, as somebody who is not its author."""
     state = _steps(ctx).approve()
     assert state.stage is not None
-    click.echo(f"{state.stage.change} has {len(state.stage.valid_approvals)} approval(s)")
+    approvals = len(state.stage.valid_approvals)
+    click.echo(f"{state.stage.change} has {approvals} approval{'' if approvals == 1 else 's'}")
 
 
 @click.command()
@@ -225,7 +226,8 @@ def break_glass(ctx: click.Context, reason: str, ttl: str, candidate: Path | Non
 def review(ctx: click.Context, emergency_id: str, verdict: str, note: str) -> None:
     """Review somebody else's break-glass."""
     state = _steps(ctx).review(emergency_id, verdict=verdict, note=note)
-    click.echo(f"{emergency_id}: {verdict}; {len(state.reviews)} review(s) still due")
+    due = len(state.reviews)
+    click.echo(f"{emergency_id}: {verdict}; {due} review{'' if due == 1 else 's'} still due")
 
 
 @click.command()

@@ -20,7 +20,8 @@ def _lines(replay: Replay) -> Iterator[str]:
     yield f"candidate  {replay.candidate}"
     yield (
         f"{replay.decisions:,} decisions{since}, {replay.distinct:,} distinct questions asked, "
-        f"{replay.seconds:.1f} s ({rate:,.0f} decisions/s, {replay.processes} processes)"
+        f"{replay.seconds:.1f} s ({rate:,.0f} decisions/s, "
+        f"{replay.processes} process{'' if replay.processes == 1 else 'es'})"
     )
     if not replay.decisions:
         yield "no decision was recorded in this time"
