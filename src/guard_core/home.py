@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from guard_core.config import Settings, load_settings
 from guard_core.errors import UserError
 from guard_core.findings import Enforcement
 from guard_core.identity import Credentials, Principal
+from guard_core.plugins import offered
 from guard_core.policy.decision import Decision, PolicyEngine
 from guard_core.storage import Storage
 
@@ -232,7 +232,7 @@ class Home:
         """
         if not refs:
             return []
-        found = sorted(entry_points(group=FACTS_GROUP), key=lambda e: e.name)
+        found = sorted(offered(FACTS_GROUP), key=lambda e: e.name)
         if not found:
             raise UserError("no package that keeps datasets is installed; run: pip install trainguard")
         provider = found[0].load()

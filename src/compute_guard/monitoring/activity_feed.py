@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -29,6 +28,7 @@ from compute_guard.usage.activity import (
 )
 from guard_core.clock import to_ns
 from guard_core.errors import GuardError
+from guard_core.plugins import offered
 
 if TYPE_CHECKING:
     from compute_guard.monitoring.holdings import Holding
@@ -61,7 +61,7 @@ class ActivityFeed:
     _libraries: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        found = sorted(entry_points(group=READS_GROUP), key=lambda e: e.name)
+        found = sorted(offered(READS_GROUP), key=lambda e: e.name)
         self._as_read = found[0].load() if found else None
 
     def __call__(self, now_ns: int, libraries: Mapping[str, str] | None = None) -> Activity:

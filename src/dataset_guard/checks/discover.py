@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from dataset_guard.checks.base import Check
 from guard_core.errors import UserError
 from guard_core.findings import RULE_ID
+from guard_core.plugins import offered
 
 GROUP = "dataset_guard.checks"
 
@@ -31,7 +32,7 @@ def discover(points: Iterable[EntryPoint] | None = None) -> tuple[tuple[Check, .
     """All checks that load, and those that do not, each sorted by name. The first of two with one name wins,
     ours before others'.
     """
-    found = entry_points(group=GROUP) if points is None else points
+    found = offered(GROUP) if points is None else points
     ordered = sorted(found, key=lambda p: (not p.value.startswith("dataset_guard."), p.name, p.value))
     checks: dict[str, Check] = {}
     broken: list[Broken] = []
