@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from compute_guard.admission.assessment import Assessment, assess, kept_by_user_cap, never_fits
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 POLICY = "guard/compute/admission/decision"
 JOB_TOKEN_SECONDS = 7 * 86_400
 ASKED_KEPT = 10_000
+TREES_AHEAD = 2
+"""So many trees of cohorts are looked at, and policy asked about them, before it is their turn."""
 ASK_AGAIN_NS = 30 * 1_000_000_000
 """A waiting job with unchanged numbers is put to policy again after this long, as verdicts change."""
 
@@ -96,21 +98,25 @@ class Admissions(Lifecycle):
     def _rounds_by_tree(self) -> Iterator[list[Admitted]]:
         """Rounds in one tree of cohorts until nobody there can fit, then in the next.
 
-        Policy is asked about the next tree while what it answered about this one is acted on.
+        Policy is asked about the next ones while what it answered about this one is acted on.
         """
         snapshot = self.snapshot(self.quotas())
         trees = sorted(self._quiet.others(snapshot, self.home.policy.revision))
-        ahead = self._turn({}, only=trees[0]) if trees else None
+        ahead: deque[Turn | None] = deque()
         try:
-            for tree, following in zip_longest(trees, trees[1:]):
-                turn, ahead = ahead, None
-                if following is not None:
-                    with suppress(GuardError):  # what is wrong there shows when it is its turn
-                        ahead = self._turn({}, only=following)
-                yield from self._rounds({}, only=tree, ahead=turn)
+            for place, tree in enumerate(trees):
+                for one in trees[place + len(ahead) : place + 1 + TREES_AHEAD]:
+                    ahead.append(self._look_ahead(one))
+                yield from self._rounds({}, only=tree, ahead=ahead.popleft())
         finally:
-            if ahead is not None:
-                ahead.asking.abandon()
+            for turn in ahead:
+                if turn is not None:
+                    turn.asking.abandon()
+
+    def _look_ahead(self, tree: int) -> Turn | None:
+        with suppress(GuardError):  # what is wrong there shows when it is its turn
+            return self._turn({}, only=tree)
+        return None
 
     def _rounds(
         self, fresh: Mapping[str, Decision], *, only: int | None = None, ahead: Turn | None = None
@@ -145,7 +151,7 @@ class Admissions(Lifecycle):
     ) -> Turn | None:
         """Look at one tree or all, and ask policy about who may go; None where nobody waits."""
         snapshot = self.snapshot(self.quotas())
-        if not snapshot.pending:
+        if not snapshot.lines:
             return None
         revision = self.home.policy.revision
         trees = self._quiet.others(snapshot, revision)
@@ -165,11 +171,15 @@ class Admissions(Lifecycle):
         return Turn(snapshot, trees, round_, hopeless, asks, self._ask(questions), revision, now)
 
     def _still_good(self, turn: Turn | None, tree: int | None) -> Turn | None:
-        """``turn``, unless what it saw of ``tree`` has changed."""
+        """``turn``, unless what it saw of ``tree`` has changed, as far as this process knows.
+
+        What another one has changed is noticed by the transaction that reserves.
+        """
         if turn is None or tree is None:
             return None
-        now, revision = self.snapshot(self.quotas()), self.home.policy.revision
-        if revision == turn.revision and unchanged(turn.snapshot, now, tree):
+        now = self.ledger.remembered(turn.snapshot)
+        same = now is not None and unchanged(turn.snapshot, now, tree)
+        if same and turn.snapshot.quotas is self.quotas() and turn.revision == self.home.policy.revision:
             return turn
         turn.asking.abandon()
         return None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compute_guard.admission.fair_meter import advance
 from compute_guard.admission.workload import Workload
@@ -64,7 +64,7 @@ class Snapshot:
 
     quotas: Quotas
     usage: Mapping[str, Amounts] = field(default_factory=dict)
-    pending: tuple[Workload, ...] = ()
+    pending: tuple[Workload, ...] = field(default_factory=tuple)
     holds: Mapping[str, str] = field(default_factory=dict)
     user_usage: Mapping[tuple[str, str], Amounts] = field(default_factory=dict)
     holders: tuple[Holder, ...] = ()
@@ -78,11 +78,19 @@ class Snapshot:
 
     @classmethod
     def of_lines(cls, lines: Mapping[str, tuple[Workload, ...]], **fields: Any) -> Snapshot:
-        """A snapshot whose waiting lines are in order already."""
+        """A snapshot whose waiting lines are in order already; `pending` is put together when asked for."""
         snapshot = cls(**fields)
-        object.__setattr__(snapshot, "pending", tuple(chain.from_iterable(lines.values())))
+        del snapshot.__dict__["pending"]
         snapshot.__dict__["lines"] = lines
         return snapshot
+
+    if not TYPE_CHECKING:  # a type checker would take every name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name != "pending" or "lines" not in self.__dict__:
+                raise AttributeError(f"a Snapshot has no {name!r}")
+            self.__dict__["pending"] = tuple(chain.from_iterable(self.lines.values()))
+            return self.pending
 
     @cached_property
     def lines(self) -> Mapping[str, tuple[Workload, ...]]:

@@ -41,6 +41,8 @@ AGAIN_SECONDS = 60.0
 """After one has died, the next is not started earlier."""
 MOST_BYTES = 16 << 20
 """Larger bundles are not handed over, and one who reads so little of what it is sent is given up."""
+_NOT_FOR_IT = ("TRAINGUARD_", "RAY_")
+"""Variables that may hold a token, and settings that it has no use for."""
 _LENGTH = struct.Struct("!I")
 _READ_BYTES = 1 << 17
 
@@ -60,11 +62,15 @@ class Aside:
         with self._guard:
             self._asked += count
             link = self._own()
-            if link is None and self._asked >= WARM and time.monotonic() >= self._not_before:
+            if link is None and self._worth_it():
                 self._not_before = time.monotonic() + AGAIN_SECONDS
                 with suppress(OSError):
                     link = self._link = _Link()
             return link is not None and link.started()
+
+    def _worth_it(self) -> bool:
+        cores = os.cpu_count() or 1
+        return self._asked >= WARM and cores > 1 and time.monotonic() >= self._not_before
 
     def put(self, bundle: Bundle, parts: Sequence[Sequence[Inquiry]]) -> list[int]:
         """Hand questions over, to be answered under ``bundle``: a number for each part, 0 if not taken."""
@@ -109,6 +115,7 @@ class _Link:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", __name__, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
+                env={k: v for k, v in os.environ.items() if not k.startswith(_NOT_FOR_IT)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )

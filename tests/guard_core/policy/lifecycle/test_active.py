@@ -211,6 +211,17 @@ def numbered_value(n: int) -> dict[str, Any]:
     return {"allow": True, "deny": [], "n": n, "data": n}
 
 
+def test_one_bundle_alone_decides_until_a_candidate_is_staged(
+    engine: ActivePolicies, store: PolicyStore
+) -> None:
+    put(store, numbered(3))
+    sole = engine.sole_bundle()
+    assert sole is not None
+    assert sole.revision == numbered(3).revision
+    stage(store, numbered(9), "shadow")
+    assert engine.sole_bundle() is None
+
+
 def test_a_shadow_that_agrees_notes_nothing(engine: ActivePolicies, store: PolicyStore) -> None:
     stage(store, numbered(9), "shadow")
     answer = engine.evaluate(PATH, question())
@@ -284,6 +295,7 @@ def test_an_emergency_bundle_decides_until_it_expires_and_not_a_moment_longer(
         draft.put_in_force(replace(draft.state, emergency=emergency))
     assert engine.evaluate(PATH, {}).value["n"] == 7
     assert engine.bundle.revision == numbered(7).revision
+    assert engine.sole_bundle() is None
     clock.advance(seconds=59.999)
     assert engine.evaluate(PATH, {}).value["n"] == 7
     clock.advance(seconds=0.001)
