@@ -264,10 +264,8 @@ def _doubtful(
     explained: Channels, codes: _Ints, known: npt.NDArray[np.bool_], told: npt.NDArray[np.bool_]
 ) -> _Ints:
     """Rows to look at first, if at any: nothing tells how many of them are wrong."""
-    lists = [(told, UNRECOGNISED_FALSE)]
-    if explained.gain >= DOUBTFUL_GAIN:
-        lists.insert(0, (known, DOUBTFUL_FALSE))
-    for classes, most_false in lists:
+    moved = [(known, DOUBTFUL_FALSE)] if explained.gain >= DOUBTFUL_GAIN else []
+    for classes, most_false in [*moved, (told, UNRECOGNISED_FALSE)]:
         named, expected = _useful(explained.moved, codes, classes)
         enough = len(named) * (1 - expected) >= DOUBTFUL_WRONG
         if enough and expected <= most_false and len(named) <= DOUBTFUL_MOST * len(codes):
