@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -48,7 +49,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
             file = nodeid.split("::", 1)[0]
             return _cluster_of(config.rootpath / file) or file
 
+    config.option.loadscopereorder = False  # the order is that of pytest_collection_modifyitems below
     return ByFileAndCluster(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In parallel, what takes long begins first: the clusters, then files with a slow test, then large files.
+
+    So that the last files are small, and no process works alone for long at the end.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    tests = Counter(item.path for item in items)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (not _cluster_of(item.path), item.path not in slow, -tests[item.path]))
 
 
 @pytest.hookimpl(tryfirst=True)

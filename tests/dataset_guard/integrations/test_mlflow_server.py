@@ -286,6 +286,7 @@ def test_another_app_is_wrapped_and_the_gate_stands_before_it(home, monkeypatch,
     assert browser.get("/").get_data() == b"inner says no"
 
 
+@pytest.mark.slow
 def test_mlflows_basic_auth_is_wrapped_and_both_speak(server, tmp_path, mlflow_database, monkeypatch):
     shutil.copy(mlflow_database, tmp_path / "mlflow.db")
     users = tmp_path / "auth.ini"
