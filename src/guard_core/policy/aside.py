@@ -25,6 +25,7 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import count
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
@@ -45,6 +46,8 @@ _NOT_FOR_IT = ("TRAINGUARD_", "RAY_")
 """Variables that may hold a token, and settings that it has no use for."""
 _LENGTH = struct.Struct("!I")
 _READ_BYTES = 1 << 17
+_NUMBERS = count(1)
+"""Of parts; none is given twice, not by the next process either."""
 
 
 class Aside:
@@ -57,10 +60,10 @@ class Aside:
         self._not_before = 0.0
         self._pid = os.getpid()
 
-    def ready(self, count: int) -> bool:
+    def ready(self, questions: int) -> bool:
         """Whether it takes questions, of which so many have come at once."""
         with self._guard:
-            self._asked += count
+            self._asked += questions
             link = self._own()
             if link is None and self._worth_it():
                 self._not_before = time.monotonic() + AGAIN_SECONDS
@@ -125,7 +128,6 @@ class _Link:
         self._out, self._in = bytearray(), bytearray()
         self._answers: dict[int, list[Answered] | None] = {}
         self._waiting: set[int] = set()
-        self._number = 0
         self._revision = ""
         self._has_started = False
         self.dead = False
@@ -146,14 +148,13 @@ class _Link:
         return numbers
 
     def _put(self, inquiries: Sequence[Inquiry]) -> int:
+        number = next(_NUMBERS)
         try:
-            frame = _frame(("part", self._number + 1, inquiries))
+            self._out += _frame(("part", number, inquiries))
         except Exception:  # noqa: BLE001 - what cannot be sent is evaluated where it is
             return 0
-        self._out += frame
-        self._number += 1
-        self._waiting.add(self._number)
-        return self._number
+        self._waiting.add(number)
+        return number
 
     def take(self, number: int) -> list[Answered] | None:
         if number not in self._answers:
@@ -288,9 +289,16 @@ def _answers(engine: EmbeddedEngine, inquiries: Sequence[Inquiry]) -> list[Answe
                 subject=one.subject,
                 moment=one.moment,
             )
-            found.append(
-                Answered(answer.value, answer.defined, answer.eval_ns, answer.revision, prepared(event))
+            record = prepared(event)
+            answered = (
+                one.decision_id,
+                answer.value,
+                answer.defined,
+                answer.eval_ns,
+                answer.revision,
+                record,
             )
+            found.append(Answered(*answered))
     except Exception:  # noqa: BLE001 - whoever asked meets the same, and says what it means
         return None
     return found

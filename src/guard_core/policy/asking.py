@@ -99,7 +99,7 @@ class Asking:
         engine = self._home.policy.name if bundle is not None else ""
         for part in reversed(self._parts):
             answers = self._home.aside.take(part.number)
-            if bundle is None or answers is None or any(one.revision != bundle.revision for one in answers):
+            if bundle is None or answers is None or not _fit(part, answers, bundle.revision):
                 self._home.aside.drop([part.number])
                 made.append([self._made(one) for one in part.inquiries])
             else:
@@ -130,6 +130,12 @@ class Asking:
         except Exception as error:  # noqa: BLE001 - an engine's bug must be a denial on record, not a way round it
             text = f"the policy engine failed: {error!r}"
             return Answer(error=text), "", self._home.settings.policy.engine
+
+
+def _fit(part: _Part, answers: Sequence[Answered], revision: str) -> bool:
+    """Whether they are the answers to these very questions, under the policies in force."""
+    wanted = [(one.decision_id, revision) for one in part.inquiries]
+    return wanted == [(one.decision_id, one.revision) for one in answers]
 
 
 def _taken(one: Inquiry, found: Answered, engine: str) -> _Made:

@@ -39,6 +39,7 @@ class Inquiry(NamedTuple):
 class Answered(NamedTuple):
     """What an engine answered, without a fault; ``record`` is the decision's, `audit.record.prepared`."""
 
+    decision_id: str
     value: Any
     defined: bool
     eval_ns: int

@@ -141,6 +141,16 @@ def test_an_answer_of_a_revision_that_is_out_of_force_does_not_count(ruled: Home
     assert {one.revision for one in decisions} == {ruled.policy.revision}
 
 
+def test_answers_to_other_questions_do_not_count(
+    ruled: Home, patient: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ask(ruled)
+    others = ruled.aside.take(asked._parts[1].number)
+    monkeypatch.setattr(Aside, "take", lambda _self, _number: others)
+    assert [one.allow for one in asked.decided()] == [number % 2 == 0 for number in range(MANY)]
+    assert [record["subject"] for record in recorded(ruled)] == [f"job-{n}" for n in range(MANY)]
+
+
 def test_a_policy_that_fails_on_one_question_fails_there_as_it_does_here(ruled: Home) -> None:
     rego = {"guard/test/x.rego": 'package guard.test\ndecision := {"allow": count(input.list) == 0}\n'}
     ruled.policy = engine_over(rego)
