@@ -84,7 +84,10 @@ def __getattr__(name: str) -> Any:
         return import_module("dataset_guard.ray_data")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'dataset_guard' has no attribute {name!r}")
-    return getattr(import_module(f"dataset_guard.{_HOME_OF[name]}"), name)
+    from dataset_guard.scanning.freed_memory import arrow_waits
+
+    with arrow_waits():
+        return getattr(import_module(f"dataset_guard.{_HOME_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -27,14 +27,7 @@ _CHUNK = 1024
 _MAX_DEPTH = 54
 _BYTES = np.uint64(0x00FF00FF00FF00FF)
 _PAIRS = np.uint64(0x0000FFFF0000FFFF)
-
-IV = np.array(
-    [
-        0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A,
-        0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19,
-    ],
-    np.uint32,
-)  # fmt: skip
+_LOW = np.uint64(0xFFFFFFFF)
 
 
 @inlined
@@ -204,6 +197,14 @@ def _big_endian(first: Any, second: Any) -> Any:
     return (both & _PAIRS) << np.uint64(16) | (both >> np.uint64(16)) & _PAIRS
 
 
+@inlined
+def _swapped(word: Any) -> Any:
+    """A number of eight bytes, these the other way round."""
+    word = (word & _BYTES) << np.uint64(8) | (word >> np.uint64(8)) & _BYTES
+    word = (word & _PAIRS) << np.uint64(16) | (word >> np.uint64(16)) & _PAIRS
+    return word << np.uint64(32) | word >> np.uint64(32)
+
+
 @kernel
 def _halves(cv: Any, out: Any) -> None:
     """The first 16 bytes of up to 16 digests in lanes as two big-endian numbers each, (n, 2) uint64."""
@@ -263,32 +264,64 @@ def _room() -> Any:
 
 
 @kernel
-def hash_messages(words: Any, starts: Any, sizes: Any, key: Any, mode: int, out: Any) -> None:
-    """BLAKE3 of each message into ``out``.
+def hash_blocks(words: Any, size: int, key: Any, out: Any) -> None:
+    """Keyed BLAKE3 of messages of ``size`` bytes, 64 at most, that begin at every 16th of ``words``.
 
-    ``words`` is uint32; message i begins at word ``starts[i]`` (int64), has ``sizes[i]`` bytes and is
-    zero-padded to a multiple of 64 bytes (an empty one to 64). ``key`` is (8,) uint32: the key with ``mode``
-    KEYED_HASH, or :data:`IV` with ``mode`` 0. ``out`` is (messages, 8) uint32.
+    ``words`` is uint32, zero behind each message; ``key`` is (8,) uint32, ``out`` (messages, 8) uint32.
     """
-    n = len(sizes)
-    room, done = _room(), np.zeros(8 * LANES, _U)
+    n = len(out)
+    cv, block, bases = np.empty(8 * LANES, _U), np.empty(16 * LANES, _U), np.empty(LANES, np.int64)
+    counter, length = np.zeros(LANES, _U), np.full(LANES, _U(size))
+    flags = np.full(LANES, _U(KEYED_HASH | CHUNK_START | CHUNK_END | ROOT))
     for first in range(0, n, LANES):
-        stop = min(n, first + LANES)
-        _first_chunks(words, starts[first:stop], sizes[first:stop], key, mode, room, done)
-        for i in range(first, stop):
-            if sizes[i] > _CHUNK:
-                _long(words, starts[i], sizes[i], key, mode, out[i])
-            else:
-                for j in range(8):
-                    out[i, j] = done[j * LANES + i - first]
+        for i in range(LANES):
+            bases[i] = 16 * min(first + i, n - 1)  # lanes without a message do the last one again
+        turn_blocks(words, bases, block)
+        _digest_blocks(cv, block, counter, length, flags, key, out[first : first + LANES])
+
+
+@kernel
+def hash_gaps(bounds: Any, kinds: Any, key: Any, out: Any) -> None:
+    """Keyed BLAKE3 of ``bounds[i]``, ``bounds[i + 1]`` and ``kinds[i]``: 33 bytes.
+
+    ``bounds`` is (messages + 1, 2) uint64, each number big-endian in its message; ``kinds`` is (messages,)
+    uint8, ``key`` (8,) uint32, ``out`` (messages, 8) uint32.
+    """
+    n = len(out)
+    cv, block = np.empty(8 * LANES, _U), np.zeros(16 * LANES, _U)
+    counter, length = np.zeros(LANES, _U), np.full(LANES, _U(33))
+    flags = np.full(LANES, _U(KEYED_HASH | CHUNK_START | CHUNK_END | ROOT))
+    for first in range(0, n, LANES):
+        for i in range(LANES):
+            at = min(first + i, n - 1)
+            for j in range(4):
+                word = _swapped(bounds[at + (j >> 1), j & 1])
+                block[2 * j * LANES + i] = _U(word & _LOW)
+                block[(2 * j + 1) * LANES + i] = _U(word >> np.uint64(32))
+            block[8 * LANES + i] = _U(kinds[at])
+        _digest_blocks(cv, block, counter, length, flags, key, out[first : first + LANES])
+
+
+@kernel
+def _digest_blocks(cv: Any, block: Any, counter: Any, length: Any, flags: Any, key: Any, out: Any) -> None:
+    """Digests of the messages in ``block`` into up to 16 rows of ``out``."""
+    for j in range(8):
+        for i in range(LANES):
+            cv[j * LANES + i] = key[j]
+    compress(cv, block, counter, length, flags)
+    for i in range(len(out)):
+        for j in range(8):
+            out[i, j] = cv[j * LANES + i]
 
 
 @kernel
 def hash_rows(
     words: Any, starts: Any, sizes: Any, row_key: Any, tenant_key: Any, public: Any, keyed: Any
 ) -> None:
-    """First halves of digests of messages, as for :func:`hash_messages`, and of these digests hashed again.
+    """First halves of digests of messages, and of these digests hashed again.
 
+    ``words`` is uint32; message i begins at word ``starts[i]`` (int64), has ``sizes[i]`` bytes and is
+    zero-padded to a multiple of 64 bytes (an empty one to 64). Keys are (8,) uint32.
     ``public`` gets those under ``row_key``, ``keyed`` those of the whole digests under ``tenant_key``: shape
     (messages, 2) uint64 each, big-endian numbers; either may be empty, and is not written then.
     """

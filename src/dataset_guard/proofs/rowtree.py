@@ -166,43 +166,32 @@ def _chunks(sorted_pieces: Iterable[Hashes]) -> Iterator[Nodes]:
 
 
 def _leaves(sorted_pieces: Iterable[Hashes]) -> Iterator[Nodes]:
-    before: Hashes | None = None
+    nothing = np.zeros((1, 2), np.uint64)
+    before, kind = nothing, 1
     for piece in sorted_pieces:
         for start in range(0, len(piece), _CHUNK):
-            part = np.ascontiguousarray(piece[start : start + _CHUNK])
-            left = np.zeros_like(part)
-            left[1:] = part[:-1]
-            kinds = np.zeros(len(part), np.uint8)
-            if before is None:
-                kinds[0] = 1
-            else:
-                left[0] = before
-            before = part[-1]
-            yield _gap_digests(left, part, kinds)
-    nothing = np.zeros((1, 2), np.uint64)
-    last = nothing if before is None else before.reshape(1, 2)
-    yield _gap_digests(last, nothing, np.array([2 | (before is None)], np.uint8))
+            bounds = np.concatenate([before, piece[start : start + _CHUNK]])
+            kinds = np.zeros(len(bounds) - 1, np.uint8)
+            kinds[0] = kind
+            before, kind = bounds[-1:], 0
+            yield _gap_digests(bounds, kinds)
+    yield _gap_digests(np.concatenate([before, nothing]), np.array([2 | kind], np.uint8))
 
 
-def _gap_digests(left: Hashes, right: Hashes, kinds: npt.NDArray[np.uint8]) -> Nodes:
-    messages = np.zeros((len(kinds), 64), np.uint8)
-    messages[:, :16] = left.astype(">u8").view(np.uint8)
-    messages[:, 16:32] = right.astype(">u8").view(np.uint8)
-    messages[:, 32] = kinds
-    return _hashed(messages.view(np.uint32), 33, GAP_KEY)
-
-
-def _hashed(messages: Nodes, size: int, key: bytes) -> Nodes:
-    """Keyed BLAKE3 of messages of one block each, shape (n, 16)."""
+def _gap_digests(bounds: Hashes, kinds: npt.NDArray[np.uint8]) -> Nodes:
     from dataset_guard.hashing import blake3_lanes  # numba: late, so that importing this module is quick
 
-    n = len(messages)
-    out = np.empty((n, 8), np.uint32)
-    starts, sizes = np.arange(n, dtype=np.int64) * 16, np.full(n, size, np.int64)
-    words: Any = np.ascontiguousarray(messages).reshape(-1)
-    blake3_lanes.hash_messages(
-        words, starts, sizes, blake3_lanes.key_words(key), blake3_lanes.KEYED_HASH, out
-    )
+    out = np.empty((len(kinds), 8), np.uint32)
+    blake3_lanes.hash_gaps(bounds, kinds, blake3_lanes.key_words(GAP_KEY), out)
+    return out
+
+
+def _parents(nodes: Nodes) -> Nodes:
+    from dataset_guard.hashing import blake3_lanes
+
+    out = np.empty((len(nodes) // 2, 8), np.uint32)
+    words: Any = np.ascontiguousarray(nodes).reshape(-1)
+    blake3_lanes.hash_blocks(words, 64, blake3_lanes.key_words(NODE_KEY), out)
     return out
 
 
@@ -211,9 +200,8 @@ def _levels(leaves: Nodes) -> list[Nodes]:
     levels = [leaves]
     while len(levels[-1]) > 1:
         below = levels[-1]
-        pairs = len(below) // 2
-        above = _hashed(below[: 2 * pairs].reshape(pairs, 16), 64, NODE_KEY)
-        levels.append(np.concatenate([above, below[2 * pairs :]]))
+        odd = below[len(below) // 2 * 2 :]
+        levels.append(np.concatenate([_parents(below), odd]))
     return levels
 
 

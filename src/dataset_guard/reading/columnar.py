@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from dataset_guard.reading.files import File, extension_of, refusing
 from dataset_guard.reading.places import Place, RemotePath, random_access
-from dataset_guard.reading.source import BATCH_ROWS, windowed
+from dataset_guard.reading.source import BATCH_ROWS, on_threads, windowed
 from guard_core.errors import UserError
 
 
@@ -67,7 +67,9 @@ class ParquetFile:
             found = (
                 batch
                 for group in groups
-                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted)
+                for batch in file.iter_batches(
+                    BATCH_ROWS, row_groups=[group], columns=wanted, use_threads=on_threads()
+                )
             )
             selected = found if wanted is None else (batch.select(wanted) for batch in found)
             yield from windowed(selected, skip, rows)

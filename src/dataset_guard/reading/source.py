@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import pyarrow as pa
 
@@ -11,6 +13,27 @@ from dataset_guard.reading.places import Place
 from guard_core.errors import UserError
 
 BATCH_ROWS = 65_536
+
+_ALONE: ContextVar[bool] = ContextVar("decoding_alone", default=False)
+
+
+@contextmanager
+def decoding_alone() -> Iterator[None]:
+    """In this block files are decoded on the thread that reads them, for whom CPU time counts.
+
+    Threads decode sooner, but each fills memory that another one gives back: the kernel clears it anew, which
+    costs a third more than decoding alone.
+    """
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
+def on_threads() -> bool:
+    """Whether a file may be decoded on several threads."""
+    return not _ALONE.get()
 
 
 class Source(ABC):

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from dataset_guard.reading.source import decoding_alone
+from dataset_guard.scanning.freed_memory import heap_waits
 from dataset_guard.scanning.passing import SET_ROOT_BYTES, Pass
 from dataset_guard.scanning.plan import Plan, planned
 from dataset_guard.scanning.result import Progress, ScanResult, Timer
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 BATCH_ROWS = 65_536
 
 
+@decoding_alone()
 def scan_source(
     source: Source,
     context: CheckContext,
@@ -56,6 +59,7 @@ def scan_source(
     from dataset_guard.hashing.rowset import SetRoot
     from dataset_guard.sidecars import learnt
 
+    heap_waits()
     timer = Timer(cpu_clock)
     tell = progress or (lambda _: None)
     with timer.stage("start"):

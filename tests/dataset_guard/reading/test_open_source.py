@@ -19,6 +19,7 @@ import pytest
 
 from dataset_guard.hashing.fingerprint import Fingerprinter
 from dataset_guard.reading import open_source
+from dataset_guard.reading.source import decoding_alone
 from guard_core.errors import UserError
 
 N = 150_000
@@ -374,3 +375,19 @@ def test_no_rows_are_allowed(tmp_path):
 def test_an_unknown_column_is_refused(tmp_path):
     with pytest.raises(UserError, match="no column 'zz'"):
         list(open_source(TABLE).stream(columns=["zz"]))
+
+
+def test_a_scan_decodes_on_its_own_thread_and_other_readers_on_several(tmp_path, monkeypatch):
+    pq.write_table(pa.table({"a": [1, 2, 3]}), tmp_path / "a.parquet")
+    source = open_source(tmp_path / "a.parquet")
+    asked, real = [], pq.ParquetFile.iter_batches
+
+    def spy(self, *args, use_threads=True, **rest):
+        asked.append(use_threads)
+        return real(self, *args, use_threads=use_threads, **rest)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
+    list(source.batches())
+    with decoding_alone():
+        list(source.batches())
+    assert asked == [True, False]

@@ -51,6 +51,20 @@ def _word(c: Any) -> Any:
     return (c & 15) != 0
 
 
+@inlined
+def _last_run(data: Any, i: Any, high: Any) -> Any:
+    """Behind digits in a word: the digits that end it, or its end. Those between tell nothing.
+
+    The last ones may go on behind a blank or hyphen, so where they begin they are looked at.
+    """
+    stop = i
+    while stop < high and _CLASS[data[stop]] & (_DIGIT | _LOWER | _OTHER):
+        stop += 1
+    while stop > i and _CLASS[data[stop - 1]] == _DIGIT:
+        stop -= 1
+    return stop
+
+
 @kernel
 def _look(offsets: Any, data: Any, first: int, places: Any) -> Any:
     """Propose places in items from ``first`` on: ``(item, byte, kind)``. Returns (next item, places)."""
@@ -115,6 +129,7 @@ def _look(offsets: Any, data: Any, first: int, places: Any) -> Any:
                     n += 1
                 continue
             if _word(before):
+                i = _last_run(data, i, high)
                 continue
             symbol = i < high and (data[i] == 0x58 or data[i] == 0x78)  # X may be a check symbol
             if symbol and i + 1 < high:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.types as pt
 
+from dataset_guard.hashing.byte_words import word_at
 from dataset_guard.hashing.jit import inlined, kernel
 
 ABSENT, NUMBER, NO_VALUE, OTHER = 0, 1, 2, 3
@@ -29,6 +30,14 @@ _LONGEST_CELL = 64
 _ZERO, _NINE, _PLUS, _MINUS, _DOT = 48, 57, 43, 45, 46
 _BLANK, _TAB, _RETURN = 32, 9, 13
 _EXPONENT = 101
+
+_U64 = np.uint64
+_EACH = 0x0101010101010101
+_HIGH = _U64(0x80 * _EACH)
+_BEHIND_NINE = _U64((0x7F - _NINE) * _EACH)  # with it a byte behind 9 reaches the high bit
+_LOWER = _U64(0x20 * _EACH)
+_EXPONENTS = _U64(_EXPONENT * _EACH)
+_UNEQUAL = _U64(0x7F * _EACH)  # with it all bytes but 0 reach the high bit
 
 
 def _packed(word: str) -> int:
@@ -97,6 +106,13 @@ def _is_number(data: npt.NDArray[np.uint8], first: int, end: int) -> bool:
     return stop == end
 
 
+@inlined
+def _in_no_number(word: Any) -> Any:
+    """Whether one of eight bytes, all ASCII, comes behind 9 and is no e: no number holds it."""
+    other = ((word | _LOWER) ^ _EXPONENTS) + _UNEQUAL
+    return word & _HIGH == _U64(0) and (word + _BEHIND_NINE) & other & _HIGH != _U64(0)
+
+
 @kernel
 def _tell(
     ends: npt.NDArray[np.integer[Any]],
@@ -109,6 +125,13 @@ def _tell(
         first, end = ends[i], ends[i + 1]
         if end - first > _LONGEST_CELL:
             kinds[i] = OTHER
+            continue
+        if (
+            end - first > _LONGEST
+            and _in_no_number(word_at(data, first))
+            and not (_is_blank(data[first]) or _is_blank(data[end - 1]))
+        ):
+            kinds[i] = OTHER  # most text: it is longer than any word for "no value", too
             continue
         while first < end and _is_blank(data[first]):
             first += 1
