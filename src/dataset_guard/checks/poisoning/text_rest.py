@@ -8,6 +8,8 @@ subtracted, so words that live in the group only say nothing. That is what a tri
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +22,8 @@ _SMOOTHING = 0.5
 _STRENGTHS = np.geomspace(0.02, 20.0, 40)
 _LENGTH_POWERS = (0.5, 1.0)
 _SURE = 1e-4
+_ROUNDING = 1e-9
+"""Relative; sums of logarithms over all rows are far more exact."""
 
 
 class RestModel:
@@ -34,15 +38,15 @@ class RestModel:
         counted = self.counts[~things.is_form]
         self._totals, self._number = counted.sum(axis=0), len(counted)
         self.sizes = np.bincount(codes, minlength=classes).astype(np.float64)
-        self._strength, self._power = self._fitted()
 
     @property
     def priors(self) -> Floats:
         """Share of each class."""
         return np.asarray(self.sizes / self.sizes.sum())
 
-    def _fitted(self) -> tuple[float, float]:
-        """Temper the scores so that left-out labels are likeliest."""
+    @cached_property
+    def _tempering(self) -> tuple[float, float]:
+        """Strength and power of length that make left-out labels likeliest; fitted for whoever asks."""
         rows, classes = len(self.codes), len(self.sizes)
         row = np.repeat(np.arange(rows), self.length)
         own = self.codes[row]
@@ -56,12 +60,16 @@ class RestModel:
         best, found = -np.inf, (1.0, 1.0)
         for power in _LENGTH_POWERS:
             scaled = scores * (np.maximum(self.length, 1) ** -power)[:, None]
+            before = -np.inf
             for strength in _STRENGTHS:
                 likely = float(
                     _log_softmax(scaled * strength + np.log(self.priors))[np.arange(rows), self.codes].sum()
                 )
                 if likely > best:
                     best, found = likely, (float(strength), float(power))
+                if likely < before - _ROUNDING * abs(likely):
+                    break  # the likelihood is concave in the strength: from here on it falls
+                before = likely
         return found
 
     def without(self, group: Ints) -> Floats:
@@ -82,7 +90,8 @@ class RestModel:
             [np.bincount(row, weight[which, c], minlength=len(group)) for c in range(classes)], axis=1
         )
         sizes = self.sizes - np.bincount(self.codes[group], minlength=classes) + 1
-        scaled = scores * (self._strength * np.maximum(lengths, 1) ** -self._power)[:, None]
+        strength, power = self._tempering
+        scaled = scores * (strength * np.maximum(lengths, 1) ** -power)[:, None]
         chances = np.exp(_log_softmax(scaled + np.log(sizes / sizes.sum())))
         return np.clip(chances, _SURE, 1 - _SURE)
 
