@@ -20,6 +20,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NoReturn
 
+from compute_guard.ray_plugin.gates.precedence import go_first
+
 logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.25
 """How often the keeper looks whether there is still something to guard; its gate's end it is told at once."""
@@ -87,6 +89,7 @@ def _be(main: Callable[[], Awaitable[None]], title: str, log: Path, watched: Cal
         sys.setswitchinterval(SWITCH_SECONDS)
         # What is imported is never garbage, and looking through it takes tens of milliseconds.
         gc.freeze()
+        go_first()
         run(lambda: _while(watched, main()))
         status = 0
     except BaseException:

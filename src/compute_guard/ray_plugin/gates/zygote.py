@@ -30,6 +30,7 @@ from typing import NoReturn
 
 from compute_guard.cluster.processes import MARKER
 from compute_guard.ray_plugin.gates.newborn import Inherited, live
+from compute_guard.ray_plugin.gates.precedence import go_like_others
 
 SOCKET = "zygote"
 _PR_SET_PDEATHSIG = 1
@@ -172,6 +173,7 @@ def main() -> NoReturn:
     """``python -m compute_guard.ray_plugin.gates.zygote FOLDER PYTHON``: ends with its parent."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    go_like_others()
     Zygote(Path(sys.argv[1]), sys.argv[2]).run()
 
 
