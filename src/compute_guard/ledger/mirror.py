@@ -91,6 +91,9 @@ class Mirror:
         self.holders[holder.workload.id] = holder
         self._count(holder.workload, holder.amounts, Amounts())
 
+    def runs(self, workload_id: str) -> None:
+        """It runs now, and holds what it held: others than this mirror want to know."""
+
     def resized(self, workload_id: str, amounts: Amounts) -> None:
         """It holds another amount."""
         holder = self.holders[workload_id]

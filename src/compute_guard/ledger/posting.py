@@ -294,7 +294,9 @@ class Posting:
         row.ray_job_id = ray_job_id or row.ray_job_id
         if state is WorkloadState.PENDING:
             self.changes.append(("left", (workload_id,)))
-        if not to.holds_quota:
+        if to.holds_quota:
+            self.changes.append(("runs", (workload_id,)))
+        else:
             self._take_back(row.id, row.queue, row.user)
         if to.terminal:
             row.finished_at = self._now

@@ -269,6 +269,11 @@ class Ledger:
             session.delete(row)
             return True
 
+    def changes(self) -> int:
+        """How often a state, reservation, line or meter has changed: the same number, the same ledger."""
+        with self._storage.reading() as session:
+            return _number(session)
+
     def reservations(self) -> Mapping[str, Amounts]:
         """What each workload holds, by submission id."""
         from sqlalchemy import select

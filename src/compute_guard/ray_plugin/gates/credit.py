@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from compute_guard.admission.workload import WorkloadState
 from compute_guard.ledger.posting import Growth
@@ -26,11 +26,16 @@ from compute_guard.ray_plugin.gates.reports import Reports
 from compute_guard.ray_plugin.gates.wire import Refusal
 from guard_core.errors import GuardError
 
+if TYPE_CHECKING:
+    from compute_guard.ledger.store import Entry
+
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
 IDLE_SECONDS = 1.0
 """How long a reservation stays raised after its leases went back: most come again at once."""
+READ_ANYWAY_SECONDS = 5.0
+"""The ledger counts its changes and is not read again before there is one; but never less often than this."""
 BATCH = 64
 _LIVING = (WorkloadState.ADMITTED, WorkloadState.RUNNING)
 
@@ -49,6 +54,10 @@ class Credit:
         """Tenant by living workload, as of the last round; None until the ledger was read once."""
         self._loading: dict[str, asyncio.Future[Account]] = {}
         self._known: object = None
+        self._entries: tuple[Entry, ...] = ()
+        self._reserved: Mapping[str, Amounts] = {}
+        self._read: tuple[int, float] = (-1, 0.0)
+        """At which change of the ledger these two were read, and when."""
 
     async def account(self, workload: str) -> Account:
         """The account of a living workload. Raises Refusal for another, GuardError for storage trouble."""
@@ -211,15 +220,13 @@ class Credit:
         """Compare with the ledger (ended workloads, reservations, idle credit), then try everybody again."""
         await self._judge.refresh()
         self.reports.terms(self._judge.terms)
-        ledger = self._judge.gateway.ledger
-        entries, reserved = await self._in_thread(
-            lambda: (ledger.entries(states=_LIVING), ledger.reservations())
-        )
+        await self._in_thread(self._look)
+        reserved = self._reserved
         known = (reserved, self._judge.quotas)
         changed, self._known = known != self._known, known
         now = time.monotonic()
-        living = {entry.id: entry for entry in entries}
-        self.living = {entry.id: entry.workload.tenant for entry in entries}
+        living = {entry.id: entry for entry in self._entries}
+        self.living = {entry.id: entry.workload.tenant for entry in self._entries}
         for workload, account in list(self._accounts.items()):
             entry = living.get(workload)
             if entry is None:
@@ -236,6 +243,15 @@ class Credit:
                 account.blocked = False
             account.tight = False
             self.pump(account)
+
+    def _look(self) -> None:
+        """Read the ledger, if it has changed. In the thread."""
+        ledger, now = self._judge.gateway.ledger, time.monotonic()
+        change = ledger.changes()  # first: what comes in between is read again
+        if change == self._read[0] and now - self._read[1] < READ_ANYWAY_SECONDS:
+            return
+        self._entries, self._reserved = ledger.entries(states=_LIVING), ledger.reservations()
+        self._read = (change, now)
 
     def _close(self, workload: str, account: Account) -> None:
         del self._accounts[workload]

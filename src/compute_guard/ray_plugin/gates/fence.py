@@ -7,7 +7,10 @@ are a conjunction in Ray, so whatever else a task selects, or falls back to, sta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
+
+from ray.core.generated import common_pb2
 
 from compute_guard.admission.ray_body import POOL_LABEL
 
@@ -28,20 +31,22 @@ def fence_spec(spec: Any, pools: Sequence[str], head: str = "", closed: Sequence
     is sent to node ``head`` (id in hex), which this tenant is shown as the head.
     """
     asked = (spec.required_resources, spec.required_placement_resources)
-    wished = [resources.pop(HEAD_RESOURCE, None) for resources in asked]
+    wished = [resources.pop(HEAD_RESOURCE) for resources in asked if HEAD_RESOURCE in resources]
     if head and any(wished):
-        _add(spec.label_selector, _NODE_ID, _IN, [head])
+        spec.label_selector.MergeFrom(_constraint(_NODE_ID, _IN, (head,)))
+    inside = _constraint(POOL_LABEL, _IN, tuple(pools) or (NOWHERE,))
     for selector in (spec.label_selector, *(o.label_selector for o in spec.fallback_strategy.options)):
-        _add(selector, POOL_LABEL, _IN, pools or [NOWHERE])
+        selector.MergeFrom(inside)
         if closed:
-            _add(selector, _NODE_ID, _NOT_IN, closed)
+            selector.MergeFrom(_constraint(_NODE_ID, _NOT_IN, tuple(closed)))
 
 
-def _add(selector: Any, key: str, operator: int, values: Sequence[str]) -> None:
-    constraint = selector.label_constraints.add()
-    constraint.label_key = key
-    constraint.operator = operator
-    constraint.label_values.extend(values)
+@lru_cache(1000)
+def _constraint(key: str, operator: int, values: tuple[str, ...]) -> Any:
+    """A selector of one constraint: every lease of a tenant gets the same, so it is made once."""
+    selector = common_pb2.LabelSelector()
+    selector.label_constraints.add(label_key=key, operator=operator, label_values=values)
+    return selector
 
 
 def fence_bundle(bundle: Any, pools: Sequence[str], closed: Sequence[str] = ()) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from compute_guard.admission.gateway import Gateway
 from compute_guard.admission.held_leases import HeldLeasesFile
+from compute_guard.quota.amounts import Amounts
 from compute_guard.ray_plugin.gates.admitting import Drivers
 from compute_guard.ray_plugin.gates.authority import Authority
 from compute_guard.ray_plugin.gates.book import LeaseBook
@@ -75,6 +76,7 @@ class Head:
         self._swept = time.monotonic()
         self._silence = Silence()
         self._held = HeldLeasesFile(self.folder)
+        self._noted: dict[str, tuple[int, Amounts, str]] | None = None
         self.booking = Booking(
             self.jobs,
             self.judge,
@@ -126,7 +128,10 @@ class Head:
         try:
             await self.credit.tick()
             now_ms = to_ns(self.judge.gateway.home.clock()) // 1_000_000
-            await asyncio.to_thread(self._held.note, {**self.cordons.held(), **self.credit.held()}, now_ms)
+            waiting = {**self.cordons.held(), **self.credit.held()}
+            if waiting != self._noted:
+                await asyncio.to_thread(self._held.note, waiting, now_ms)
+                self._noted = waiting
             for name in await self.nodes.refresh():
                 self.credit.book.drop_node(name)
             await self._let_go_of_the_lost()

@@ -6,14 +6,13 @@ it: in profile *gate* a habit (`cooperative`), in profile *hardened* the Unix us
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 
 import grpc
 
 from compute_guard.ray_plugin.gates.front import Identify
-from compute_guard.ray_plugin.gates.wire import Metadata, Refusal
+from compute_guard.ray_plugin.gates.wire import REMEMBERED, Metadata, Refusal
 
 
 def bearer(metadata: Metadata) -> str:
@@ -43,20 +42,19 @@ def tenant_of(token: str, system: str, tenants: Mapping[str, str]) -> str | None
 def by_token(system: Callable[[], str], tenants: Callable[[], Mapping[str, str]]) -> Identify:
     """Identifies each call's caller; ``tenants`` gives tenant by token, in a new mapping when it changed."""
     asked: tuple[str, Mapping[str, str]] | None = None
-    known: dict[bytes, str | None] = {}
+    known: dict[Metadata, str | None] = {}
 
     def identify(metadata: Metadata) -> str | None:
         nonlocal asked, known
         secret, others = system(), tenants()
-        if asked is None or asked[0] != secret or asked[1] is not others:
+        if asked is None or asked[0] != secret or asked[1] is not others or len(known) >= REMEMBERED:
             asked, known = (secret, others), {}
-        token = bearer(metadata)
-        # Found by its hash, about which nobody can learn anything from the time this takes.
-        digest = hashlib.sha256(token.encode()).digest()
         try:
-            return known[digest]
+            # Found by a hash whose key is this process's own: of a wrong token nobody learns from the time
+            # this takes how much of it was right.
+            return known[metadata]
         except KeyError:
-            tenant = known[digest] = tenant_of(token, secret, others)
+            tenant = known[metadata] = tenant_of(bearer(metadata), secret, others)
             return tenant
 
     return identify

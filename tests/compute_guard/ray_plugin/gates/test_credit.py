@@ -175,3 +175,28 @@ def test_small_leases_share_one_reservation_of_a_whole_cpu_where_there_is_room(h
         assert await waits(with_room_for_less)
 
     asyncio.run(story())
+
+
+def test_a_ledger_without_changes_is_not_read_again_and_every_change_is_seen(home, running, monkeypatch):
+    async def story() -> None:
+        job, credit = running("w1"), await opened(home)
+        reads, entries = [], Ledger.entries
+        monkeypatch.setattr(Ledger, "entries", lambda *a, **k: reads.append(1) or entries(*a, **k))
+        await credit.tick()
+        assert reads == []
+        other = running("w2")
+        await credit.tick()
+        assert reads == [1]
+        assert credit.living == {job: "acme", other: "acme"}
+        Ledger(home.storage).move(job, WorkloadState.FINISHED)
+        await credit.tick()
+        assert credit.living == {other: "acme"}
+
+    asyncio.run(story())
+
+
+def test_a_job_that_begins_to_run_is_a_change_of_the_ledger(home, running):
+    ledger = Ledger(home.storage)
+    before = ledger.changes()
+    running("w1")
+    assert ledger.changes() == before + 3  # it waits, is admitted, runs
