@@ -1,8 +1,8 @@
 """Memory that a batch of rows gives back, kept for the next batch.
 
-Two allocators give memory of that size back to the system at once, which clears each page before it hands it
-out again: a tenth of a registration's CPU time. Both can be told to wait. They never hold more than what was
-in use at one time, and what they hold serves whatever the process does next.
+Two allocators give memory of that size back to the system, at once or after a second. The system clears each
+page before it hands it out again: a tenth of a registration's CPU time. Both can be told to wait. They never
+hold more than what was in use at one time, and what they hold serves whatever the process does next.
 """
 
 from __future__ import annotations
