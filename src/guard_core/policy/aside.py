@@ -306,5 +306,6 @@ def _answers(engine: EmbeddedEngine, inquiries: Sequence[Inquiry]) -> list[Answe
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the process that asks, whose end is ours
+    os.nice(5)  # where cores are short, the one that asks needs them more
     with suppress(OSError):
         serve(socket.socket(fileno=int(sys.argv[1])))
