@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from compute_guard.cluster.connection import PERIOD_MS
 from compute_guard.monitoring.cli import metrics, monitor, top
 from compute_guard.quota.cli import history, quota_set, simulate
 from guard_core.errors import GuardError
@@ -59,7 +60,7 @@ def compute() -> None:
 @click.option(
     "--period-ms",
     type=click.IntRange(min=50),
-    default=1000,
+    default=PERIOD_MS,
     show_default=True,
     help="Time between two rounds of admission and reconciliation.",
 )

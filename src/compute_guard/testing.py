@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compute_guard.cluster.connection import Cluster
+from compute_guard.cluster.connection import PERIOD_MS, Cluster
 
 if TYPE_CHECKING:
     from compute_guard.usage.samples import Frame
@@ -196,7 +196,7 @@ def guarded_cluster(
     num_cpus: int = 4,
     num_gpus: int | None = None,
     object_store_bytes: int = 200_000_000,
-    period_ms: int = 250,
+    period_ms: int = PERIOD_MS,
     profile: str = "observe-and-stop",
     pools: Sequence[str] = (),
     data: Mapping[str, str] | None = None,

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 CLUSTER_FILE = "cluster.json"
 TOKEN_FILE = "system.token"  # noqa: S105 - the name of a file
+PERIOD_MS = 250
+"""Between two rounds of admission and reconciliation, unless the cluster is started with another."""
+PERIOD_VARIABLE = "COMPUTE_GUARD_PERIOD_MS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from compute_guard.admission.ray_body import GATED
 from compute_guard.cluster import processes
-from compute_guard.cluster.connection import CLUSTER_FILE, TOKEN_FILE, Cluster, load_cluster
+from compute_guard.cluster.connection import CLUSTER_FILE, PERIOD_MS, TOKEN_FILE, Cluster, load_cluster
 from compute_guard.cluster.ray_start import GATE_HOST, START_SECONDS, start_node
 from guard_core.clock import rfc3339
 from guard_core.errors import Undecidable, UserError
@@ -49,7 +49,7 @@ def up(
     num_cpus: int | None = None,
     num_gpus: int | None = None,
     object_store_bytes: int | None = None,
-    period_ms: int = 1000,
+    period_ms: int = PERIOD_MS,
     profile: str = OBSERVE,
     pools: Sequence[str] = (),
 ) -> Cluster:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from compute_guard.admission.ray_body import GATED, ONLY_TENANT
 from compute_guard.cluster import processes
-from compute_guard.cluster.connection import Cluster
+from compute_guard.cluster.connection import PERIOD_VARIABLE, Cluster
 from compute_guard.cluster.service_account import authority_environment, with_private_account
 from guard_core.errors import UserError
 
@@ -76,7 +76,7 @@ def start_node(
     if settings.storage_url is not None:
         environment["TRAINGUARD_STORAGE_URL"] = settings.storage_url
     environment |= {"RAY_raylet_start_wait_time_s": str(START_SECONDS)}  # a busy machine is no broken one
-    environment |= {processes.MARKER: cluster.marker, "COMPUTE_GUARD_PERIOD_MS": str(period_ms)}
+    environment |= {processes.MARKER: cluster.marker, PERIOD_VARIABLE: str(period_ms)}
     if cluster.profile in GATED:
         environment |= {
             "COMPUTE_GUARD_PROFILE": cluster.profile,

@@ -68,7 +68,7 @@ def collect(home: Home, gcs: Gcs, token: Callable[[], str], at_ns: int, origins:
         at_ns=at_ns,
         nodes=tuple(nodes),
         workers=tuple(seen),
-        drivers=tuple(origins.judged([d for d in gcs.drivers() if not d.is_dead])),
+        drivers=tuple(origins.judged(gcs.drivers(living=True))),
         grants=tuple(_grant(entry, reserved[entry.id][GPU]) for entry in entries if entry.id in reserved),
         supervisors={
             actor.actor_id: actor.name.removeprefix(_SUPERVISOR)

@@ -85,8 +85,8 @@ class Gcs:
                 "run: trainguard compute status"
             ) from error
 
-    def drivers(self) -> list[Driver]:
-        """Ray's job table, dead drivers included."""
+    def drivers(self, *, living: bool = False) -> list[Driver]:
+        """Ray's job table: all of it, which is every driver there ever was, or the living ones."""
         request = self._messages.GetAllJobInfoRequest(
             skip_submission_job_info_field=True, skip_is_running_tasks_field=True
         )
@@ -101,6 +101,7 @@ class Gcs:
                 is_dead=row.is_dead,
             )
             for row in self._call(self._jobs.GetAllJobInfo, request).job_info_list
+            if not (living and row.is_dead)
         ]
 
     def nodes(self) -> list[NodeRow]:

@@ -22,7 +22,7 @@ from compute_guard.admission.gateway import Admitted, Gateway
 from compute_guard.admission.held_leases import held_leases
 from compute_guard.admission.ray_body import GATED, ONLY_TENANT, PROFILE
 from compute_guard.admission.workload import WorkloadState
-from compute_guard.cluster.connection import Cluster, load_cluster
+from compute_guard.cluster.connection import PERIOD_MS, PERIOD_VARIABLE, Cluster, load_cluster
 from compute_guard.cluster.processes import MARKER
 from compute_guard.ledger.reconcile import Correction, Step, Submission, reconcile
 from compute_guard.ray_plugin.gates.identity import same
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-PERIOD_VARIABLE = "COMPUTE_GUARD_PERIOD_MS"
 LEASE = "admission"
 LEASE_SECONDS = 10.0
 LOOK_SECONDS = 0.1
@@ -55,7 +54,7 @@ class Service:
 
     def __init__(self, gcs_address: str, token: Callable[[], str]) -> None:
         self.token = token
-        self._period = max(0.05, int(os.environ.get(PERIOD_VARIABLE, "1000")) / 1000)
+        self._period = max(0.05, int(os.environ.get(PERIOD_VARIABLE) or PERIOD_MS) / 1000)
         self._holder = new_id("head")
         self.only = os.environ.get(ONLY_TENANT, "")
         """The one tenant of this cluster, where others have clusters of their own; empty for all."""
@@ -210,7 +209,7 @@ class Service:
         # Ray is read first, the ledger after it: what Ray shows was admitted before it showed, so a job that
         # is admitted in between cannot look like one that waits and runs all the same.
         underway = frozenset(self.last_mile.underway)
-        drivers = self._origins.judged([d for d in self._gcs.drivers() if not d.is_dead])
+        drivers = self._origins.judged(self._gcs.drivers(living=True))
         living = set(self._gcs.submission_ids()) - self._ended
         submissions = dict(self._gcs.submissions(sorted(living)))
         entries = {

@@ -16,7 +16,7 @@ from compute_guard.ray_plugin.service import Service
 class Empty:
     """A Ray that knows nothing yet."""
 
-    def drivers(self):
+    def drivers(self, *, living=False):
         return []
 
     def submission_ids(self):
@@ -32,7 +32,7 @@ class Racing:
     def __init__(self, admit) -> None:
         self._admit = admit
 
-    def drivers(self):
+    def drivers(self, *, living=False):
         return []
 
     def submission_ids(self):
