@@ -23,10 +23,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dataset_guard.scanning.freed_memory import arrow_waits
+from dataset_guard.scanning.batch_memory import memory_for_batches
 from measure import Measure, in_child, machine, median, report
 
-with arrow_waits():  # as whoever calls register() first loads pyarrow; the children have it from here
+with memory_for_batches():  # as whoever calls register() first loads it; the children have it from here
     from tables import parquet
 
 OUT = Path(__file__).parent / "out"

@@ -84,9 +84,9 @@ def __getattr__(name: str) -> Any:
         return import_module("dataset_guard.ray_data")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'dataset_guard' has no attribute {name!r}")
-    from dataset_guard.scanning.freed_memory import arrow_waits
+    from dataset_guard.scanning.batch_memory import memory_for_batches
 
-    with arrow_waits():
+    with memory_for_batches():
         return getattr(import_module(f"dataset_guard.{_HOME_OF[name]}"), name)
 
 

@@ -16,8 +16,8 @@ from dataset_guard.commands import reads as reads_cli
 from dataset_guard.commands import runs as runs_cli
 from dataset_guard.commands import suites as suite_cli
 from dataset_guard.commands import versions as version_cli
+from dataset_guard.scanning.batch_memory import memory_for_batches
 from dataset_guard.scanning.collecting import collecting_seldom
-from dataset_guard.scanning.freed_memory import arrow_waits
 from dataset_guard.urls import is_url
 from guard_core.output import exit_status, fail_on_option, format_option, render
 
@@ -85,7 +85,7 @@ def _look_options(command: _Command) -> _Command:
 def dataset(ctx: click.Context) -> None:
     """Register, scan, verify and compare datasets."""
     ctx.with_resource(collecting_seldom())  # before a command imports what it needs
-    ctx.with_resource(arrow_waits())
+    ctx.with_resource(memory_for_batches())
 
 
 @dataset.command()

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from dataset_guard.hashing.fingerprint import BLOCK_ROWS, FingerprintPart
 from dataset_guard.hashing.rowset import Hashes, SetRoot, sorted_run
 from dataset_guard.reading.source import decoding_alone
-from dataset_guard.scanning.freed_memory import heap_waits
 from dataset_guard.scanning.identity import BlockRange, split
 from dataset_guard.scanning.passing import Pass
 from dataset_guard.scanning.plan import Plan, planned
@@ -84,7 +83,6 @@ def scan_on_ray(
 @decoding_alone()
 def passed_over(source: Source, plan: Plan, blocks: BlockRange) -> tuple[Pass, FingerprintPart, Hashes]:
     """The task: a pass over ``blocks``, its leaves, and its public row hashes in ascending order."""
-    heap_waits()
     public: list[Any] = []
     seen = Pass(plan, Timer(), first_block=blocks.first, rows=blocks.rows)
     batches = source.batches(batch_rows=BATCH_ROWS, first_row=blocks.first * BLOCK_ROWS, rows=blocks.rows)

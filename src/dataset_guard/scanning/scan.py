@@ -16,7 +16,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dataset_guard.reading.source import decoding_alone
-from dataset_guard.scanning.freed_memory import heap_waits
 from dataset_guard.scanning.passing import SET_ROOT_BYTES, Pass
 from dataset_guard.scanning.plan import Plan, planned
 from dataset_guard.scanning.result import Progress, ScanResult, Timer
@@ -59,7 +58,6 @@ def scan_source(
     from dataset_guard.hashing.rowset import SetRoot
     from dataset_guard.sidecars import learnt
 
-    heap_waits()
     timer = Timer(cpu_clock)
     tell = progress or (lambda _: None)
     with timer.stage("start"):
