@@ -32,6 +32,7 @@ TARGET_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
 STORE_BYTES = 100_000_000
 
+MARK = "ran at "
 INTRUDER = """
 import sys, time
 import ray
@@ -42,7 +43,7 @@ def work():
     return time.time()
 
 while True:
-    print(ray.get(work.remote()), flush=True)
+    print("ran at", ray.get(work.remote()), flush=True)
 """
 LEAVER = """
 import subprocess, sys, ray
@@ -91,7 +92,7 @@ def intrude(cluster: GuardedCluster, gcs: Gcs, claims: str = "") -> dict[str, fl
             process.kill()
             process.wait()
         said.seek(0)
-        ran = [float(line) for line in said if line.endswith("\n")]
+        ran = [float(line.removeprefix(MARK)) for line in said if line.startswith(MARK)]
     begun = row.start_time / 1000
     last = max(0.0, ran[-1] - begun) if ran else 0.0
     return {"stopped": row.end_time / 1000 - begun, "last_task": last, "tasks": len(ran)}

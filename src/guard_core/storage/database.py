@@ -236,12 +236,11 @@ class Storage:
                 f"the storage {self.safe_url} has schema {current}, newer than this TrainGuard knows "
                 f"({SCHEMA_VERSION}); upgrade trainguard"
             )
-        from alembic import command
-
         with self._trouble(), self.engine.begin() as connection:
-            config = alembic_config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            if current is None:
+                _create(connection)
+            else:
+                migrate(connection)
         if self.is_sqlite:
             self.sqlite_path.chmod(0o600)
         return True
@@ -252,6 +251,28 @@ class Storage:
             if self._engine is not None and self._pid == os.getpid():
                 self._engine.dispose()
             self._engine = None
+
+
+def _create(connection: Connection) -> None:
+    """All tables, as migrations from nothing make them (a test compares), without loading Alembic."""
+    from sqlalchemy import Column, MetaData, String, Table
+
+    from guard_core.storage.tables import Base
+
+    Base.metadata.create_all(connection, checkfirst=False)
+    revision = Column("version_num", String(32), primary_key=True)  # alembic.runtime.migration
+    at = Table("alembic_version", MetaData(naming_convention={"pk": "%(table_name)s_pkc"}), revision)
+    at.create(connection)
+    connection.execute(at.insert().values(version_num=SCHEMA_VERSION))
+
+
+def migrate(connection: Connection, to: str = "head") -> None:
+    """Run the migrations that the database has not seen, up to revision ``to``."""
+    from alembic import command
+
+    config = alembic_config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, to)
 
 
 def _sqlstate(error: Any) -> str:

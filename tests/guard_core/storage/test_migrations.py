@@ -8,7 +8,7 @@ from alembic.script import ScriptDirectory
 
 from guard_core.errors import UserError
 from guard_core.storage import Storage
-from guard_core.storage.database import SCHEMA_VERSION, alembic_config
+from guard_core.storage.database import SCHEMA_VERSION, alembic_config, migrate
 from guard_core.storage.tables import Base
 
 
@@ -20,8 +20,71 @@ def storage(tmp_path):
     storage.close()
 
 
-def test_models_equal_migrations(storage):
-    with storage.engine.connect() as connection:
+@pytest.fixture
+def migrated(tmp_path):
+    """A database that the migrations made, one after the other."""
+    (tmp_path / "migrated").mkdir()
+    storage = Storage.in_home(tmp_path / "migrated")
+    with storage.engine.begin() as connection:
+        migrate(connection)
+    yield storage
+    storage.close()
+
+
+def shape(storage):
+    """Tables, columns, keys and indexes, in an order that does not depend on how they were made."""
+    found = {}
+    with closing(sqlite3.connect(storage.sqlite_path)) as connection:
+
+        def rows(statement):
+            return connection.execute(statement).fetchall()
+
+        for (table,) in rows("SELECT name FROM sqlite_master WHERE type = 'table'"):
+            indexes = sorted(
+                (name, unique, origin, [column for *_, column in rows(f"PRAGMA index_info('{name}')")])
+                for _, name, unique, origin, _ in rows(f"PRAGMA index_list('{table}')")
+                if origin != "u"  # numbered by SQLite as they are made; what they hold follows
+            )
+            unique = sorted(
+                [column for *_, column in rows(f"PRAGMA index_info('{name}')")]
+                for _, name, _, origin, _ in rows(f"PRAGMA index_list('{table}')")
+                if origin == "u"
+            )
+            columns = sorted(rest for _, *rest in rows(f"PRAGMA table_info('{table}')"))
+            keys = sorted(rest for _, _, *rest in rows(f"PRAGMA foreign_key_list('{table}')"))
+            found[table] = (columns, keys, indexes, unique)
+    return found
+
+
+def test_a_new_database_is_what_the_migrations_would_have_made_of_nothing(storage, migrated):
+    assert shape(storage) == shape(migrated)
+    assert storage.schema_version() == migrated.schema_version() == SCHEMA_VERSION
+
+
+def test_a_database_of_the_first_release_is_brought_forward(tmp_path, storage):
+    (tmp_path / "old").mkdir()
+    old = Storage.in_home(tmp_path / "old")
+    with old.engine.begin() as connection:
+        migrate(connection, "0001")
+    assert old.schema_version() == "0001"
+    assert old.upgrade() is True
+    assert shape(old) == shape(storage)
+    old.close()
+
+
+def test_a_new_home_is_made_without_loading_alembic(tmp_path, run_python):
+    script = f"""
+        import sys
+        from pathlib import Path
+        from guard_core.storage import Storage
+        assert Storage.in_home(Path({str(tmp_path)!r})).upgrade() is True
+        print("alembic" in sys.modules)
+    """
+    assert run_python(script).strip() == "False"
+
+
+def test_models_equal_migrations(migrated):
+    with migrated.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
 

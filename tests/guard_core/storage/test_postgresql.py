@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from guard_core.config import load_settings
 from guard_core.errors import Denied, Undecidable
 from guard_core.home import Home
+from guard_core.storage.database import migrate
 from guard_core.storage.tables import Base, DatasetAliasRow, DatasetRow
 
 
@@ -24,7 +25,10 @@ def pg_home(postgresql, tmp_path):
 
 
 def test_models_equal_migrations_there_too(pg_home):
-    with pg_home.storage.engine.connect() as connection:
+    Base.metadata.drop_all(pg_home.storage.engine)
+    with pg_home.storage.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM alembic_version")
+        migrate(connection)
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
 
