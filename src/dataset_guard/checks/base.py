@@ -28,6 +28,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dataset_guard.checks.hash_index import HashIndex
+from guard_core.counting import counted as counted  # for every check's messages
 from guard_core.findings import Finding
 
 Hashes = npt.NDArray[np.uint64]
@@ -191,8 +192,3 @@ class ClassIndex:
 def set_name(reference: Reference | Suite) -> str:
     """``tenant/name`` of a reference: the same for all versions of one set."""
     return reference.ref.partition("@")[0]
-
-
-def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """``1 row``, ``2,000 rows``: for messages."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

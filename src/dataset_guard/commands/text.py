@@ -13,6 +13,7 @@ from dataset_guard.registry.lineage import Lineage
 from dataset_guard.registry.store import Version
 from dataset_guard.validation import Validation
 from guard_core.clock import rfc3339
+from guard_core.counting import counted
 from guard_core.findings import RowSet
 from guard_core.output.text import aligned, size_text
 
@@ -64,7 +65,7 @@ def difference_text(found: Difference) -> str:
 
 
 def _count(rows: RowSet) -> str:
-    return f"{len(rows):,} row" + ("" if len(rows) == 1 else "s")
+    return counted(len(rows), "row")
 
 
 def lineage_text(found: Lineage) -> str:
@@ -139,8 +140,7 @@ def reads_text(reads: Sequence[Read]) -> str:
     people = len({(read.tenant, read.user) for read in reads})
     stopped = sum(read.outcome == "stopped" for read in reads)
     total = (
-        f"{len(reads):,} {'read' if len(reads) == 1 else 'reads'} by "
-        f"{people:,} {'person' if people == 1 else 'people'}: "
+        f"{counted(len(reads), 'read')} by {counted(people, 'person', 'people')}: "
         f"{sum(read.rows or 0 for read in reads):,} rows, {size_text(sum(read.bytes for read in reads))}"
     )
     total += f", {stopped:,} stopped" if stopped else ""

@@ -24,6 +24,7 @@ from dataset_guard.reading.files import File, extension_of, refusing
 from dataset_guard.reading.memory import first_line
 from dataset_guard.reading.places import Place, text_stream
 from dataset_guard.reading.source import windowed
+from guard_core.counting import counted
 from guard_core.errors import UserError
 
 _BLOCK = 16 << 20
@@ -185,10 +186,9 @@ def _refuse_bad_rows(path: Place, said: str, block: int) -> None:
             pass
         if found:
             row = found[0]
-            has = "1 field" if row.actual_columns == 1 else f"{row.actual_columns} fields"
             raise UserError(
-                f"{path} row {row.number} has {has} where the header has {row.expected_columns} "
-                "(the header is row 1); repair the row"
+                f"{path} row {row.number} has {counted(row.actual_columns, 'field')} where the header has "
+                f"{row.expected_columns} (the header is row 1); repair the row"
             )
     if "Empty CSV" in said:
         raise UserError(f"{path} holds no header line; write it again with one")

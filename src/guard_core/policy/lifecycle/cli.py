@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from guard_core.clock import to_ns
+from guard_core.counting import counted
 from guard_core.errors import UserError
 from guard_core.output import format_option
 
@@ -169,8 +170,7 @@ def approve(ctx: click.Context) -> None:
     """Approve the staged bundle, as somebody who is not its author."""
     state = _steps(ctx).approve()
     assert state.stage is not None
-    approvals = len(state.stage.valid_approvals)
-    click.echo(f"{state.stage.change} has {approvals} approval{'' if approvals == 1 else 's'}")
+    click.echo(f"{state.stage.change} has {counted(len(state.stage.valid_approvals), 'approval')}")
 
 
 @click.command()
@@ -226,8 +226,7 @@ def break_glass(ctx: click.Context, reason: str, ttl: str, candidate: Path | Non
 def review(ctx: click.Context, emergency_id: str, verdict: str, note: str) -> None:
     """Review somebody else's break-glass."""
     state = _steps(ctx).review(emergency_id, verdict=verdict, note=note)
-    due = len(state.reviews)
-    click.echo(f"{emergency_id}: {verdict}; {due} review{'' if due == 1 else 's'} still due")
+    click.echo(f"{emergency_id}: {verdict}; {counted(len(state.reviews), 'review')} still due")
 
 
 @click.command()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from guard_core.attestation import PRIVATE_KEY, Signer
 from guard_core.clock import Clock, system_clock, to_ns
 from guard_core.config import Settings
+from guard_core.counting import counted
 from guard_core.doctor import Probe
 from guard_core.errors import GuardError
 from guard_core.policy.lifecycle.state import Held, State
@@ -67,8 +68,7 @@ def _stage(store: PolicyStore, state: State) -> Iterator[Probe]:
         yield found
         return
     reach = ", ".join(stage.tenants) or "all tenants"
-    count = len(stage.valid_approvals)
-    approved = f"{count} approval{'' if count == 1 else 's'}"
+    approved = counted(len(stage.valid_approvals), "approval")
     message = f"{found.message}; {stage.mode} for {reach}, {stage.percent} %, by {stage.author}, {approved}"
     yield Probe(AREA, "staged", "ok", message)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from guard_core.counting import counted
 from guard_core.policy.lifecycle.replay import Replay
 
 SHOWN = 20
@@ -21,7 +22,7 @@ def _lines(replay: Replay) -> Iterator[str]:
     yield (
         f"{replay.decisions:,} decisions{since}, {replay.distinct:,} distinct questions asked, "
         f"{replay.seconds:.1f} s ({rate:,.0f} decisions/s, "
-        f"{replay.processes} process{'' if replay.processes == 1 else 'es'})"
+        f"{counted(replay.processes, 'process', 'processes')})"
     )
     if not replay.decisions:
         yield "no decision was recorded in this time"
