@@ -36,9 +36,14 @@ class StopNotice:
     requeue: bool
 
 
+def notice_path(home: Path, submission_id: str) -> str:
+    """Where the notice of a job is, once it has one: what the job is told."""
+    return f"{home}/ray/notices/{submission_id}.json"
+
+
 def notice_file(home: Path, submission_id: str) -> Path:
-    """Where the notice of a job is, once it has one."""
-    return home / f"ray/notices/{submission_id}.json"
+    """:func:`notice_path`, to write and to delete."""
+    return Path(notice_path(home, submission_id))
 
 
 def stop_notice() -> StopNotice | None:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 Clock = Callable[[], datetime]
 """A callable that returns the current time as an aware UTC datetime."""
 
@@ -18,12 +20,13 @@ def system_clock() -> datetime:
 
 def rfc3339(moment: datetime) -> str:
     """``moment`` as RFC 3339 in UTC with microseconds, e.g. ``2026-11-23T04:05:06.000007Z``."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def to_ns(moment: datetime) -> int:
     """Nanoseconds since the Unix epoch, as an integer (policy input's ``now_ns``)."""
-    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    delta = moment - _EPOCH
     return ((delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds) * 1_000
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,32 +56,19 @@ def write_atomic(
 def replaced_after(path: Path, content: bytes, *, mode: int = 0o644) -> Iterator[None]:
     """``path`` has ``content`` once the block has ended well; as it was when the block fails.
 
-    The disk takes up the new file while the block waits for its own (a journal commits both at once), and
-    only then it gets its name. A power loss may take the name back: the old file is there then, whole.
+    The new file is written before the block and forced to disk after it: where the block waits for the disk,
+    a journal commits both at once, and little is left to wait for. Only then it gets its name. A power loss
+    may take the name back: the old file is there then, whole.
     Raises OSError; the temporary file never stays behind.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    failed: list[OSError] = []
-
-    def sync() -> None:
-        try:
-            os.fsync(handle)
-        except OSError as error:
-            failed.append(error)
-
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            syncing = threading.Thread(target=sync)
-            syncing.start()
-            try:
-                yield
-            finally:
-                syncing.join()
-        if failed:
-            raise failed[0]
+            yield
+            os.fsync(handle)
         temporary.replace(path)
     finally:
         with suppress(FileNotFoundError):

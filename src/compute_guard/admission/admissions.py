@@ -39,6 +39,9 @@ ASK_AGAIN_NS = 30 * 1_000_000_000
 """A waiting job with unchanged numbers is put to policy again after this long, as verdicts change."""
 
 
+_OVER = object()
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One round, and its questions to policy: ``asks``, of all who may go, are those worth asking about."""
@@ -75,28 +78,29 @@ class Admissions(Lifecycle):
     def releases(self) -> Iterator[list[Admitted]]:
         """:meth:`release` round by round, each on record when given: it can run while others are decided.
 
-        One tree of cohorts after the other, so that what ended in one waits for no decision about another.
+        One tree of cohorts after the other: who gets in in one waits for the decisions about the next, which
+        go on record in the same write, and for no other.
         Whoever stops in between loses nothing: what was left is looked at by the next.
         """
         self.freshen()
         admitted, self.left_over = self.left_over, []
-        rounds = self._rounds_by_tree()
-        while True:
+        rounds, over = self._rounds_by_tree(admitted), False
+        while not over:
             with garbage_waits(), self.one_record():
-                more = next(rounds, None)
-            admitted += more or []
+                over = next(rounds, _OVER) is _OVER
             if admitted:
-                yield admitted
-            if more is None:
-                return
-            admitted = []
+                yield admitted.copy()
+                admitted.clear()
 
     def _admit(self, fresh: Mapping[str, Decision]) -> list[Admitted]:
         """All rounds. ``fresh`` are decisions of this moment, by workload."""
-        return [one for admitted in self._rounds(fresh) for one in admitted]
+        admitted: list[Admitted] = []
+        for _ in self._rounds(admitted, fresh):
+            continue
+        return admitted
 
-    def _rounds_by_tree(self) -> Iterator[list[Admitted]]:
-        """Rounds in one tree of cohorts until nobody there can fit, then in the next.
+    def _rounds_by_tree(self, admitted: list[Admitted]) -> Iterator[None]:
+        """Rounds in one tree of cohorts until nobody there can fit, then in the next, as :meth:`_rounds`.
 
         Policy is asked about the next ones while what it answered about this one is acted on.
         """
@@ -107,7 +111,7 @@ class Admissions(Lifecycle):
             for place, tree in enumerate(trees):
                 for one in trees[place + len(ahead) : place + 1 + TREES_AHEAD]:
                     ahead.append(self._look_ahead(one))
-                yield from self._rounds({}, only=tree, ahead=ahead.popleft())
+                yield from self._rounds(admitted, {}, only=tree, ahead=ahead.popleft())
         finally:
             for turn in ahead:
                 if turn is not None:
@@ -119,11 +123,19 @@ class Admissions(Lifecycle):
         return None
 
     def _rounds(
-        self, fresh: Mapping[str, Decision], *, only: int | None = None, ahead: Turn | None = None
-    ) -> Iterator[list[Admitted]]:
+        self,
+        admitted: list[Admitted],
+        fresh: Mapping[str, Decision],
+        *,
+        only: int | None = None,
+        ahead: Turn | None = None,
+    ) -> Iterator[None]:
         """Rounds over the waiting lines, of one tree or all, until one after which nobody else can fit.
 
         ``ahead`` is the first, looked at before: it counts unless something in its tree has changed since.
+        Who gets in is added to ``admitted``, and goes on record in one write with the decisions of the next
+        round (:meth:`one_record` writes what is left). After that write there is a pause, for the caller to
+        hand them on; nothing is reserved then that is not in ``admitted`` and on record.
         """
         barred: set[str] = set()
         stirred: set[int] = set()  # what policy holds back now is asked about again at the next look
@@ -132,8 +144,14 @@ class Admissions(Lifecycle):
             ahead = None
             if turn is None:
                 return
+            decided = {**fresh, **self._decided(turn)}
+            if admitted:
+                yield
+                if only is not None and self._still_good(turn, only) is None:
+                    continue
             snapshot, trees, round_ = turn.snapshot, turn.trees, turn.round
-            done, refused = self._take(turn, fresh)
+            done, refused = self._take(turn, decided)
+            admitted += done
             barred |= refused
             if round_.displaced:
                 self.evictions.give_notice(snapshot.quotas, round_.displaced)
@@ -142,7 +160,6 @@ class Admissions(Lifecycle):
                 self._quiet.note(snapshot, trees - stirred)
             elif (settled := self.ledger.remembered(snapshot)) is not None:
                 self._quiet.note(settled, trees)  # all who could be let in were: the next round finds nobody
-            yield done
             if not refused and not (round_.deeper and done):
                 return
 
@@ -184,11 +201,16 @@ class Admissions(Lifecycle):
         turn.asking.abandon()
         return None
 
-    def _take(self, turn: Turn, fresh: Mapping[str, Decision]) -> tuple[list[Admitted], set[str]]:
-        """Decide and reserve a round: who was admitted, and who was not and holds up its line."""
+    def _decided(self, turn: Turn) -> dict[str, Decision]:
+        """What policy says to a round's questions, by workload: on record, with what changed before."""
+        made = turn.asking.decided([event.record() for event in self._events or ()])
+        if self._events:
+            self._events.clear()
+        return dict(zip((pick.workload.id for pick in turn.asks), made, strict=True))
+
+    def _take(self, turn: Turn, decided: Mapping[str, Decision]) -> tuple[list[Admitted], set[str]]:
+        """Reserve what was decided: who was admitted, and who was not and holds up its line."""
         quotas, picks = turn.snapshot.quotas, [*turn.round.picks, *turn.hopeless]
-        decided = dict(fresh)
-        decided |= dict(zip((pick.workload.id for pick in turn.asks), turn.asking.decided(), strict=True))
         self._note_asked(turn)
         for name in [name for name, made in decided.items() if made.allow]:
             self._asked.pop(name, None)  # used up: whoever is back in the line is asked about anew

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from compute_guard.admission.snapshot import Snapshot
 from compute_guard.admission.workload import Workload
-from compute_guard.quota.limits import GPU, HOUR_MS, MEMORY, Amounts, Way, base_of, total
+from compute_guard.quota.limits import GPU, HOUR_MS, MEMORY, NOTHING, Way, base_of, total
 from compute_guard.quota.tree import place_among, room
 
 QUEUE_ON_HOLD = "queue-on-hold"
@@ -24,11 +24,9 @@ USER_CAP = "user-busy"
 BUDGET_SPENT = "budget-spent"
 MAINTENANCE = "pool-maintenance"
 KEPT = "kept-for-owner"
-_NOTHING = Amounts()
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceAssessment:
+class ResourceAssessment(NamedTuple):
     """One resource of one workload against its queue's quota, all in that resource's integer unit."""
 
     nominal: int
@@ -246,7 +244,7 @@ def assess(
     node = quotas.nodes[workload.queue]
     if way is None:
         way = _way(snapshot, workload, use)
-    mine = snapshot.user_usage.get((workload.queue, workload.user), _NOTHING)
+    mine = snapshot.user_usage.get((workload.queue, workload.user), NOTHING)
     resources = {
         asked.resource: ResourceAssessment(
             nominal=asked.quota.nominal,
@@ -334,7 +332,7 @@ def kept_by_user_cap(snapshot: Snapshot, workload: Workload) -> bool:
     queue = snapshot.quotas.queues.get(workload.queue)
     if queue is None or not queue.per_user:
         return False
-    mine = snapshot.user_usage.get((workload.queue, workload.user), _NOTHING)
+    mine = snapshot.user_usage.get((workload.queue, workload.user), NOTHING)
     return queue.keeps_user(workload.requests, mine)
 
 

@@ -11,6 +11,7 @@ from guard_core.findings import Enforcement
 from guard_core.identity import Principal
 
 if TYPE_CHECKING:
+    from guard_core.audit.log import Event
     from guard_core.policy.decision import Decision
 
 
@@ -48,13 +49,13 @@ class StateChange:
     reason: str
     decision: Decision | None
 
-    def record(self) -> tuple[str, str, dict[str, Any], Enforcement, str]:
+    def record(self) -> Event:
         """What :meth:`guard_core.audit.log.AuditLog.events` takes."""
         data = {
             "state": self.state,
             "tenant": self.workload.tenant,
             "queue": self.workload.queue,
-            "requests": dict(self.workload.requests),
+            "requests": dict(self.workload.requests.items()),
             "reason": self.reason,
         }
         decision_id = self.decision.decision_id if self.decision is not None else ""

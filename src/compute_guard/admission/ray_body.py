@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compute_guard.admission.workload import Workload
-from compute_guard.notice import NOTICE_VARIABLE, notice_file
+from compute_guard.notice import NOTICE_VARIABLE, notice_path
 from guard_core.errors import UserError
 
 PROFILE = "COMPUTE_GUARD_PROFILE"
@@ -44,7 +44,7 @@ def body_for_ray(
         **(environment.get("env_vars") or {}),
         "TRAINGUARD_HOME": str(home),
         "TRAINGUARD_TOKEN": token,
-        NOTICE_VARIABLE: str(notice_file(home, workload.id)),
+        NOTICE_VARIABLE: notice_path(home, workload.id),
     }
     if isinstance(environment.get("working_dir"), str):
         environment["working_dir"] = _tenant_uri(environment["working_dir"], workload.tenant)

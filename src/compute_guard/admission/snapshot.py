@@ -42,13 +42,17 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A workload that holds quota: what, of which flavor, since when, and whether it is on its way out."""
+    """A workload that holds quota: what, of which flavor, since when, and whether it is on its way out.
+
+    ``lease_token`` is the id of its job credential.
+    """
 
     workload: Workload
     amounts: Amounts
     flavor: str = ""
     admitted_ms: int = 0
     evicting: bool = False
+    lease_token: str | None = None
 
 
 NO_METER = Meter()

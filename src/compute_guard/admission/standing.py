@@ -6,10 +6,8 @@ from collections.abc import Mapping
 
 from compute_guard.admission.snapshot import Snapshot
 from compute_guard.admission.workload import Workload
-from compute_guard.quota.limits import Amounts, Quotas, Way, total
+from compute_guard.quota.limits import NOTHING, Amounts, Quotas, Way, total
 from compute_guard.quota.tree import give, place_among, room, take
-
-_NOTHING = Amounts()
 
 
 class Standing:
@@ -38,7 +36,7 @@ class Standing:
             return None
         way = decided or self._chosen(workload)
         dense, node = self._use(), self.quotas.nodes[workload.queue]
-        mine = self._user_usage.get((workload.queue, workload.user), _NOTHING)
+        mine = self._user_usage.get((workload.queue, workload.user), NOTHING)
         for asked in self.quotas.asked(workload.queue, way.amounts):
             if not asked.requested:
                 continue
@@ -51,9 +49,9 @@ class Standing:
 
     def change(self, queue: str, user: str, more: Amounts, less: Amounts) -> None:
         """A workload holds ``more`` than before, and ``less``; both named with their flavors."""
-        self.usage[queue] = self.usage.get(queue, _NOTHING) + more - less
+        self.usage[queue] = self.usage.get(queue, NOTHING) + more - less
         own = (queue, user)
-        self._user_usage[own] = self._user_usage.get(own, _NOTHING) + more - less
+        self._user_usage[own] = self._user_usage.get(own, NOTHING) + more - less
         node = self.quotas.nodes.get(queue)
         if self._dense is None or node is None:
             return

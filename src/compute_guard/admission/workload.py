@@ -93,7 +93,7 @@ class Workload:
             "submission_id": self.id,
             "queue": self.queue,
             "entrypoint": self.entrypoint,
-            "requests": {JOBS: 0, CPU: 0, GPU: 0, MEMORY: 0, **self.requests},
+            "requests": {JOBS: 0, CPU: 0, GPU: 0, MEMORY: 0, **dict(self.requests.items())},
             "runtime_env_fields": list(self.runtime_env_fields),
             "declared": list(self.declared),
             "datasets": datasets,

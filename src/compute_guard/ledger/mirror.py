@@ -15,7 +15,7 @@ from compute_guard.admission.snapshot import Holder, Meter, Snapshot, queue_orde
 from compute_guard.admission.standing import Standing
 from compute_guard.admission.workload import Workload
 from compute_guard.ledger.meter_rows import BUDGET, FAIR_SHARE
-from compute_guard.quota.limits import Amounts, Quotas
+from compute_guard.quota.limits import NOTHING, Amounts, Quotas
 
 Change = tuple[str, tuple[Any, ...]]
 """A step of a transaction: the name of one of the mirror's methods, and what it takes."""
@@ -89,7 +89,7 @@ class Mirror:
         """It holds quota."""
         self.left(holder.workload.id)
         self.holders[holder.workload.id] = holder
-        self._count(holder.workload, holder.amounts, Amounts())
+        self._count(holder.workload, holder.amounts, NOTHING)
 
     def runs(self, workload_id: str) -> None:
         """It runs now, and holds what it held: others than this mirror want to know."""
@@ -104,7 +104,7 @@ class Mirror:
         """It holds nothing any more."""
         holder = self.holders.pop(workload_id, None)
         if holder is not None:
-            self._count(holder.workload, Amounts(), holder.amounts)
+            self._count(holder.workload, NOTHING, holder.amounts)
 
     def noticed(self, workload_id: str) -> None:
         """It has notice."""
@@ -121,11 +121,17 @@ class Mirror:
             changed = replace(holder.workload, priority=priority)
             self.holders[workload_id] = replace(holder, workload=changed)
 
+    def credited(self, workload_id: str, lease_token: str) -> None:
+        """Its job has another credential."""
+        holder = self.holders.get(workload_id)
+        if holder is not None:
+            self.holders[workload_id] = replace(holder, lease_token=lease_token)
+
     def metered(self, queue: str, meter: str, value: Meter) -> None:
         """A meter was brought up to date."""
         self.meters[meter][queue] = value
 
     def _count(self, workload: Workload, more: Amounts, less: Amounts) -> None:
         own = (workload.queue, workload.user)
-        self.usage[workload.queue] = self.usage.get(workload.queue, Amounts()) + more - less
-        self._user_usage[own] = self._user_usage.get(own, Amounts()) + more - less
+        self.usage[workload.queue] = self.usage.get(workload.queue, NOTHING) + more - less
+        self._user_usage[own] = self._user_usage.get(own, NOTHING) + more - less

@@ -28,8 +28,8 @@ from compute_guard.ledger.rows import (
     stored_spec,
     workload_of,
 )
-from compute_guard.ledger.writes import Writes, split
-from compute_guard.quota.limits import Amounts, Quotas, Way, base_of, flavor_of, total
+from compute_guard.ledger.writes import Writes
+from compute_guard.quota.limits import NOTHING, Amounts, Quotas, Way, base_of, flavor_of, total
 from guard_core.clock import Clock, to_ns
 from guard_core.errors import GuardError, UserError
 
@@ -160,7 +160,7 @@ class Posting:
                 "user": workload.user,
                 "queue": workload.queue,
                 "state": state.value,
-                "requests": dict(workload.requests),
+                "requests": dict(workload.requests.items()),
                 "datasets": list(workload.declared),
                 "spec": stored_spec(workload, keep_secrets=state is WorkloadState.PENDING),
                 "reason": reason,
@@ -190,9 +190,10 @@ class Posting:
         if taken is None:
             return Reservation.NO_ROOM
         self._writes.reserve(workload_id, taken.amounts)
-        self._hold(workload_id, workload.queue, workload.user, taken.amounts, Amounts())
+        self._hold(workload_id, workload.queue, workload.user, taken.amounts, NOTHING)
         since = to_ns(self._now) // 1_000_000
-        self.changes.append(("reserved", (Holder(workload, taken.amounts, taken.flavor, since),)))
+        holder = Holder(workload, taken.amounts, taken.flavor, since, lease_token=lease_token)
+        self.changes.append(("reserved", (holder,)))
         self._write_admitted(workload_id, decision_id, lease_token)
         return Reservation.RESERVED
 
@@ -306,18 +307,17 @@ class Posting:
     def end(self, ends: Sequence[tuple[str, WorkloadState, str]]) -> list[Ended]:
         """:meth:`move` several to where they end, (id, to, reason) each: those that had not ended yet.
 
-        Of those that memory knows to hold quota nothing is read but the credential of their job.
+        Of those that memory knows to hold quota nothing is read.
         """
         quick = {name: self._holder(name) for name, to, _ in ends if to in TRANSITIONS[WorkloadState.RUNNING]}
-        tokens = self._lease_tokens([name for name, holder in quick.items() if holder is not None])
-        self.fetch([name for name, _, _ in ends if name not in tokens])
+        self.fetch([name for name, _, _ in ends if quick.get(name) is None])
         found = []
         for name, to, reason in ends:
             holder = quick.get(name) if name not in self._touched else None
             if holder is not None:
                 self._writes.end(name, to.value, reason, self._now, kept_spec_of(holder.workload))
                 self._take_back(name, holder.workload.queue, holder.workload.user)
-                found.append(Ended(holder.workload, to, reason, tokens[name], holder.evicting))
+                found.append(Ended(holder.workload, to, reason, holder.lease_token, holder.evicting))
             elif (entry := self.entry(name)) is not None and self.move(name, to, reason=reason):
                 noticed = entry.eviction is not None
                 found.append(Ended(entry.workload, to, reason, entry.lease_token, noticed))
@@ -328,18 +328,6 @@ class Posting:
         if self._mirror is None or workload_id in self._rows or workload_id in self._touched:
             return None
         return self._mirror.holders.get(workload_id)
-
-    def _lease_tokens(self, workload_ids: Sequence[str]) -> dict[str, str | None]:
-        from sqlalchemy import select
-
-        from guard_core.storage.tables import WorkloadRow
-
-        query = select(WorkloadRow.id, WorkloadRow.lease_token)
-        found: dict[str, str | None] = {}
-        for some in split(workload_ids):
-            rows = self._session.connection().execute(query.where(WorkloadRow.id.in_(some)))
-            found |= {row.id: row.lease_token for row in rows}
-        return found
 
     def evict(self, workload_id: str, eviction: Eviction) -> bool:
         """Give notice; see :meth:`compute_guard.ledger.store.Ledger.evict`."""
@@ -414,6 +402,8 @@ class Posting:
             setattr(row, name, value)
         if "priority" in facts:
             self.changes.append(("prioritised", (workload_id, facts["priority"])))
+        if "lease_token" in facts:
+            self.changes.append(("credited", (workload_id, facts["lease_token"])))
         return True
 
     def _row(self, workload_id: str) -> WorkloadRow | None:
@@ -430,7 +420,7 @@ class Posting:
         if held is None and self._mirror is not None and workload_id in self._mirror.holders:
             held = self._mirror.holders[workload_id].amounts
         self._writes.give_back(workload_id)
-        self._hold(workload_id, queue, user, Amounts(), held)
+        self._hold(workload_id, queue, user, NOTHING, held)
         self.changes.append(("given_back", (workload_id,)))
 
     def _hold(self, workload_id: str, queue: str, user: str, now: Amounts, before: Amounts | None) -> None:

@@ -118,9 +118,8 @@ def sums_of(holders: Iterable[Holder]) -> tuple[dict[str, Amounts], dict[tuple[s
 
 def holder_of(row: WorkloadRow, amounts: Mapping[str, int], leaving: bool) -> Holder:
     """A workload that holds quota; its flavor is the one its reservations name."""
-    return Holder(
-        workload_of(row), Amounts(amounts), flavor_of(amounts), ms_of(row.admitted_at) or 0, leaving
-    )
+    since = ms_of(row.admitted_at) or 0
+    return Holder(workload_of(row), Amounts(amounts), flavor_of(amounts), since, leaving, row.lease_token)
 
 
 def workload_of(row: WorkloadRow) -> Workload:

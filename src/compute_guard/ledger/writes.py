@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sqlalchemy import BindParameter
     from sqlalchemy.orm import Session
 
 Row = dict[str, Any]
@@ -83,9 +84,13 @@ class Writes:
             return
         self._session.flush()
         connection = self._session.connection()
+        # As one parameter: the statement's text is made once, and not every id is looked at by itself.
+        among: BindParameter[Sequence[str]] = bindparam("among", expanding=True)
         for some in split(self._given_back):
-            connection.execute(delete(ReservationRow).where(ReservationRow.workload_id.in_(some)))
-            connection.execute(delete(EvictionRow).where(EvictionRow.workload_id.in_(some)))
+            connection.execute(
+                delete(ReservationRow).where(ReservationRow.workload_id.in_(among)), {"among": some}
+            )
+            connection.execute(delete(EvictionRow).where(EvictionRow.workload_id.in_(among)), {"among": some})
         if self._added:
             connection.execute(insert(WorkloadRow), self._added)
         changed = update(WorkloadRow).where(WorkloadRow.id == bindparam("workload"))
@@ -98,9 +103,9 @@ class Writes:
             connection.execute(insert(CredentialRow), self._credentials)
         for some in split(self._revoked):
             ended = update(CredentialRow).where(
-                CredentialRow.id.in_(some), CredentialRow.revoked_at.is_(None)
+                CredentialRow.id.in_(among), CredentialRow.revoked_at.is_(None)
             )
-            connection.execute(ended.values(revoked_at=self._now))
+            connection.execute(ended.values(revoked_at=self._now), {"among": some})
         self.__init__(self._session, self._now)  # type: ignore[misc]  # all of it is written
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import ItemsView, Iterator, Mapping
 
 from guard_core.errors import UserError
 
@@ -40,7 +39,7 @@ class Amounts(Mapping[str, int]):
                 raise UserError(f"amount of {name} must be from 0 to {STORAGE_LIMIT}, got {amount}")
             if amount:
                 kept[name] = amount
-        self._values: Mapping[str, int] = MappingProxyType(kept)
+        self._values = kept  # nobody else ever has it
         self._hash: int | None = None
 
     def __getitem__(self, name: str) -> int:
@@ -55,6 +54,10 @@ class Amounts(Mapping[str, int]):
     def __contains__(self, name: object) -> bool:
         return name in self._values
 
+    def items(self) -> ItemsView[str, int]:
+        """As of any mapping; quicker than the one that Mapping would make of the rest."""
+        return self._values.items()
+
     def __add__(self, other: Amounts) -> Amounts:
         return self._with(other, 1)
 
@@ -67,7 +70,7 @@ class Amounts(Mapping[str, int]):
             return self
         if sign > 0 and not self._values:
             return other
-        values = dict(self._values)
+        values = self._values.copy()
         grown = False
         for name, amount in other._values.items():
             before = values.get(name, 0)
@@ -80,7 +83,7 @@ class Amounts(Mapping[str, int]):
             else:
                 del values[name]
         result = object.__new__(Amounts)
-        result._values = MappingProxyType(dict(sorted(values.items())) if grown else values)
+        result._values = dict(sorted(values.items())) if grown else values
         result._hash = None
         return result
 
@@ -101,6 +104,9 @@ class Amounts(Mapping[str, int]):
 
     def __reduce__(self) -> tuple[type[Amounts], tuple[dict[str, int]]]:
         return (Amounts, (dict(self._values),))
+
+
+NOTHING = Amounts()
 
 
 def base_of(resource: str) -> str:

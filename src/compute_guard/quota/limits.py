@@ -26,6 +26,7 @@ from compute_guard.quota.amounts import (
     GPU,
     JOBS,
     MEMORY,
+    NOTHING,
     STORAGE_LIMIT,
     WORKERS,
     Amounts,
@@ -55,6 +56,7 @@ __all__ = [
     "JOBS",
     "MEMORY",
     "NOBODYS",
+    "NOTHING",
     "STORAGE_LIMIT",
     "WAYS_KEPT",
     "WORKERS",
@@ -300,7 +302,4 @@ class Quotas:
 
     def borrowed(self, name: str, resource: str, usage: Usage) -> int:
         """How much of ``resource`` queue ``name`` uses beyond its own nominal quota."""
-        return max(0, usage.get(name, _NONE)[resource] - self.queues[name].quota(resource).nominal)
-
-
-_NONE = Amounts()
+        return max(0, usage.get(name, NOTHING)[resource] - self.queues[name].quota(resource).nominal)

@@ -32,6 +32,9 @@ from guard_core.version import __version__
 SEGMENT_BYTES = 64 * 1024 * 1024
 LOCK_FILE = ".lock"
 
+Event = tuple[str, str, Mapping[str, Any], Enforcement, str]
+"""Something that happened: (kind, subject, data, enforcement, decision id)."""
+
 
 class AuditLog:
     """The audit log in one folder. Construction touches nothing; safe across threads, forks and processes."""
@@ -99,10 +102,15 @@ class AuditLog:
         )
         return [body, event]
 
-    def events(self, events: Sequence[tuple[str, str, Mapping[str, Any], Enforcement, str]]) -> None:
-        """:meth:`event` of several, all or none: (kind, subject, data, enforcement, decision id) each."""
+    def bodies_of_events(self, events: Sequence[Event]) -> list[Mapping[str, Any]]:
+        """The records of events that happen now, for :meth:`append`."""
+        now = rfc3339(self._clock()) if events else ""
+        return [self._event(*event, timestamp=now) for event in events]
+
+    def events(self, events: Sequence[Event]) -> None:
+        """:meth:`event` of several, all or none."""
         if events:
-            self.append([self._event(*event) for event in events])
+            self.append(self.bodies_of_events(events))
 
     def event(
         self,
@@ -129,6 +137,7 @@ class AuditLog:
         data: Mapping[str, Any],
         enforcement: Enforcement,
         decision_id: str = "",
+        timestamp: str = "",
     ) -> dict[str, Any]:
         erased: list[str] = []
         body: dict[str, Any] = {
@@ -138,7 +147,7 @@ class AuditLog:
             "data": without_secrets(data, "/data", erased),
             "enforcement": enforcement.value,
             "decision_id": decision_id,
-            "timestamp": rfc3339(self._clock()),
+            "timestamp": timestamp or rfc3339(self._clock()),
             "labels": {"app": "trainguard", "version": __version__},
         }
         return {**body, "erased": erased} if erased else body

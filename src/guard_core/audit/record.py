@@ -46,7 +46,7 @@ def prepared(body: Mapping[str, Any]) -> bytes:
 
     Raises TypeError or ValueError for values JSON cannot carry, and for names that would stand in the frame.
     """
-    if any(key[:1] <= "_" for key in body):
+    if body and min(body)[:1] <= "_":
         raise ValueError(
             "a record's names begin with a lower-case letter, so that the frame sorts before them"
         )

@@ -165,12 +165,13 @@ class _Link:
         return found
 
     def drop(self, numbers: Sequence[int]) -> None:
-        for number in numbers:
-            if number in self._waiting:
-                self._waiting.remove(number)
-                self._answers.pop(number, None)
-                self._out += _frame(("drop", number))
-        self._exchange()
+        waiting = self._waiting.intersection(numbers)
+        for number in waiting:
+            self._answers.pop(number, None)
+            self._out += _frame(("drop", number))
+        if waiting:
+            self._waiting -= waiting
+            self._exchange()
 
     def _exchange(self) -> None:
         """Send and read what can be without waiting."""

@@ -17,6 +17,7 @@ from guard_core.policy.decision import Answer, Decision
 from guard_core.policy.inquiry import Answered, Inquiry
 
 if TYPE_CHECKING:
+    from guard_core.audit.log import Event
     from guard_core.home import Home
     from guard_core.identity import Principal
     from guard_core.policy.bundle import Bundle
@@ -71,14 +72,16 @@ class Asking:
             self._home.aside.drop([part.number for part in self._parts])
         self._parts, self._asked = [], []
 
-    def decided(self) -> list[Decision]:
-        """The decisions, in the order of the questions, on record.
+    def decided(self, after: Sequence[Event] = ()) -> list[Decision]:
+        """The decisions, in the order of the questions, on record; in the same write before them, ``after``.
 
-        Policy trouble is a decision that does not allow. Raises Undecidable when they cannot be recorded.
+        Policy trouble is a decision that does not allow. Raises Undecidable when they cannot be recorded:
+        then nothing was written, nor was ``after``.
         """
         try:
             made = [*self._made_aside(), *(self._made(self._inquiry(*one)) for one in self._asked)]
-            if records := [record for _, records in made for record in records]:
+            before = self._home.audit.bodies_of_events(after)
+            if records := [*before, *(record for _, records in made for record in records)]:
                 self._home.audit.append(records)
         except (TypeError, ValueError, RecursionError) as error:
             raise Undecidable(

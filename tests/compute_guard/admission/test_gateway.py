@@ -72,7 +72,7 @@ def test_a_job_that_was_taken_out_goes_again_as_soon_as_there_is_room(gateway, a
     assert [admitted.id for admitted in gateway.release()] == ["waits"]
 
 
-def test_what_gets_in_in_one_tree_of_cohorts_waits_for_no_decision_about_another(gateway, ada, home):
+def test_what_gets_in_in_one_tree_of_cohorts_is_given_before_anybody_gets_in_in_the_next(gateway, ada, home):
     cleo = home.credentials.verify(home.credentials.issue(tenant="canary", user="cleo"))
     for who, names, cpus in ((ada, ("a1", "a2"), 2), (cleo, ("c1", "c2"), 1)):
         for name in names:
@@ -102,8 +102,8 @@ def test_what_changes_in_a_tree_before_it_is_its_turn_counts_although_it_was_loo
     assert isinstance(gateway.submit(cleo if other == "c" else ada, urgent), Admitted)
     assert [one.id for admitted in rounds for one in admitted] == []
     assert gateway.ledger.get(f"{other}2").state is WorkloadState.PENDING
-    allowed = {r["subject"] for r in home.audit.records(kind="decision") if r["result"]["allow"]}
-    assert allowed == {"a1", "c1", first.id, "urgent"}
+    admitted = [r for r in home.audit.records(kind="workload.state") if r["data"]["state"] == "admitted"]
+    assert {r["subject"] for r in admitted} == {"a1", "c1", first.id, "urgent"}
 
 
 def test_releasing_twice_releases_once(gateway, ada):
@@ -131,6 +131,31 @@ def test_a_job_that_waits_is_decided_again_when_its_turn_comes(home_dir, tmp_pat
         entry = gateway.ledger.get("waits")
         assert entry.state is WorkloadState.DENIED
         assert "acme" in entry.reason
+
+
+def test_a_queue_that_used_up_its_gpu_hours_lets_jobs_in_again_once_enough_is_forgotten(
+    home_dir, tmp_path, clock
+):
+    policies = tmp_path / "policies"
+    shutil.copytree(shipped_policies(), policies)
+    file = policies / "data" / "quotas.yaml"
+    budget = "    tenant: acme\n    budget: {gpu_hours: 4, half_life_hours: 10}\n"
+    file.write_text(file.read_text().replace("    tenant: acme\n", budget))
+    with Home.open(load_settings(home=home_dir, policy={"dir": policies}), clock=clock) as home:
+        gateway = Gateway(home)
+        ada = home.credentials.verify(home.credentials.issue(tenant="acme", user="ada"))
+        assert isinstance(gateway.submit(ada, ask("uses", 1, entrypoint_num_gpus=1)), Admitted)
+        clock.advance(seconds=5 * 3600)
+        gateway.finish("uses", WorkloadState.FINISHED, "SUCCEEDED:")
+        # A GPU for 5 h, half of it forgotten in 10 h: 10 / ln 2 * (1 - 2 ** -0.5) = 4.23 GPU-hours of 4.
+        held = gateway.submit(ada, ask("waits", 1, entrypoint_num_gpus=1))
+        assert isinstance(held, Held)
+        assert "[budget-spent]" in held.reason
+        assert isinstance(gateway.submit(ada, ask("without", 1)), Held)  # behind it in the line
+        clock.advance(seconds=0.6 * 3600)  # 4.05
+        assert gateway.release() == []
+        clock.advance(seconds=0.4 * 3600)  # 3.94
+        assert [one.id for one in gateway.release()] == ["waits", "without"]
 
 
 def test_a_waiting_job_is_not_put_to_policy_again_while_nothing_changes(gateway, ada, home):
