@@ -13,6 +13,7 @@ import click
 from compute_guard.cluster.connection import PERIOD_MS
 from compute_guard.monitoring.cli import metrics, monitor, top
 from compute_guard.quota.cli import history, quota_set, simulate
+from guard_core.counting import counted
 from guard_core.errors import GuardError
 from guard_core.output import format_option
 from guard_core.output.text import aligned
@@ -89,6 +90,7 @@ def up(
     from compute_guard.cluster import local_cluster
     from compute_guard.cluster.connection import load_cluster
 
+    wanted = _node_pools(profile, nodes, pools)
     running = load_cluster(ctx.obj.home().path("ray"))
     if running is None:
         click.echo("starting a Ray head (this takes some seconds) ...", err=True)
@@ -99,7 +101,7 @@ def up(
         object_store_bytes=object_store,
         period_ms=period_ms,
         profile=profile,
-        pools=_node_pools(profile, nodes, pools),
+        pools=wanted,
     )
     if output_format == "json":
         click.echo(
@@ -129,7 +131,7 @@ def _node_pools(profile: str, nodes: int | None, pools: tuple[str, ...]) -> tupl
         return ()
     count = nodes or max(1, len(pools))
     if len(pools) > count:
-        raise click.UsageError(f"{len(pools)} pools are named for {count} nodes")
+        raise click.UsageError(f"--pool is given {counted(len(pools), 'time')} for {counted(count, 'node')}")
     return (*pools, *("shared",) * (count - len(pools)))
 
 

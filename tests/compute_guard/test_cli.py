@@ -122,7 +122,7 @@ def test_history_is_a_trace_that_simulate_replays(trainguard, waiting, tmp_path)
     waiting.run("runs", "01")
     waiting.finish("runs", WorkloadState.FINISHED, "SUCCEEDED: done")
     file = tmp_path / "jobs.jsonl"
-    assert "1 jobs in" in trainguard("compute", "history", "--out", str(file)).output
+    assert "1 job in" in trainguard("compute", "history", "--out", str(file)).output
     done = trainguard("compute", "simulate", str(file), "--format", "json")
     outcome = json.loads(done.stdout)["outcomes"][0]
     assert (outcome["quota"], outcome["jobs"], outcome["finished"]) == ("in force", 1, 1)
@@ -137,9 +137,13 @@ def test_a_history_that_cannot_be_written_and_quotas_that_are_none_are_one_sente
     trace, quotas = tmp_path / "jobs.jsonl", tmp_path / "tried.yaml"
     job = {"id": "a", "queue": "q", "user": "u", "arrival_ms": 0, "run_ms": 1, "requests": {"jobs": 1}}
     trace.write_text(json.dumps(job) + "\n")
-    quotas.write_text("queues: 5\n")
-    tried = trainguard("compute", "simulate", str(trace), "--quota", str(quotas))
-    assert "tried.yaml: quotas: `queues` is missing" in str(tried.exception)
+    for text, said in (
+        ("queues: 5\n", "tried.yaml:1: queues: 5 is not of type 'object'"),
+        ("queues: {q: {tenant: t, wieght: 2}}\n", "tried.yaml:1: queues.q.wieght: Additional properties"),
+    ):
+        quotas.write_text(text)
+        tried = trainguard("compute", "simulate", str(trace), "--quota", str(quotas))
+        assert said in str(tried.exception)
 
 
 @pytest.fixture
@@ -165,7 +169,7 @@ def test_quota_set_changes_one_number_and_keeps_the_rest_of_the_file(trainguard,
     ("what", "value", "words"),
     [
         ("gpu_milli.nominal", "-5", "no whole number"),
-        ("preemption.then", "sometimes", "quotas.yaml"),
+        ("preemption.then", "sometimes", "'sometimes' is not one of ['requeue', 'end']; nothing was changed"),
         ("tpu_milli.nominal", "5", "did you mean gpu_milli.nominal?"),
         ("cpu_milli.nominall", "5", "did you mean cpu_milli.nominal?"),
         ("budget.half_life_hours", "24", "no budget; set budget.gpu_hours first"),

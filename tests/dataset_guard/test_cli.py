@@ -141,7 +141,7 @@ def test_verify_says_ok_and_then_names_the_change(run, data):
     status, out, _ = run("verify", "t@1", "--tenant", "acme", "--format", "json")
     assert status == 1
     assert json.loads(out)["changes"] == [{"file": "t.parquet", "block": 0, "column": "label", "rows": [17]}]
-    assert "t.parquet, block 0, column label, rows 17" in run("verify", "acme/t@1")[1]
+    assert "t.parquet, block 0, column label, row 17" in run("verify", "acme/t@1")[1]
 
 
 def test_a_tampered_record_is_status_one(run, home_dir):

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from compute_guard.admission.ray_body import GATED
+from guard_core.counting import counted
 from guard_core.doctor import Probe
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def _quotas(settings: Settings) -> Probe:
 
     bundle = load_bundle(settings.policy.dir or shipped_policies())
     queues = Quotas.from_config(bundle.config.get("quotas", {})).queues
-    return Probe(AREA, "quotas", "ok", f"{len(queues)} queues: {', '.join(sorted(queues))}")
+    return Probe(AREA, "quotas", "ok", f"{counted(len(queues), 'queue')}: {', '.join(sorted(queues))}")
 
 
 def _cluster(settings: Settings) -> list[Probe]:

@@ -21,6 +21,7 @@ from compute_guard.cluster import processes
 from compute_guard.cluster.connection import CLUSTER_FILE, PERIOD_MS, TOKEN_FILE, Cluster, load_cluster
 from compute_guard.cluster.ray_start import GATE_HOST, START_SECONDS, start_node
 from guard_core.clock import rfc3339
+from guard_core.counting import counted
 from guard_core.errors import Undecidable, UserError
 from guard_core.files import locked, write_atomic
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 OBSERVE = "observe-and-stop"
 FIRST_NODE = 11
+FAILED_START = "failed-start"
 AGENT_PORT = "dashboard-agent-listen-port"
 HEAD_ADDRESSES = ("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1")
 
@@ -119,10 +121,23 @@ def up(
                     node.result()
             if pools:
                 _wait_for_nodes(cluster, len(pools))
-        except BaseException:
+        except BaseException as error:
+            kept = keep_logs(Path(cluster.temp_dir), folder / FAILED_START)
             down(home)
+            if isinstance(error, UserError):
+                raise UserError(str(error).replace(cluster.temp_dir, str(kept))) from error
             raise
     return cluster
+
+
+def keep_logs(started: Path, kept: Path) -> Path:
+    """Copy the guard's logs of a start that failed, which is taken away, over those of the one before."""
+    shutil.rmtree(kept, ignore_errors=True)
+    for log in (*started.glob("*/start.log"), *started.glob("*/guard/*.log")):
+        target = kept / log.relative_to(started)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(log, target)
+    return kept
 
 
 def _start_further(
@@ -196,9 +211,8 @@ def down(home: Home) -> int:
     late = processes.of_cluster(cluster.marker)
     left |= processes.end(late)
     if left:
-        raise Undecidable(
-            f"{len(left)} processes of the cluster could not be ended: {sorted(p.pid for p in left)}"
-        )
+        many = counted(len(left), "process", "processes")
+        raise Undecidable(f"{many} of the cluster could not be ended: {sorted(p.pid for p in left)}")
     shutil.rmtree(cluster.temp_dir, ignore_errors=True)
     (folder / CLUSTER_FILE).unlink(missing_ok=True)
     Path(cluster.token_file).unlink(missing_ok=True)

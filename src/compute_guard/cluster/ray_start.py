@@ -25,6 +25,7 @@ GATE_HOST = "127.0.0.2"
 """Loopback, but not 127.0.0.1: Ray takes that for the machine's outer address."""
 STARTED = b"Ray runtime started."
 HOOK = "compute_guard.ray_plugin.start.hook"
+_OUR_ERROR = f"{UserError.__module__}.{UserError.__name__}: "  # what a start hook that refuses ends with
 _FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_HEADERS", "TRAINGUARD_TOKEN")
 
 
@@ -131,4 +132,5 @@ def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, *, s
         text = log.read_text(errors="replace").strip()
         if "No module named 'ray'" in text:
             raise UserError('ray is not installed; run: pip install "trainguard[ray]"')
-        raise UserError(f"Ray did not start: {text.splitlines()[-1] if text else 'no output'}")
+        last = text.splitlines()[-1] if text else "no output"
+        raise UserError(f"Ray did not start: {last.removeprefix(_OUR_ERROR)}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from guard_core.counting import counted
 from guard_core.errors import UserError
 from guard_core.output import format_option
 from guard_core.output.text import aligned
@@ -79,15 +80,13 @@ def simulate(
 
 def _quotas_in(file: Path) -> Quotas:
     from compute_guard.quota.limits import Quotas
-    from guard_core.policy.data_yaml import read_document
+    from guard_core.policy.bundle import read_data
 
     if not file.exists():
         raise UserError(f"{file} does not exist")
-    document: Any = read_document(file)
-    if not isinstance(document.value, dict):
-        raise UserError(f"{file} is no quotas.yaml: it has no `queues`")
+    value = read_data(file, "quotas")
     try:
-        return Quotas.from_config(document.value)
+        return Quotas.from_config(value)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
 
@@ -102,28 +101,26 @@ def _told(name: str, outcome: Outcome) -> Iterator[str]:
     from compute_guard.admission.assessment import spoken
 
     use = ", ".join(f"{spoken(resource)} {value:g} %" for resource, value in outcome.use_percent.items())
-    yield f"quota {name}: {outcome.jobs} jobs of {outcome.source}"
+    yield f"quota {name}: {counted(outcome.jobs, 'job')} of {outcome.source}"
     yield (
-        f"  finished      {outcome.finished}, rejected {outcome.rejected}, "
-        f"taken out {outcome.taken_out} times"
+        f"  finished      {outcome.finished:,}, rejected {outcome.rejected:,}, "
+        f"taken out {counted(outcome.taken_out, 'time')}"
     )
     yield (
         f"  wait          mean {_time(outcome.wait_mean_s)}, half within {_time(outcome.wait_p50_s)}, "
         f"nine of ten within {_time(outcome.wait_p90_s)}"
     )
     yield f"  in use        {use} over {_time(outcome.makespan_s)}"
-    yield f"  replayed      {outcome.jobs_per_second:,} jobs/s ({outcome.engine}, {outcome.cycles:,} rounds)"
+    rounds = counted(outcome.cycles, "round")
+    yield f"  replayed      {outcome.jobs_per_second:,} jobs/s ({outcome.engine}, {rounds})"
     for reason, count in outcome.left_out.items():
-        yield f"  left out      {count}: {reason}"
+        yield f"  left out      {count:,}: {reason}"
     yield ""
     head = ("queue", "jobs", "finished", "rejected", "taken out", "mean wait", "p90 wait", "in use")
     rows = [
         (
             one.queue,
-            str(one.jobs),
-            str(one.finished),
-            str(one.rejected),
-            str(one.taken_out),
+            *(f"{count:,}" for count in (one.jobs, one.finished, one.rejected, one.taken_out)),
             _time(one.wait_mean_s),
             _time(one.wait_p90_s),
             ", ".join(f"{spoken(r)} {v:g} %" for r, v in one.use_percent.items() if r != "jobs"),
@@ -179,7 +176,7 @@ def history(ctx: click.Context, out: Path) -> None:
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror or error})") from error
     then = f"try: trainguard compute simulate {out} --quota FILE" if lines else "no job has ended yet"
-    click.echo(f"{len(lines)} jobs in {out}; {then}")
+    click.echo(f"{counted(len(lines), 'job')} in {out}; {then}")
 
 
 @click.command("set")

@@ -194,5 +194,9 @@ def _check(folder: Path) -> None:
     from guard_core.policy.bundle import load_bundle
     from guard_core.policy.engine import accepted
 
-    bundle = accepted(load_bundle(folder))
-    Quotas.from_config(bundle.config["quotas"])
+    try:
+        bundle = accepted(load_bundle(folder))
+        Quotas.from_config(bundle.config["quotas"])
+    except UserError as error:  # names a file of the trial copy, which is nobody's to look at
+        said = str(error).replace(f"{folder}/", "")
+        raise UserError(f"{said}; nothing was changed") from error

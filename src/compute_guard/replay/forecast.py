@@ -20,6 +20,7 @@ from compute_guard.quota.tree import take_all
 from compute_guard.replay.course import RUNNING
 from compute_guard.replay.simulate import Stage
 from compute_guard.replay.traces import TraceJob
+from guard_core.counting import counted
 
 NO_STOPS: Final[Mapping[str, int]] = MappingProxyType({})
 EVENTS: Final = 20_000
@@ -109,7 +110,7 @@ def forecast(
     if begun < 0:
         return Estimate(None, "it does not start while what runs and waits now takes its course")
     if seen:
-        basis = f"if jobs run as long as the last {len(seen)} jobs of these queues"
+        basis = f"if jobs run as long as the last {counted(len(seen), 'job')} of these queues"
     else:
         basis = "if jobs run as long as what submitters said" if said else "when who has notice is stopped"
     return Estimate(max(0, begun - now), basis)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from compute_guard.admission.board import Board, Work, scratch_for
 from compute_guard.admission.round import terms_of
@@ -30,6 +30,9 @@ COMPILE_FROM = 2_000
 """From so many jobs on compiling pays (its result is kept for the next time)."""
 SAFE = 1 << 52
 """Amounts and sums below this leave the compiled 64-bit integers room for every product."""
+
+
+_QUEUES_NAMED: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +86,9 @@ class Stage:
     def __init__(self, jobs: Sequence[TraceJob], quotas: Quotas, *, keeps: bool = True) -> None:
         unknown = sorted({job.queue for job in jobs} - set(quotas.queues))
         if unknown:
-            raise UserError(
-                f"the quotas have no queue {unknown[0]!r} ({len(unknown)} of the trace's queues are missing)"
-            )
+            rest = len(unknown) - _QUEUES_NAMED
+            named = ", ".join(unknown[:_QUEUES_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
+            raise UserError(f"the trace has jobs of queues that the quotas do not have: {named}; add them")
         self.jobs, self.quotas = jobs, quotas
         self.tree: Tree = quotas.tree
         queues = list(quotas.queues.values())

@@ -12,6 +12,7 @@ import click
 
 from compute_guard.incidents.access import needs, visible
 from compute_guard.incidents.text import step_line
+from guard_core.counting import counted
 from guard_core.errors import Denied
 from guard_core.output import echo_json, format_option
 
@@ -47,8 +48,9 @@ def response_ladder(obj: Any, incident_id: str | None, output_format: str) -> No
         echo_json({"levels": levels, "actions": [step.to_json() for step in steps]})
         return
     for rung in LADDER:
-        ask = needed.get(rung.level, "?")
-        click.echo(f"{rung.level} {rung.name:12} {rung.title} ({ask} approval{'' if ask == 1 else 's'})")
+        ask = needed.get(rung.level)
+        approvals = "? approvals" if ask is None else counted(ask, "approval")
+        click.echo(f"{rung.level} {rung.name:12} {rung.title} ({approvals})")
     for step in steps:
         click.echo(step_line(step))
 

@@ -26,6 +26,7 @@ from dataset_guard.scanning.identity import Progress, identify
 from dataset_guard.sidecars.file_tags import FileTags
 from dataset_guard.sidecars.known import KnownBlocks, known_blocks
 from dataset_guard.sidecars.manifest import FileChanges, FileEntry, compare, file_of_row
+from guard_core.counting import counted
 from guard_core.errors import UserError
 from guard_core.findings import Enforcement, RowSet
 
@@ -242,7 +243,7 @@ def _grown_sentence(reference: Reference, files: FileChanges, others: Sequence[V
     more = len(files.extra) - 1
     of = dict(files.moved).get(files.extra[0])
     added = files.extra[0] + (f" (the bytes of {of} again)" if of else "")
-    added += f" and {more:,} more file{'s' if more > 1 else ''}" if more else ""
+    added += f" and {counted(more, 'more file')}" if more else ""
     now = f"; all together it is {others[-1].ref} now" if others else ""
     return (
         f"the folder grew by {added}{now}; the files of {reference.ref} have the bytes they were registered "

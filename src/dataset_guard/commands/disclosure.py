@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from guard_core.counting import counted
 from guard_core.output import format_option
 
 _tenant = click.option("--tenant", metavar="T", help="Tenant to act for [your credential's]")
@@ -32,7 +33,9 @@ def add(ctx: click.Context, /, path: Path, out: Path, **options: Any) -> None:
     from dataset_guard.disclosure.canary import add as run
 
     planted = run(path, out, home=ctx.obj.home(), **options)
-    click.echo(f"{planted.id}  {len(planted.rows)} rows in column {planted.column!r} of {planted.path}")
+    click.echo(
+        f"{planted.id}  {counted(len(planted.rows), 'row')} in column {planted.column!r} of {planted.path}"
+    )
 
 
 @canary.command("scan")
@@ -77,10 +80,12 @@ def memorised(
     if output_format == "json":
         _echo_json(found.to_json())
     else:
-        click.echo(f"{len(found.recitals)} of {found.outputs} outputs repeat {found.ref}")
+        click.echo(f"{len(found.recitals):,} of {counted(found.outputs, 'output')} repeat {found.ref}")
         for recital in found.recitals[:50]:
             rows = ", ".join(map(str, recital.rows[:8]))
-            click.echo(f"  output {recital.output}: {recital.longest_run} tokens in a row, of rows {rows}")
+            of = "row" if len(recital.rows) == 1 else "rows"
+            run_of = f"{recital.longest_run} tokens in a row, of {of} {rows}"
+            click.echo(f"  output {recital.output}: {run_of}")
     ctx.exit(int(bool(found.recitals)))
 
 

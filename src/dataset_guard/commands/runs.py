@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import click
 
+from guard_core.counting import counted
 from guard_core.output import format_option
 
 
@@ -62,7 +63,7 @@ def runs(
             f"{use.run_id}  {use.run_name}  {use.user}  {use.status}  {', '.join(use.contexts)}{marks}"
         )
     what = f"logged the content of {report.ref} ({report.digest})"
-    click.echo(f"{len(found)} run{'' if len(found) == 1 else 's'} {what}{', now marked' * mark}", err=True)
+    click.echo(f"{counted(len(found), 'run')} {what}{', now marked' * mark}", err=True)
 
 
 COMMANDS = (runs,)

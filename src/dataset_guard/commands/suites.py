@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from guard_core.counting import counted
 from guard_core.output import format_option
 
 _tenant = click.option("--tenant", metavar="T", help="Tenant to act for [your credential's]")
@@ -60,7 +61,8 @@ def suggest_suite(ctx: click.Context, ref: str, values: bool, out: Path | None, 
         click.echo(json.dumps(suite, indent=2, ensure_ascii=False, allow_nan=False))
         return
     write_suite(suite, out)
-    click.echo(f"{len(suite['expectations'])} expectations from {ref} are in {out}", err=True)
+    many = counted(len(suite["expectations"]), "expectation")
+    click.echo(f"wrote {many} from {ref} to {out}", err=True)
 
 
 COMMANDS = (validate, suggest_suite)

@@ -15,10 +15,15 @@ from dataset_guard.validation import Validation
 from guard_core.clock import rfc3339
 from guard_core.counting import counted
 from guard_core.findings import RowSet
-from guard_core.output.text import aligned, size_text
+from guard_core.output.text import aligned, size_text, to_the_minute
 
 _SHOWN_CHANGES = 40
 _SAME_CONTENT = "no difference: the same content, however each is stored"
+
+
+def _rows_named(rows: RowSet) -> str:
+    """``row 3``, or ``rows 3, 17-40 and 5 more ranges``."""
+    return f"{'row' if len(rows) == 1 else 'rows'} {rows_text(rows)}"
 
 
 def verification_text(found: Verification) -> str:
@@ -35,16 +40,17 @@ def verification_text(found: Verification) -> str:
         if change.column is not None:
             places.append(f"column {change.column}")
         if change.rows.ranges:
-            places.append(f"rows {rows_text(change.rows)}")
+            places.append(_rows_named(change.rows))
         lines.append("  " + ", ".join(places))
-    if len(found.changes) > _SHOWN_CHANGES:
-        lines.append(f"  and {len(found.changes) - _SHOWN_CHANGES} more places (see --format json)")
+    more = len(found.changes) - _SHOWN_CHANGES
+    if more > 0:
+        lines.append(f"  and {counted(more, 'more place')} (see --format json)")
     return "\n".join(lines)
 
 
 def difference_text(found: Difference) -> str:
     """Columns first, then rows."""
-    lines = [f"{found.a} ({found.rows_a:,} rows) -> {found.b} ({found.rows_b:,} rows)"]
+    lines = [f"{found.a} ({counted(found.rows_a, 'row')}) -> {found.b} ({counted(found.rows_b, 'row')})"]
     for word, names in (
         ("added", found.added_columns),
         ("removed", found.removed_columns),
@@ -87,7 +93,7 @@ def validation_text(found: Validation) -> str:
     told = found.result["statistics"]
     lines = [
         f"{found.name}  {'ok' if found.success else 'NOT MET'}  {told['successful_expectations']} of "
-        f"{told['evaluated_expectations']} expectations, {found.rows:,} rows"
+        f"{told['evaluated_expectations']} expectations, {counted(found.rows, 'row')}"
     ]
     for one, rows in zip(found.result["results"], found.unexpected_rows, strict=True):
         if one["success"]:
@@ -99,7 +105,7 @@ def validation_text(found: Validation) -> str:
             lines.append(f"            {one['exception_info']['exception_message']}")
         elif said.get("element_count"):
             count = f"{said['unexpected_count']:,} of {said['element_count']:,}"
-            lines.append(f"            {count}: rows {rows_text(rows)}")
+            lines.append(f"            {count}: {_rows_named(rows)}")
         elif "observed_count" in said:
             lines.append(f"            observed: {said['observed_count']:,}")
     return "\n".join(lines)
@@ -127,7 +133,7 @@ def reads_text(reads: Sequence[Read]) -> str:
     head = ("when", "version", "who", "for", "rows", "data", "outcome")
     lines = [
         (
-            f"{read.at[:16].replace('T', ' ')}Z",
+            to_the_minute(read.at),
             read.ref,
             f"{read.user} of {read.tenant}" + (f", job {read.workload}" if read.workload else ""),
             read.purpose,

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from guard_core.counting import counted
 from guard_core.output import exit_status, fail_on_option, format_option, render
 
 _tenant = click.option("--tenant", metavar="T", help="Tenant to act for [your credential's]")
@@ -128,7 +129,7 @@ def check_destruction(record: Path, key: Path, output_format: str) -> None:
     approved = f", approved by {', '.join(said['approved_by'])}" if said["approved_by"] else ""
     what = f"{said['ref']} ({said['rows']:,} rows, {said['fingerprint']})"
     click.echo(f"{what} was destroyed on {said['destroyed_at']} by {said['destroyed_by']}{approved}")
-    click.echo(f"  {len(said['removed'])} files {said['method']}")
+    click.echo(f"  {counted(len(said['removed']), 'file')} {said['method']}")
     for place in said["not_removed"]:
         click.echo(f"  not touched: {place}")
 
@@ -332,7 +333,9 @@ def destroy(ctx: click.Context, ref: str, confirm: str, tenant: str | None, outp
     if output_format == "json":
         _echo_json(done)
         return
-    click.echo(f"{done['ref']} is destroyed: {len(done['removed'])} files removed, its records kept")
+    click.echo(
+        f"{done['ref']} is destroyed: {counted(len(done['removed']), 'file')} removed, its records kept"
+    )
     for place in done["not_removed"]:
         click.echo(f"  not in this home, so not touched: {place}")
 

@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from dataset_guard.registration.report import Report, rows_text
+from guard_core.counting import counted
 from guard_core.findings import Finding, Severity, Verdict
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ _LEFT = 'style="text-align:left;vertical-align:top"'
 def report_html(report: Report) -> str:
     """HTML of ``report`` for ``_repr_html_``; every text in it is escaped, none of it is a cell value."""
     facts = (
-        f"<b>{escape(report.ref)}</b> &middot; {report.rows:,} rows &times; {report.columns} columns "
+        f"<b>{escape(report.ref)}</b> &middot; {counted(report.rows, 'row')} &times; "
+        f"{counted(report.columns, 'column')} "
         f"&middot; findings: {escape(report.summary)}<br><code>{escape(report.fingerprint)}</code>"
     )
     page = f"<br>Full report: <code>{escape(str(report.report_path))}</code>" if report.report_path else ""
@@ -42,7 +44,8 @@ def validation_html(found: Validation) -> str:
     told = found.result["statistics"]
     word, colour = ("met", Verdict.ALLOW) if found.success else ("not met", Verdict.QUARANTINE)
     facts = (
-        f"<b>{escape(found.name)}</b> &middot; {found.rows:,} rows &times; {found.columns} columns &middot; "
+        f"<b>{escape(found.name)}</b> &middot; {counted(found.rows, 'row')} &times; "
+        f"{counted(found.columns, 'column')} &middot; "
         f"{told['successful_expectations']} of {told['evaluated_expectations']} expectations"
     )
     badge = _badge(word, VERDICT_COLOURS[colour])

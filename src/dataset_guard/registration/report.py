@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from guard_core.counting import counted
 from guard_core.findings import Enforcement, Finding, RowSet, Severity, Verdict
 
 DIGEST_CHARACTERS = 36
@@ -40,7 +41,7 @@ def rows_text(rows: RowSet, *, limit: int = _SHOWN_RANGES) -> str:
     shown = [f"{a:,}" if a == b else f"{a:,}\N{EN DASH}{b:,}" for a, b in rows.ranges[:limit]]
     rest = len(rows.ranges) - len(shown)
     text = ", ".join(shown)
-    return f"{text} and {rest:,} more range{'s' if rest > 1 else ''}" if rest > 0 else text
+    return f"{text} and {counted(rest, 'more range')}" if rest > 0 else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,10 +179,8 @@ class Report:
         return write(path, self.to_html(lang=lang))
 
     def __repr__(self) -> str:
-        lines = [
-            f"<Report {self.ref}: {self.verdict.value}, {self.rows:,} rows x {self.columns} columns, "
-            f"findings: {self.summary}>"
-        ]
+        size = f"{counted(self.rows, 'row')} x {counted(self.columns, 'column')}"
+        lines = [f"<Report {self.ref}: {self.verdict.value}, {size}, findings: {self.summary}>"]
         lines += [
             f"  {f.severity.value:<8} {f.rule_id}  {f.message}"
             + (f"  rows {rows_text(f.rows, limit=4)}" if f.rows.ranges else "")

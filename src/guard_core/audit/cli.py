@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from guard_core.audit.shipping.cli import ship
+from guard_core.counting import counted
 from guard_core.errors import UserError
 from guard_core.files import write_atomic
 from guard_core.output import echo_json, format_option
@@ -96,7 +97,7 @@ def export(ctx: click.Context, since: str | None, kind: str | None, target: Path
     if target is not None:
         content = b"".join(lines)
         write_atomic(target, content)
-        click.echo(f"wrote {content.count(bytes([10]))} records to {target}", err=True)
+        click.echo(f"wrote {counted(content.count(bytes([10])), 'record')} to {target}", err=True)
         return
     for line in lines:
         sys.stdout.buffer.write(line)
@@ -198,9 +199,11 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def _text(folder: Path, report: AuditReport) -> str:
-    told = [f"{folder}: {report.records} record{'' if report.records == 1 else 's'}, {report.signed} signed"]
+    told = [f"{folder}: {counted(report.records, 'record')}, {report.signed:,} signed"]
     if report.torn_bytes:
-        told.append(f"a torn last line of {report.torn_bytes} bytes (a crash; repaired at the next use)")
+        told.append(
+            f"a torn last line of {counted(report.torn_bytes, 'byte')} (a crash; repaired at the next use)"
+        )
     for problem in report.problems:
         place = f" ({problem.file} line {problem.line})" if problem.line else ""
         told.append(f"NOT WHOLE: {problem.message}{place}")

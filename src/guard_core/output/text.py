@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from guard_core.counting import counted
 from guard_core.findings import RowSet, Severity
 from guard_core.output import reference, worst_first
 
@@ -20,7 +21,7 @@ def render(report: Mapping[str, Any]) -> str:
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{reference(report)}  {report['rows']:,} rows x {report['columns']:,} columns"
+    yield f"{reference(report)}  {counted(report['rows'], 'row')} x {counted(report['columns'], 'column')}"
     yield f"fingerprint  {report['fingerprint']}"
     decision = f"  (decision {report['decision_id']})" if report.get("decision_id") else ""
     yield f"verdict      {report['verdict']}{decision}"
@@ -28,7 +29,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield from _wrapped(f"{reason['msg']} [{reason['rule']}]", "             ")
     for waiver in report.get("waived", ()):
         by = f"approved by {waiver['approver']}" if waiver["approver"] else "not approved yet"
-        said = f"{waiver['rule_id']} until {waiver['expires']}, asked by {waiver['author']}, {by}"
+        until = to_the_minute(waiver["expires"])
+        said = f"{waiver['rule_id']} until {until}, asked by {waiver['author']}, {by}"
         yield from _wrapped(f"waived       {said}: {waiver['reason']}", "", hang=13)
     for finding in worst_first(report):
         yield ""
@@ -73,7 +75,7 @@ def where(finding: Mapping[str, Any]) -> str:
         )
     rows = RowSet.from_json(finding.get("rows") or [])
     if rows.ranges:
-        parts.append(f"rows {rows_text(rows)}")
+        parts.append(_rows_named(rows))
     if finding.get("fdr") is not None:
         share, most = (finding.get("evidence") or {}).get("expected_false_share"), finding["fdr"]
         likely, at_most = f"{most if share is None else share:.0%}", f"{most:.0%}"
@@ -82,11 +84,16 @@ def where(finding: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
+def _rows_named(rows: RowSet) -> str:
+    """``row 3``, or ``rows 3, 17-40 and 5 more ranges``."""
+    return f"{'row' if len(rows) == 1 else 'rows'} {rows_text(rows)}"
+
+
 def rows_text(rows: RowSet) -> str:
     """``3, 17-40 and 5 more ranges``."""
     shown = [f"{a}" if a == b else f"{a}-{b}" for a, b in rows.ranges[:SHOWN_RANGES]]
     rest = len(rows.ranges) - len(shown)
-    return ", ".join(shown) + (f" and {rest} more range{'s' if rest > 1 else ''}" if rest else "")
+    return ", ".join(shown) + (f" and {counted(rest, 'more range')}" if rest else "")
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
@@ -96,6 +103,11 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     ]
+
+
+def to_the_minute(moment: str) -> str:
+    """``2026-11-23 04:05Z`` of a time as :func:`guard_core.clock.rfc3339` writes it."""
+    return f"{moment[:16].replace('T', ' ')}Z"
 
 
 def size_text(num_bytes: int) -> str:

@@ -179,6 +179,13 @@ def load_config(directory: Path) -> dict[str, Any]:
     return config
 
 
+def read_data(path: Path, stem: str) -> Any:
+    """One data file by itself (``stem`` is its kind: ``quotas``), checked against the shipped schema."""
+    document = read_document(path)
+    _check_once(document, _schemas(path.parent / "schemas")[stem])
+    return document.value
+
+
 _valid: set[bytes] = set()
 """Digests of documents with the schemas that took them."""
 _VALID_KEPT = 1024

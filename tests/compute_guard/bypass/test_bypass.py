@@ -32,6 +32,21 @@ def test_there_are_at_least_forty_attempts():
     assert len(attempts()) == len(set(attempts())) >= 40
 
 
+def test_the_threat_model_tells_the_result_of_every_attempt():
+    told = {
+        attempt.strip(): result.strip()
+        for row in THREATS.read_text().lower().replace("'", "").splitlines()
+        if row.count("|") == 4
+        for _, _, attempts_told, result, _ in [row.split("|")]
+        for attempt in attempts_told.split(";")
+    }
+    results = {name: told.get(name.replace("_", " ")) for name in attempts()}
+    assert not [name for name, result in results.items() if result is None]
+    left = {name for name, result in results.items() if result == "stopped within 8 s of the jobs end"}
+    assert left == {"leave_a_daemon_behind", "leave_a_detached_actor_behind"}
+    assert {result for name, result in results.items() if name not in left} == {"prevented"}
+
+
 @pytest.mark.parametrize("name", attempts())
 def test_it_is_prevented(attack, name):
     verdict, text, _seconds = attack.results[name]

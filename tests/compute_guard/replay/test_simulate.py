@@ -175,7 +175,7 @@ def test_what_never_fits_is_rejected_and_holds_nobody_up():
 
 
 def test_a_trace_of_queues_without_quota_is_refused_by_name():
-    with pytest.raises(UserError, match="no queue 'b'"):
+    with pytest.raises(UserError, match="that the quotas do not have: b; add them"):
         simulate(Trace("t", (TraceJob("x", "b", "u", 0, 1, Amounts()),)), one_queue(1))
 
 

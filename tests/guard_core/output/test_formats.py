@@ -171,8 +171,8 @@ def test_a_limit_of_false_alarms_is_told_with_what_is_expected():
     from guard_core.output.text import where
 
     stated = {"rows": [4], "fdr": 0.58, "evidence": {"expected_false_share": 0.21}}
-    assert where(stated) == "rows 4; 21% to 58% of these may be false"
-    assert where({**stated, "fdr": 0.213}) == "rows 4; about 21% of these may be false"
+    assert where(stated) == "row 4; 21% to 58% of these may be false"
+    assert where({**stated, "fdr": 0.213}) == "row 4; about 21% of these may be false"
 
 
 def test_text_tells_the_verdict_then_the_worst_finding_first_with_what_to_do():

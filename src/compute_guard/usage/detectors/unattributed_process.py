@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from compute_guard.usage.attribution import strangers
 from compute_guard.usage.detectors.base import Signal, View
+from guard_core.counting import counted
 
 NOBODY = "unattributed"
 """What stands for the tenant in incidents of nobody's."""
@@ -47,7 +48,8 @@ class UnattributedProcess:
                     channel="process",
                     device=device.key,
                     score=900,
-                    message=f"{len(found)} process(es) without a lease: {', '.join(names)}",
+                    message=f"{counted(len(found), 'process', 'processes')} without a lease: "
+                    f"{', '.join(names)}",
                     message_zh=f"{len(found)}个进程没有租约：{'、'.join(names)}",
                     evidence={
                         "executables": names,

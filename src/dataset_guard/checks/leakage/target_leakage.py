@@ -82,7 +82,7 @@ class TargetState:
         rows, sample = self._sample.finish(self._schema)
         target = target_of(sample[self._label])
         if target is None or len(rows) < self._check.least_rows:
-            few = f"fewer than {self._check.least_rows} rows were seen"
+            few = f"fewer than {self._check.least_rows:,} rows were seen"
             self.skipped = (
                 few if len(rows) < self._check.least_rows else "the label is neither classes nor numbers"
             )

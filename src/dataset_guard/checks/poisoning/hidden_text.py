@@ -44,7 +44,7 @@ class HiddenText:
     format_share: float = 0.2
 
     name: ClassVar[str] = "hidden_text"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS020", "POIS021", "POIS022")
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 
@@ -137,9 +137,20 @@ def _found(buffer: TextBuffer, within: Rows | None) -> dict[str, Rows]:
             for hit in texts.hits(kind.pattern)
             if kind.refused_after is None or not kind.refused_after.search(_before(texts, hit))
         ]
-        if hits:
-            found[kind.name] = buffer.uses(items[np.unique(np.array(hits, np.int64))])[0]
+        read = [item for item in sorted(set(hits)) if _is_text(texts, item)]
+        if read:
+            found[kind.name] = buffer.uses(items[np.array(read, np.int64)])[0]
     return found
+
+
+def _is_text(buffer: TextBuffer, item: int) -> bool:
+    """Whether the item is UTF-8: in a picture's bytes every short pattern occurs by chance."""
+    low, high = int(buffer.offsets[item]), int(buffer.offsets[item + 1])
+    try:
+        str(buffer.data[low:high], "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _before(buffer: TextBuffer, hit: Hit) -> bytes:

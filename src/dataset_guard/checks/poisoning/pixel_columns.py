@@ -17,6 +17,10 @@ from dataset_guard.scanning.profile import plain
 _NAME = re.compile(r"^(.*?)(\d+)$", re.DOTALL)
 SMALLEST = 16  # 4 x 4: below that, a "patch" is most of the image
 LIKE_A_TABLE = 36  # 6 x 6: so few numbered columns may as well be measurements
+_NO_PIXELS = (
+    "no columns look like pixels (name and number, a square count of at least 16); encoded pictures are not "
+    "opened"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +78,7 @@ def find_pixels(schema: pa.Schema, label: str | None) -> tuple[PixelColumns | No
             if best is None or len(numbers) > len(best.columns):
                 best = found
     best = best or (lists[0] if lists else None)
-    return (
-        best,
-        "" if best else "no columns look like pixels (name and number, a square count of at least 16)",
-    )
+    return best, "" if best else _NO_PIXELS
 
 
 def _is_square(number: int) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from guard_core.counting import counted
 from guard_core.errors import Denied, UserError
 from guard_core.findings import Enforcement
 
@@ -118,7 +119,7 @@ def ship(
         before = shipper.cursor.delivered
         shipper.run(follow=follow, attempts=attempts, poll_s=poll)
         delivered = shipper.cursor.delivered - before
-    click.echo(f"delivered {delivered} event{'' if delivered == 1 else 's'} to {sink.target}", err=True)
+    click.echo(f"delivered {counted(delivered, 'event')} to {sink.target}", err=True)
 
 
 def _sink(

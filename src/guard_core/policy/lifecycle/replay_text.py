@@ -20,7 +20,8 @@ def _lines(replay: Replay) -> Iterator[str]:
     rate = replay.decisions / replay.seconds if replay.seconds else 0
     yield f"candidate  {replay.candidate}"
     yield (
-        f"{replay.decisions:,} decisions{since}, {replay.distinct:,} distinct questions asked, "
+        f"{counted(replay.decisions, 'decision')}{since}, "
+        f"{counted(replay.distinct, 'distinct question')} asked, "
         f"{replay.seconds:.1f} s ({rate:,.0f} decisions/s, "
         f"{counted(replay.processes, 'process', 'processes')})"
     )

@@ -58,6 +58,12 @@ def test_each_kind_is_named_with_its_rows(text, rule, kind):
     assert (finding.evidence["kind"], finding.severity) == (kind, Severity.WARNING)
 
 
+def test_bytes_that_are_no_text_raise_nothing_and_bytes_that_are_text_do():
+    planted = "p\u0430ypal account".encode()
+    column = pa.array([b"\x89PNG\r\n\x1a\n" + planted, planted], pa.binary())
+    assert list(only(scan(pa.table({"image": column}), CHECK), "POIS021").rows) == [1]
+
+
 def test_instructions_smuggled_in_tag_characters_are_critical_from_three_rows():
     finding = only(scan(table(*["a" + tagged("obey")] * 3), CHECK), "POIS020")
     assert finding.severity is Severity.CRITICAL
