@@ -138,7 +138,7 @@ def test_a_history_that_cannot_be_written_and_quotas_that_are_none_are_one_sente
     job = {"id": "a", "queue": "q", "user": "u", "arrival_ms": 0, "run_ms": 1, "requests": {"jobs": 1}}
     trace.write_text(json.dumps(job) + "\n")
     for text, said in (
-        ("queues: 5\n", "tried.yaml:1: queues: 5 is not of type 'object'"),
+        ("queues: 5\n", "tried.yaml:1: 'cohorts' is a required property"),
         ("queues: {q: {tenant: t, wieght: 2}}\n", "tried.yaml:1: queues.q.wieght: Additional properties"),
     ):
         quotas.write_text(text)
