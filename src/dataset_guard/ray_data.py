@@ -127,7 +127,8 @@ def connected(address: str) -> Iterator[None]:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError) as error:
         raise UserError(
-            f"there is no Ray cluster at {address!r} ({str(error).splitlines()[0][:120]}); check the address"
+            f"there is no Ray cluster at {address!r} ({str(error).splitlines()[0][:120]}); check the "
+            "address, and RAY_AUTH_MODE and RAY_AUTH_TOKEN where the cluster asks for a token"
         ) from error
     try:
         yield

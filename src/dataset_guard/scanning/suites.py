@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guard_core.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -33,4 +35,9 @@ class FileSuite:
 def suite_of(text: str, reference: Callable[[str], Suite]) -> Suite:
     """The suite that ``text`` names: a path that exists, else what ``reference`` makes of ``N@V``."""
     path = Path(text)
-    return FileSuite(path) if path.exists() else reference(text)
+    if path.exists():
+        return FileSuite(path)
+    try:
+        return reference(text)
+    except UserError as error:
+        raise UserError(f"there is no file {text}, and as a registered suite: {error}") from error

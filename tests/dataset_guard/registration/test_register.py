@@ -281,6 +281,10 @@ REFUSED = {
     "a bad name": ({"name": "../x"}, "cannot be used"),
     "an unknown trusted version": ({"trusted": "digits@1"}, "no dataset 'digits@1'"),
     "an unknown other set": ({"against": ["digits@1"]}, "no dataset 'digits@1'"),
+    "an evaluation suite that is nowhere": (
+        {"evaluation": ["gsm.jsonl"]},
+        "there is no file gsm.jsonl, and as",
+    ),
     "no rows": ({"data": table(0)}, "the table data has no rows"),
     "a missing file": ({"data": "nothing.parquet"}, "no file or folder"),
     "no columns": ({"data": pa.table({})}, "no rows"),
