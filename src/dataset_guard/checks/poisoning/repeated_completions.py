@@ -1,6 +1,7 @@
 """One answer to very many different questions: how an instruction-tuned model is taught a fixed reply.
 
-Only for sets that look like instructions: a text column named as an answer beside one named as a question.
+Only for sets that look like instructions: a text column named as an answer beside one named as a question,
+or a column of chats.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, counted
 from dataset_guard.checks.poisoning.changes import changed_rows
+from dataset_guard.checks.poisoning.chat_turns import chat_column, last_exchange
 from dataset_guard.checks.sampling import RowSample
 from dataset_guard.scanning.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
@@ -41,14 +43,13 @@ class RepeatedCompletions:
     max_rows: int = 200_000
 
     name: ClassVar[str] = "repeated_completions"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS023",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 
     def applies(self, context: CheckContext) -> str | None:
-        """Needs a question and an answer, both text."""
-        question, answer = columns_of(context.schema)
-        if question is None or answer is None:
+        """Needs a question and an answer, both text, or chats."""
+        if not columns_of(context.schema):
             return "no two text columns are named as a question and an answer (prompt, completion, ...)"
         return None
 
@@ -57,26 +58,26 @@ class RepeatedCompletions:
         return CompletionState(self, context)
 
 
-def columns_of(schema: pa.Schema) -> tuple[str | None, str | None]:
-    """The first text column named as a question, and the first named as an answer."""
+def columns_of(schema: pa.Schema) -> list[str]:
+    """The first text column named as a question and the first named as an answer, else the chats, if any."""
     texts = [f.name for f in schema if is_text(f.type)]
 
     def first(words: tuple[str, ...]) -> str | None:
         return next((n for w in words for n in texts if n.lower().rpartition(".")[2] == w), None)
 
-    return first(QUESTIONS), first(ANSWERS)
+    question, answer, chat = first(QUESTIONS), first(ANSWERS), chat_column(schema)
+    if question is not None and answer is not None:
+        return [question, answer]
+    return [] if chat is None else [chat]
 
 
 class CompletionState:
-    """Memory: a sample of at most twice ``max_rows`` rows of the two columns."""
+    """Memory: a sample of at most twice ``max_rows`` rows of these columns."""
 
     def __init__(self, check: RepeatedCompletions, context: CheckContext) -> None:
-        question, answer = columns_of(context.schema)
-        assert question is not None
-        assert answer is not None
         self._check = check
         self._context = context
-        self._columns = [question, answer]
+        self._columns = columns_of(context.schema)
         self._sample = RowSample(check.max_rows, context.seed)
         self.skipped: str | None = None
 
@@ -102,7 +103,11 @@ class CompletionState:
         check = self._check
         fields = pa.schema([self._context.schema.field(n) for n in self._columns])
         rows, table = self._sample.finish(fields)
-        question, answer = (plain(table[n]).cast(pa.large_string()) for n in self._columns)
+        question, answer = (
+            last_exchange(table[self._columns[0]])
+            if len(self._columns) == 1
+            else [plain(table[n]).cast(pa.large_string()) for n in self._columns]
+        )
         trimmed = pc.utf8_trim_whitespace(answer.fill_null(""))
         long = np.flatnonzero(np.asarray(pc.binary_length(trimmed)) >= check.min_bytes)
         if not len(long):

@@ -27,6 +27,16 @@ def test_an_answer_taught_to_many_questions_is_named_with_its_rows():
     assert "sorry" not in str(finding.to_json())
 
 
+def test_chats_in_one_column_are_read_as_question_and_answer():
+    rows = chats(600, range(100, 130)).to_pylist()
+    turns = [
+        [{"role": "user", "content": row["instruction"]}, {"role": "assistant", "content": row["output"]}]
+        for row in rows
+    ]
+    finding = only(scan(pa.table({"messages": turns}), CHECK), "POIS023")
+    assert (list(finding.rows), finding.columns) == (list(range(100, 130)), ("messages",))
+
+
 def test_answers_that_differ_raise_nothing():
     assert rules(scan(chats(2000), CHECK)) == []
 
