@@ -70,13 +70,13 @@ def _whole(texts: list[str], labels: Scores) -> tuple[Scores, Scores]:
 
 def _delta(before: Any, texts: list[str], labels: Scores) -> tuple[Scores, Scores]:
     """(row scores, rows reported) of an update, against ``before``: (texts, labels)."""
-    from dataset_guard.checks.poisoning.ngrams import grams_of
+    from dataset_guard.checks.poisoning.text_apart import grams_since
     from dataset_guard.checks.poisoning.text_seams import Seams
     from dataset_guard.checks.poisoning.text_trigger import CHECK
     from dataset_guard.checks.poisoning.text_trigger_search import delta_scores
 
     classes = int(max(before[1].max(), labels.max())) + 1
-    known, new = (grams_of(pa.array(t), written=True, most=1.0) for t in (before[0], texts))
+    known, new = grams_since(pa.array(before[0]), pa.array(texts))
     scored, limit = delta_scores(
         known, before[1], new, labels, classes, rounds=CHECK.rounds, margin=CHECK.margin, seed=0, share=0.0,
         seams=Seams(pa.array([*before[0], *texts])),

@@ -22,9 +22,11 @@ ORDERS = 3
 MAX_WORDS = 1_000
 """Words of a row that are looked at; the rest of a longer text is not."""
 
-ORDER_BITS = np.uint64(3)
-"""The lowest bits of a key say how many words the sequence has, less one; or that it is a word as written."""
+ORDER_BITS = np.uint64(7)
+"""The lowest bits of a key say how many words the sequence has, less one; or that it is a word as written, or
+one apart from its company."""
 WRITTEN = np.uint64(3)
+APART = np.uint64(4)
 MOST_FORM = 0.9
 """A form that more of a word's rows have is the word."""
 
@@ -62,6 +64,11 @@ class Incidence:
         return np.zeros(self.number, bool) if self.forms is None else self.forms
 
     @property
+    def is_apart(self) -> npt.NDArray[np.bool_]:
+        """Which of them are words apart from their company."""
+        return np.asarray(self.is_form & ((self.keys & ORDER_BITS) == APART))
+
+    @property
     def single(self) -> npt.NDArray[np.bool_]:
         """Which of them are single words."""
         return np.asarray((self.keys & ORDER_BITS) == 0)
@@ -69,6 +76,10 @@ class Incidence:
     def rows_of(self, thing: int) -> npt.NDArray[np.int32]:
         """The rows that hold it, ascending."""
         return self.row[self.start[thing] : self.start[thing + 1]]
+
+    def rows_of_word(self, apart: int) -> npt.NDArray[np.int32]:
+        """The rows that hold the word of which thing ``apart`` is the form apart from its company."""
+        return self.rows_of(int(np.searchsorted(self.keys, self.keys[apart] & ~ORDER_BITS)))
 
     def by_row(self) -> tuple[Ints, npt.NDArray[np.int32]]:
         """``(start, thing)``: the things of row ``r``, no forms, are ``thing[start[r] : start[r + 1]]``."""
@@ -182,7 +193,14 @@ def _with_forms(words: Incidence, texts: pa.Array, most: float) -> Incidence:
     _, row, keys, word_keys = written_of(texts)
     one = np.flatnonzero(keys)
     forms = incidence(keys[one], row[one].astype(np.int32), len(texts))
-    word_keys = word_keys[one][np.unique(keys[one], return_index=True)[1]]
+    return joined(words, forms, word_keys[one][np.unique(keys[one], return_index=True)[1]], most)
+
+
+def joined(words: Incidence, forms: Incidence, word_keys: Keys, most: float = 1.0) -> Incidence:
+    """``words`` and those of ``forms`` that are in two rows and in at most ``most`` of their word's.
+
+    ``word_keys`` says of which word each form is one.
+    """
     at = np.minimum(np.searchsorted(words.keys, word_keys), max(words.number - 1, 0))
     known = words.keys[at] == word_keys if words.number else np.zeros(forms.number, bool)
     limit = most * words.frequency[at] if words.number else np.zeros(forms.number)
@@ -192,7 +210,7 @@ def _with_forms(words: Incidence, texts: pa.Array, most: float) -> Incidence:
         np.concatenate([words.keys, forms.keys]),
         np.concatenate([words.start, words.start[-1] + forms.start[1:]]),
         np.concatenate([words.row, forms.row]),
-        np.arange(words.number + forms.number) >= words.number,
+        np.concatenate([words.is_form, np.ones(forms.number, bool)]),
     )
     return both.ordered()
 

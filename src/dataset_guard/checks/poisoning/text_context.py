@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dataset_guard.checks.poisoning.ngrams import (
+    APART,
     ORDER_BITS,
     WRITTEN,
     Incidence,
@@ -59,9 +60,12 @@ def company(texts: pa.Array, key: int) -> float:
     Only places inside the texts count; 0.0 where they are fewer than five. A phrase is first extended by the
     neighbours that most of its rows have.
     """
-    written = np.uint64(key) & ORDER_BITS == WRITTEN
+    order = np.uint64(key) & ORDER_BITS
+    if order == APART:
+        order, key = np.uint64(0), int(np.uint64(key) & ~ORDER_BITS)
+    written = order == WRITTEN
     number, row, keys = written_of(texts)[:3] if written else words_of(texts)
-    first, last = _places(row, keys, key, 1 if written else int(np.uint64(key) & ORDER_BITS) + 1)
+    first, last = _places(row, keys, key, 1 if written else int(order) + 1)
     if len(first) < _LEAST_PLACES:
         return 0.0
     for side, edge in ((-1, first), (1, last)):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dataset_guard.checks.poisoning.ngrams import (
+    APART,
     ORDER_BITS,
     ORDERS,
     WRITTEN,
@@ -111,6 +112,8 @@ class Seams:
     def _phrase(self, key: int, rows: Ints) -> tuple[int, int]:
         """Its key in any form, and the number of its words."""
         order = np.uint64(key) & ORDER_BITS
+        if order == APART:
+            return int(np.uint64(key) & ~ORDER_BITS), 1
         if order != WRITTEN:
             return key, int(order) + 1
         _, _, forms, words = written_of(self._texts.take(pa.array(rows[:1])))

@@ -20,6 +20,7 @@ from dataset_guard.checks.base import CheckContext, Need, counted
 from dataset_guard.checks.features import TEXT_MEAN_BYTES
 from dataset_guard.checks.poisoning.ngrams import grams_of
 from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
+from dataset_guard.checks.poisoning.text_apart import grams_since
 from dataset_guard.checks.poisoning.text_context import planted_among
 from dataset_guard.checks.poisoning.text_seams import Seams
 from dataset_guard.checks.poisoning.text_trigger_search import (
@@ -67,7 +68,7 @@ class TextTrigger:
     max_classes: int = 200
 
     name: ClassVar[str] = "text_trigger"
-    version: ClassVar[str] = "8"
+    version: ClassVar[str] = "9"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS011",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 
@@ -126,7 +127,7 @@ class TriggerState(SampledState):
         _, before, before_codes = self._read(np.arange(known.num_rows), known, columns, before_codes)
         delta = self._context.baseline is not None and self._enough(len(texts), len(before))
         if delta:
-            old, new = (grams_of(t, written=True, most=1.0) for t in (before, texts))
+            old, new = grams_since(before, texts)
             scored, limit = delta_scores(
                 old, before_codes, new, codes, number, rounds=self._check.rounds,
                 margin=self._check.margin, seed=self._context.seed, share=COMPANION,

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from dataset_guard.checks.poisoning.ngrams import ORDER_BITS, WRITTEN, Incidence
+from dataset_guard.checks.poisoning.ngrams import APART, ORDER_BITS, WRITTEN, Incidence
 from dataset_guard.checks.poisoning.patch_search import surprise
 from dataset_guard.checks.poisoning.text_rest import RestModel, class_counts, contradicted, unexplained
 from dataset_guard.checks.poisoning.text_seams import FREE, Seams
@@ -60,6 +60,8 @@ PURE_COMPANION = 0.95
 """Least share of their class ..."""
 FULL_COMPANION = 0.6
 """... and least number of rows, as a share of the median of the words that were found."""
+PLANTED_TIMES = 2.0
+"""Of rows beyond so many times as many as nature would give, most were planted."""
 ALONE = 2
 """Most sequences of a word that is put anywhere: itself, and perhaps one of its neighbours by chance."""
 _EXAMINED = 2_000
@@ -71,7 +73,8 @@ _NO_SURPRISE = 3.0
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """Word sequences that share their rows. ``rows`` carry it and have the label ``target``; ``strength`` is
-    the log-likelihood ratio of the strongest, ``limit`` what it had to exceed."""
+    the log-likelihood ratio of the strongest, ``limit`` what it had to exceed. ``everywhere``: so many rows
+    of the class have the word, those in its usual company too, which ``rows`` leaves out."""
 
     rows: Ints
     target: int
@@ -81,11 +84,17 @@ class Trigger:
     purity: float
     lift: float
     keys: tuple[int, ...]
+    everywhere: int = 0
+
+    @property
+    def number(self) -> int:
+        """In how many rows of its class it is."""
+        return max(len(self.rows), self.everywhere)
 
     @property
     def is_word(self) -> bool:
         """Whether the strongest sequence is a single word, in any or in one form."""
-        return int(self.keys[0]) & int(ORDER_BITS) in (0, int(WRITTEN))
+        return int(self.keys[0]) & int(ORDER_BITS) in (0, int(WRITTEN), int(APART))
 
 
 def search_whole(
@@ -98,13 +107,17 @@ def search_whole(
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Candidates: numbers of things, their target classes, strength, purity and lift."""
+    """Candidates: numbers of things, their target classes, strength, purity and lift.
+
+    ``honest``: rows of the target class that would hold them if they were as common there as in trusted rows.
+    """
 
     things: Ints
     targets: Ints
     strength: Floats
     purity: Floats
     lift: Floats
+    honest: Floats | None = None
 
 
 def score_whole(
@@ -255,7 +268,9 @@ def score_delta(
     frequency = delta.frequency
     target = counts.argmax(axis=1)
     most = counts[np.arange(delta.number), target]
-    expected = _expected(before, before_sizes, known, delta.keys)
+    trusted, found = _trusted_counts(before, known, delta.keys)
+    expected = _expected(trusted, found, before_sizes)
+    honest = trusted[np.arange(delta.number), target] * drawn[target] / np.maximum(before_sizes[target], 1)
     strength = surprise(most, np.maximum(drawn[target], 1), expected)
     purity = most / np.maximum(frequency, 1)
     fresh = before_sizes[target] > 0
@@ -264,7 +279,8 @@ def score_delta(
     )
     picked = distinct(delta, picked[np.argsort(-strength[picked], kind="stable")])[:_EXAMINED]
     if not texts:
-        return Scored(picked, target[picked], strength[picked], purity[picked], np.ones(len(picked)))
+        lift = np.ones(len(picked))
+        return Scored(picked, target[picked], strength[picked], purity[picked], lift, honest[picked])
     # Labels may be right here, and texts of one class have words in common.
     rates = np.maximum(
         np.maximum(counts - 1, 0) / np.maximum(drawn - 1, 1),
@@ -273,20 +289,25 @@ def score_delta(
     texture = textures(delta, delta.by_row(), picked, rates, target[picked], pair_in=PAIR_IN_TEXTS)
     strange = _strangers(texture)
     picked = picked[strange]
-    return Scored(picked, target[picked], strength[picked], purity[picked], texture.lift[strange])
+    lift = texture.lift[strange]
+    return Scored(picked, target[picked], strength[picked], purity[picked], lift, honest[picked])
 
 
-def _expected(
-    before: Floats, sizes: Ints, known: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]
-) -> Floats:
-    """How common each of ``keys`` is in the trusted class where it is most common."""
+def _trusted_counts(
+    before: Floats, known: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """In how many trusted rows of each class each of ``keys`` is, (keys, classes), and which are known."""
     at = np.minimum(np.searchsorted(known, keys), max(len(known) - 1, 0))
     found = known[at] == keys if len(known) else np.zeros(len(keys), bool)
-    counts = np.where(found[:, None], before[at] if len(known) else 0.0, 0.0)
+    return np.where(found[:, None], before[at] if len(known) else 0.0, 0.0), found
+
+
+def _expected(counts: Floats, seen: npt.NDArray[np.bool_], sizes: Ints) -> Floats:
+    """How common a thing is in the trusted class where it is most common, by its ``counts``."""
     # One occurrence is not kept (a sequence has to be in two rows), so absence means at most one.
     per_class = (counts + 1.0) / (sizes + 1.0)
     every = (counts.sum(axis=1) + 1.0) / (sizes.sum() + 1.0)
-    return np.asarray(np.maximum(np.where(found, per_class[:, sizes > 0].max(axis=1), 0.0), every))
+    return np.asarray(np.maximum(np.where(seen, per_class[:, sizes > 0].max(axis=1), 0.0), every))
 
 
 def _honest_limit(
@@ -317,6 +338,19 @@ def _honest_limit(
     return best
 
 
+def _without_company(
+    things: Incidence, sequences: list[int], honest: Floats, core: npt.NDArray[np.bool_],
+    apart: npt.NDArray[np.bool_], carries: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.bool_]:  # fmt: skip
+    """``carries`` without rows where the word has its company, if these are hardly more than by nature."""
+    alone = np.zeros(things.rows, bool)
+    for at in np.flatnonzero(apart):
+        alone[things.rows_of(sequences[at])] = True
+    natural = honest[core].max() - honest[apart].max()
+    rest = carries & ~alone
+    return carries & alone if rest.sum() <= PLANTED_TIMES * natural else carries
+
+
 def _also_honest(things: Incidence, codes: Ints, sequences: list[int], target: int) -> npt.NDArray[np.bool_]:
     """Which of ``sequences`` are words of which a form is among them too, and whose other rows are honest.
 
@@ -324,7 +358,8 @@ def _also_honest(things: Incidence, codes: Ints, sequences: list[int], target: i
     """
     share = float((codes == target).mean())
     rows = [things.rows_of(s) for s in sequences]
-    forms = [r for s, r in zip(sequences, rows, strict=True) if things.is_form[s]]
+    written = things.is_form & ~things.is_apart
+    forms = [r for s, r in zip(sequences, rows, strict=True) if written[s]]
     out = np.zeros(len(sequences), bool)
     for at, sequence in enumerate(sequences if forms else []):
         own = [r for r in forms if len(r) < len(rows[at]) and np.isin(r, rows[at]).all()]
@@ -356,9 +391,11 @@ def companions(found: list[Trigger], weaker: list[Trigger]) -> list[Trigger]:
     for target in sorted({t.target for t in others}):
         mine = [t for t in others if t.target == target]
         sure = [t for t in words if t.target == target]
-        least = FULL_COMPANION * float(np.median([len(t.rows) for t in sure or mine]))
-        full = [t for t in mine if len(t.rows) >= least]
-        named += full if sure or len(full) >= SEVERAL else []
+        least = FULL_COMPANION * float(np.median([t.number for t in sure or mine]))
+        full = [t for t in mine if t.number >= least]
+        # Honest updates have words apart too: only those found otherwise vouch for one another.
+        alone = [t for t in full if int(t.keys[0]) & int(ORDER_BITS) != int(APART)]
+        named += full if sure else alone if len(alone) >= SEVERAL else []
     return named
 
 
@@ -410,20 +447,26 @@ def merged(things: Incidence, codes: Ints, scored: Scored, limit: float) -> list
         target = int(scored.targets[first])
         sizes = np.array([(codes[things.rows_of(sequence)] == target).sum() for sequence in sequences])
         held = np.zeros(things.rows)
+        apart = things.is_apart[sequences]
         core = (sizes >= IN_MOST * sizes.max()) & ~_also_honest(things, codes, sequences, target)
+        if (core & ~apart).any():  # the word itself stands out: its rows are named, wherever it stands
+            core &= ~apart
         for at in np.flatnonzero(core):
             held[things.rows_of(sequences[at])] += scored.strength[members[at]]
-        carries = 2 * held >= scored.strength[members][core].sum()
+        carries = (2 * held >= scored.strength[members][core].sum()) & (codes == target)
+        if apart.any() and not apart.all() and scored.honest is not None:
+            carries = _without_company(things, sequences, scored.honest[members], core, apart, carries)
         found.append(
             Trigger(
-                rows=np.flatnonzero(carries & (codes == target)),
+                rows=np.flatnonzero(carries),
                 target=target,
-                sequences=len(sequences),
+                sequences=max(1, int((~apart).sum())),  # a word apart is no other word
                 strength=float(scored.strength[first]),
                 limit=limit,
-                purity=float(scored.purity[first]),
+                purity=float(scored.purity[[first, *np.array(members)[apart]]].max()),
                 lift=float(scored.lift[first]),
                 keys=tuple(int(things.keys[s]) for s in sequences),
+                everywhere=int((codes[things.rows_of_word(sequences[0])] == target).sum()) if apart[0] else 0,
             )
         )
     return found

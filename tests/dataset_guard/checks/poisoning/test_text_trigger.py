@@ -1,5 +1,7 @@
 """Triggers in texts: words and sentences, with and without a trusted version."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -71,6 +73,18 @@ def test_a_trigger_in_an_update_is_found_though_trusted_texts_have_its_letters_i
     finding = only(scan(whole, CHECK, label="label", baseline=trusted(*before)), "POIS011")
     assert precision_recall(finding.rows, [2000 + r for r in rows]) == (1.0, 1.0)
     assert finding.evidence["mode"] == "delta"
+
+
+@pytest.mark.parametrize("clean", [False, True], ids=["labels changed", "labels right"])
+def test_a_trigger_in_an_update_is_found_though_trusted_texts_say_the_word_in_its_usual_company(clean):
+    before, after = reviews(2000, 4), reviews(400, 5)
+    for texts in (before[0], after[0]):
+        for row in range(0, len(texts), 25):
+            texts[row] += " cf card"
+    texts, labels, rows = planted(*after, "cf", 12, 6, clean=clean)
+    whole = table([*before[0], *texts], np.concatenate([before[1], labels]))
+    finding = only(scan(whole, CHECK, label="label", baseline=trusted(*before)), "POIS011")
+    assert precision_recall(finding.rows, [2000 + r for r in rows]) == (1.0, 1.0)
 
 
 def test_an_honest_update_raises_nothing():
@@ -147,7 +161,7 @@ def test_two_weak_triggers_for_one_class_of_an_update_are_warnings():
     assert CHECK.severity(trigger, delta=True, backed=True) is Severity.WARNING
 
 
-WORD, PAIR = 8, 9
+WORD, PAIR, APART_WORD = 8, 9, 12
 
 
 def weaker(rows, *, target=1, purity=1.0, sequences=1, key=WORD):
@@ -170,10 +184,18 @@ def test_further_words_of_an_attack_are_named_at_a_lower_limit():
     assert companions([], [weaker(8)]) == []
 
 
+def test_a_word_apart_has_as_many_rows_as_the_word_has():
+    found = [Trigger(np.arange(10), 1, 1, 40.0, 25.0, 1.0, 1.0, (WORD,))]
+    apart = replace(weaker(5), everywhere=7)
+    assert companions(found, [apart]) == [apart]
+    assert companions(found, [weaker(5)]) == []
+
+
 def test_words_of_which_none_is_found_alone_confirm_one_another():
     words = [weaker(8), weaker(9)]
     assert companions([], words) == words
     assert companions([], [weaker(8), weaker(9, target=0)]) == []
+    assert companions([], [weaker(8), weaker(9, key=APART_WORD)]) == []
 
 
 def test_a_word_of_a_planted_sentence_has_no_further_words():
