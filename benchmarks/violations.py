@@ -16,15 +16,13 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from compute_guard.ray_plugin.gcs import Gcs
-from compute_guard.testing import GuardedCluster, guarded_cluster, wait_until
+from compute_guard.testing import GuardedCluster, guarded_cluster, intruder, wait_until
 from measure import Measure, machine, median, report
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -69,18 +67,9 @@ def job_table(gcs: Gcs) -> dict[int, Any]:
 
 def intrude(cluster: GuardedCluster, gcs: Gcs, claims: str = "") -> dict[str, float]:
     """Seconds from a driver's start to its end and to its last task, and how many tasks it ran."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TRAINGUARD_"))}
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": cluster.cluster.token_file}
-    if claims:
-        forged = {"metadata": {"job_submission_id": claims}}
-        environment["RAY_JOB_CONFIG_JSON_ENV_VAR"] = json.dumps(forged)
+    forged = {"metadata": {"job_submission_id": claims}} if claims else None
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-c", INTRUDER, cluster.cluster.gcs_address],
-            env=environment,
-            stdout=said,
-            stderr=subprocess.DEVNULL,
-        )
+        process = intruder(cluster, INTRUDER, claims=forged, said=said)
         try:
             wait_until(
                 lambda: process.pid in (rows := job_table(gcs)) and rows[process.pid].is_dead,

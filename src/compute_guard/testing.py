@@ -10,8 +10,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -19,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from compute_guard.cluster.connection import PERIOD_MS, Cluster
 
@@ -173,6 +177,30 @@ class GateProcess:
 
 
 _GATE = re.compile(r" -m compute_guard\.ray_plugin\.gates (head|node) (\S+)/guard/config\.json(?: (\S+))?$")
+
+
+def intruder(
+    cluster: GuardedCluster,
+    code: str,
+    *,
+    claims: Mapping[str, Any] | None = None,
+    said: IO[str] | int = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    """A process with the cluster's stolen token that runs ``code``, past every gate.
+
+    Its argument is the address of Ray's own GCS; ``claims`` is the job configuration that it forges; what it
+    prints goes to ``said``.
+    """
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TRAINGUARD_"))}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": cluster.cluster.token_file}
+    if claims is not None:
+        environment["RAY_JOB_CONFIG_JSON_ENV_VAR"] = json.dumps(claims)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, cluster.cluster.gcs_address],
+        env=environment,
+        stdout=said,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def gate_processes(cluster: Cluster) -> list[GateProcess]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 
@@ -13,7 +11,7 @@ import pytest
 
 from compute_guard.ledger.store import Ledger
 from compute_guard.ray_plugin.gcs import Gcs
-from compute_guard.testing import GuardedCluster, wait_until
+from compute_guard.testing import GuardedCluster, intruder, wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -157,20 +155,11 @@ def test_the_forgotten_port_of_the_node_agent_admits_nobody(ray_cluster, gcs, ag
     assert nothing_was_submitted(ray_cluster, gcs)
 
 
-def intrude(cluster: GuardedCluster, **environment: str) -> subprocess.Popen[bytes]:
-    """A process with a stolen cluster token that connects beside the gateway and goes on asking for work."""
-    code = (
-        "import ray, sys; ray.init(address=sys.argv[1], logging_level='error', log_to_driver=False); "
-        "ray.get([ray.remote(lambda: __import__('time').sleep(600)).remote()])"
-    )
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "TRAINGUARD_"))}
-    stolen = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": cluster.cluster.token_file}
-    return subprocess.Popen(
-        [sys.executable, "-c", code, cluster.cluster.gcs_address],
-        env={**clean, **stolen, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+# Connects beside the gateway and goes on asking for work.
+WORKER = (
+    "import ray, sys; ray.init(address=sys.argv[1], logging_level='error', log_to_driver=False); "
+    "ray.get([ray.remote(lambda: __import__('time').sleep(600)).remote()])"
+)
 
 
 def stopped_driver(cluster: GuardedCluster, gcs: Gcs, process: subprocess.Popen[bytes]) -> str:
@@ -189,7 +178,9 @@ def stopped_driver(cluster: GuardedCluster, gcs: Gcs, process: subprocess.Popen[
 
 
 def test_a_driver_that_connects_with_a_stolen_token_is_stopped_and_recorded(ray_cluster, gcs):
-    assert "did not pass the admission gateway" in stopped_driver(ray_cluster, gcs, intrude(ray_cluster))
+    assert "did not pass the admission gateway" in stopped_driver(
+        ray_cluster, gcs, intruder(ray_cluster, WORKER)
+    )
 
 
 def test_a_stolen_submission_id_does_not_help_a_driver_that_was_not_started_by_it(ray_cluster, gcs, gated):
@@ -197,13 +188,13 @@ def test_a_stolen_submission_id_does_not_help_a_driver_that_was_not_started_by_i
     entrypoint, _ = gated()
     job = client.submit_job(entrypoint=entrypoint)
     ray_cluster.wait(client, job, ["RUNNING"])
-    forged = json.dumps({"metadata": {"job_submission_id": job}})
-    why = stopped_driver(ray_cluster, gcs, intrude(ray_cluster, RAY_JOB_CONFIG_JSON_ENV_VAR=forged))
+    forged = {"metadata": {"job_submission_id": job}}
+    why = stopped_driver(ray_cluster, gcs, intruder(ray_cluster, WORKER, claims=forged))
     assert "was not started by it" in why
     assert client.get_job_status(job) == "RUNNING"
 
 
 def test_a_namespace_of_rays_own_does_not_hide_a_driver(ray_cluster, gcs):
-    forged = json.dumps({"ray_namespace": "_ray_internal_dashboard"})
-    why = stopped_driver(ray_cluster, gcs, intrude(ray_cluster, RAY_JOB_CONFIG_JSON_ENV_VAR=forged))
+    forged = {"ray_namespace": "_ray_internal_dashboard"}
+    why = stopped_driver(ray_cluster, gcs, intruder(ray_cluster, WORKER, claims=forged))
     assert "namespace of Ray's own" in why or "did not pass" in why
