@@ -244,6 +244,7 @@ def main() -> None:
     again = lease_cpu(ours, "leases", "leased", chosen.leases)
     first = lease_cpu(ours, "first", "leases", ours["shapes"])
     decision = again["node"] + again["head"]
+    without_idle = decision - again["node idle"] - again["head idle"]
     added = {name: ours[name] - theirs[name] for name in ours if name.endswith(("_ms", "_s"))}
 
     def line(name, value, unit, peer, target, met):
@@ -368,7 +369,17 @@ def main() -> None:
                 "<= +10 ms",
                 added["group_p99_ms"] <= 10,
             ),
-            line("gates' CPU per lease", decision, "ms", None, "<= 0.5 ms", decision <= 0.5),
+            line(
+                "gates' CPU per lease, all in that time", decision, "ms", None, "<= 0.5 ms", decision <= 0.5
+            ),
+            line(
+                "gates' CPU per lease without what they use idle",
+                without_idle,
+                "ms",
+                None,
+                "<= 0.5 ms",
+                without_idle <= 0.5,
+            ),
             *(line(f"- of it {name}", again[name], "ms", None, "", None) for name in again),
             *(line(f"- of a shape nobody had: {name}", first[name], "ms", None, "", None) for name in first),
             line(

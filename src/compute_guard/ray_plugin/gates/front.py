@@ -110,7 +110,7 @@ class Front:
 
     def way(self, heard: Heard) -> http2.Connection | None:
         """Where such a call can be handed on at once; None when it cannot be just now."""
-        return None if heard.service == HEALTH or heard.timeout is not None else self._upstream.ready
+        return None if heard.service == HEALTH else self._upstream.ready
 
     def hand_on(self, way: http2.Connection, heard: Heard, request: bytes, near: Stream) -> Stream | None:
         """Send one unary call on at once, its answer to ``near``: the far stream. Raises Refusal.
@@ -118,7 +118,7 @@ class Front:
         None where there is no passage for it.
         """
         try:
-            passage = self._passage(self._call(heard, None), request)
+            passage = self._passage(self._call(heard, heard.timeout), request)
         except Refusal:
             raise
         except Exception as error:

@@ -81,9 +81,13 @@ class Upstream:
     def hand_on(
         self, connection: http2.Connection, heard: Heard, request: bytes, owner: http2.Owner
     ) -> Stream:
-        """Send a call that has all the time it wants, without waiting; its reply goes to ``owner``."""
+        """Send a call without waiting; its reply goes to ``owner``.
+
+        The server is told how much time there is; it and the caller see to it that it ends then.
+        """
         stream = connection.open(owner)
-        stream.send_headers(self._block(heard.method, heard.metadata))
+        block = self._block(heard.method, heard.metadata)
+        stream.send_headers(block if heard.timeout is None else block + _within(heard.timeout))
         stream.send_data(framed(request), end=True)
         return stream
 
@@ -116,7 +120,7 @@ class Upstream:
             raise Failed(grpc.StatusCode.UNAVAILABLE, str(error)) from error
         block = self._block(method, metadata)
         if timeout is not None:
-            block += literal(((b"grpc-timeout", b"%dm" % max(1, min(99_999_999, int(timeout * 1000)))),))
+            block += _within(timeout)
         stream.send_headers(block)
         stream.send_data(framed(request), end=True)
         timer = None if timeout is None else asyncio.get_running_loop().call_later(timeout, asked.late)
@@ -198,6 +202,11 @@ class _Asked:
     def _fail(self, failure: Failed) -> None:
         if not self.reply.done():
             self.reply.set_exception(failure)
+
+
+def _within(seconds: float) -> bytes:
+    """The header that tells a server how long its caller waits."""
+    return literal(((b"grpc-timeout", b"%dm" % max(1, min(99_999_999, int(seconds * 1000)))),))
 
 
 def reply_of(trailers: Headers, parts: Sequence[bytes]) -> bytes:
