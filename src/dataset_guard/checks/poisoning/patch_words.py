@@ -12,7 +12,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from dataset_guard.checks.poisoning.ngrams import ORDER_BITS, Incidence, Keys, incidence
+from dataset_guard.checks.poisoning.ngrams import Incidence, Keys, incidence
 
 SIDE = 3
 LEVELS = 8
@@ -38,9 +38,10 @@ def windows_of(pixels: npt.NDArray[np.float32], low: float, high: float, least: 
         flat = stack.reshape(len(part), -1, SIDE * SIDE).astype(np.uint64)
         flat -= flat.min(axis=2, keepdims=True)
         telling = flat.max(axis=2) >= LEAST_STEP
-        code = (flat << (np.arange(SIDE * SIDE, dtype=np.uint64) * np.uint64(3) + np.uint64(2))).sum(axis=2)
+        # Three bits a pixel, above those that say what kind of thing a key is: single ones.
+        code = (flat << (np.arange(SIDE * SIDE, dtype=np.uint64) * np.uint64(3) + np.uint64(3))).sum(axis=2)
         image, _ = np.nonzero(telling)
-        keys.append(code[telling] & ~ORDER_BITS)
+        keys.append(code[telling])
         owners.append((start + image).astype(np.int32))
     found = incidence(np.concatenate(keys), np.concatenate(owners), rows)
     return found.chosen(found.frequency >= least)
