@@ -73,7 +73,7 @@ def _delta(before: Any, texts: list[str], labels: Scores) -> tuple[Scores, Score
     from dataset_guard.checks.poisoning.text_apart import grams_since
     from dataset_guard.checks.poisoning.text_seams import Seams
     from dataset_guard.checks.poisoning.text_trigger import CHECK
-    from dataset_guard.checks.poisoning.text_trigger_search import delta_scores
+    from dataset_guard.checks.poisoning.text_trigger_update import delta_scores
 
     classes = int(max(before[1].max(), labels.max())) + 1
     known, new = grams_since(pa.array(before[0]), pa.array(texts))
@@ -89,7 +89,7 @@ def _scores_and_rows(
 ) -> tuple[Scores, Scores]:
     """(row scores, rows reported); a further word of an attack is ranked by its own, lower limit."""
     from dataset_guard.checks.poisoning.text_context import planted, planted_among
-    from dataset_guard.checks.poisoning.text_trigger_search import merged
+    from dataset_guard.checks.poisoning.triggers import merged
 
     ranked = _row_scores(len(labels), planted(texts, merged(things, labels, scored, LEAST)))
     named = planted_among(texts, things, labels, scored, limit)

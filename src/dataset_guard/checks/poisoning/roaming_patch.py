@@ -14,12 +14,9 @@ from dataset_guard.checks.base import CheckContext, Need, Rows, counted
 from dataset_guard.checks.poisoning.image_state import ImageState, labelled_pixels
 from dataset_guard.checks.poisoning.patch_search import value_range
 from dataset_guard.checks.poisoning.patch_words import OWN, windows_of
-from dataset_guard.checks.poisoning.text_trigger_search import (
-    LEAST_ROWS,
-    Trigger,
-    search_delta,
-    search_whole,
-)
+from dataset_guard.checks.poisoning.text_trigger_search import search_whole
+from dataset_guard.checks.poisoning.text_trigger_update import search_delta
+from dataset_guard.checks.poisoning.triggers import LEAST_ROWS, Trigger
 from guard_core.findings import Finding, RowSet, Severity
 
 _LEAST_IMAGES = 8

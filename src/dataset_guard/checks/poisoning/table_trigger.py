@@ -18,7 +18,8 @@ from dataset_guard.checks.poisoning.cells import cell_columns, pairs_of
 from dataset_guard.checks.poisoning.pixel_columns import find_pixels
 from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
 from dataset_guard.checks.poisoning.table_trigger_search import LEAST_ROWS, search_whole
-from dataset_guard.checks.poisoning.text_trigger_search import Trigger, search_delta
+from dataset_guard.checks.poisoning.text_trigger_update import search_delta
+from dataset_guard.checks.poisoning.triggers import Trigger
 from dataset_guard.scanning.profile import plain
 from guard_core.findings import Finding, RowSet, Severity
 

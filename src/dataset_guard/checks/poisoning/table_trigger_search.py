@@ -13,13 +13,7 @@ import pyarrow as pa
 from dataset_guard.checks.poisoning.ngrams import Incidence, incidence
 from dataset_guard.checks.poisoning.patch_search import surprise
 from dataset_guard.checks.poisoning.text_rest import RestModel, class_counts, contradicted, unexplained
-from dataset_guard.checks.poisoning.text_trigger_search import (
-    Ints,
-    Scored,
-    Trigger,
-    distinct,
-    merged,
-)
+from dataset_guard.checks.poisoning.triggers import Ints, Scored, Trigger, distinct, merged
 from dataset_guard.scanning.profile import is_number, plain
 
 LEAST_ROWS = 8

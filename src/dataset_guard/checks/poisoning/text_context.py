@@ -22,13 +22,7 @@ from dataset_guard.checks.poisoning.ngrams import (
     words_of,
     written_of,
 )
-from dataset_guard.checks.poisoning.text_trigger_search import (
-    COMPANION,
-    Scored,
-    Trigger,
-    companions,
-    merged,
-)
+from dataset_guard.checks.poisoning.triggers import COMPANION, Scored, Trigger, companions, merged
 
 Ints = npt.NDArray[np.int64]
 

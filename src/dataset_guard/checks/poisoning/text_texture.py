@@ -30,6 +30,14 @@ PAIR_IN = 8
 PAIR_IN_TEXTS = 5
 """The same where groups are those of words: two of five texts that share one rare word are no topic."""
 
+STRANGERS = 2.5
+"""Largest lift of shared topical words between texts that are strangers."""
+MOST_CORE = 0.4
+"""Largest share of a text that a trigger and what comes with it may be."""
+MOST_CORE_THINGS = 40.0
+"""Largest number of words and sequences that a trigger has: a sentence of 14 words has 39. What is longer
+and in most of the texts is a template or a quotation."""
+
 
 class Texture(NamedTuple):
     """Per group: ``core``, the mean share of a text that is core; ``size``, the mean number of things that
@@ -134,3 +142,9 @@ def _weave(
         core[g] = in_core / max(words, 1)
         cores[g] = in_core / max(size, 1)
         lift[g] = (shared + 1.0) / (by_chance + 1.0)
+
+
+def are_strangers(texture: Texture) -> npt.NDArray[np.bool_]:
+    """Which groups have nothing in common but a short sequence."""
+    short = (texture.core <= MOST_CORE) & (texture.size <= MOST_CORE_THINGS)
+    return np.asarray(short & (texture.lift <= STRANGERS))

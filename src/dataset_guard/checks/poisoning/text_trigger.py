@@ -23,14 +23,9 @@ from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, Sampled
 from dataset_guard.checks.poisoning.text_apart import grams_since
 from dataset_guard.checks.poisoning.text_context import planted_among
 from dataset_guard.checks.poisoning.text_seams import Seams
-from dataset_guard.checks.poisoning.text_trigger_search import (
-    COMPANION,
-    LEAST_ROWS,
-    Ints,
-    Trigger,
-    delta_scores,
-    score_whole,
-)
+from dataset_guard.checks.poisoning.text_trigger_search import score_whole
+from dataset_guard.checks.poisoning.text_trigger_update import delta_scores
+from dataset_guard.checks.poisoning.triggers import COMPANION, LEAST_ROWS, Ints, Trigger
 from dataset_guard.scanning.profile import is_text, plain
 from guard_core.findings import Finding, RowSet, Severity
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from dataset_guard.checks.poisoning.ngrams import mixed, words_of
 from dataset_guard.checks.poisoning.text_context import COMPANY, company, planted
-from dataset_guard.checks.poisoning.text_trigger_search import Trigger
+from dataset_guard.checks.poisoning.triggers import Trigger
 
 WORDS = [f"{a}{b}" for a in "bdfgklmnprst" for b in ("a", "esi", "oru", "ulte", "ime")]
 

@@ -11,7 +11,7 @@ from texts import planted, reviews
 
 from dataset_guard.checks.base import CheckContext
 from dataset_guard.checks.poisoning.text_trigger import CHECK
-from dataset_guard.checks.poisoning.text_trigger_search import Trigger, companions
+from dataset_guard.checks.poisoning.triggers import Trigger, companions
 from guard_core.findings import Severity
 
 
