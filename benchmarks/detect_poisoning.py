@@ -246,7 +246,7 @@ def main() -> None:
     parser.add_argument("--no-art", action="store_true", help="leave the peer out")
     parser.add_argument(
         "--corpus",
-        help="one corpus only, by the name of its function in labelled.py (images: whole, updates)",
+        help="one corpus only, by its function in labelled.py (images: whole, updates, pixels, png, jpeg)",
     )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

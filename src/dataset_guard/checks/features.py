@@ -68,18 +68,28 @@ def _numbers(array: Any) -> npt.NDArray[np.float32]:
 
 
 def list_matrix(array: Any) -> Matrix | None:
-    """A list column whose values are numbers and equally many in every row, shape (rows, items)."""
-    if not len(array) or array.null_count:
+    """A list column whose values are numbers and equally many in every row, shape (rows, items).
+
+    Rows without a list hold missing values.
+    """
+    known = np.asarray(array.is_valid())
+    lists = array.drop_null() if array.null_count else array
+    if not len(lists):
         return None
-    items = plain(array.flatten())
+    items = plain(lists.flatten())
     if pt.is_nested(items.type):
         items = plain(items.flatten()) if not items.null_count and _is_list(items.type) else items
-    if not is_number(items.type) or len(items) % len(array):
+    if not is_number(items.type) or len(items) % len(lists):
         return None
-    lengths = np.asarray(pc.list_value_length(array))
+    lengths = np.asarray(pc.list_value_length(lists))
     if not (lengths == lengths[0]).all():
         return None
-    return _numbers(items).reshape(len(array), -1)
+    matrix = _numbers(items).reshape(len(lists), -1)
+    if known.all():
+        return matrix
+    out = np.full((len(array), matrix.shape[1]), np.nan, np.float32)
+    out[known] = matrix
+    return out
 
 
 def _is_list(kind: pa.DataType) -> bool:

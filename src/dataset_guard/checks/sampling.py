@@ -6,6 +6,7 @@ uniform, deterministic, and two samples of disjoint rows merge into the sample o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,10 +51,16 @@ def least_of(rows: Rows, seed: int, limit: np.uint64) -> tuple[Rows, npt.NDArray
 
 
 class RowSample:
-    """At most ``budget`` rows of a table, with their numbers; holds at most twice as many."""
+    """At most ``budget`` rows of a table, with their numbers; holds at most twice as many.
 
-    def __init__(self, budget: int, seed: int) -> None:
+    ``kept_as`` gives what is held of rows, as many: it is asked about those alone that may stay.
+    """
+
+    def __init__(
+        self, budget: int, seed: int, kept_as: Callable[[pa.RecordBatch], pa.RecordBatch] | None = None
+    ) -> None:
         self.budget = budget
+        self._kept_as = kept_as
         self.seen = 0
         self._seed = seed
         self._limit = _MOST
@@ -66,7 +73,7 @@ class RowSample:
         chosen, rank = least_of(rows, self._seed, self._limit)
         if len(chosen):
             kept = batch if len(chosen) == batch.num_rows else batch.take(pa.array(chosen))
-            self._add(rows[chosen], rank.copy(), kept)
+            self._add(rows[chosen], rank.copy(), self._kept_as(kept) if self._kept_as else kept)
 
     def _add(self, rows: Rows, rank: npt.NDArray[np.uint64], batch: pa.RecordBatch) -> None:
         self._parts.append((rows, rank, batch))
@@ -93,10 +100,13 @@ class RowSample:
             self._add(*part)
 
     def finish(self, schema: pa.Schema) -> tuple[Rows, pa.Table]:
-        """Row numbers, ascending, and those rows of ``schema``."""
+        """Row numbers, ascending, and what is held of those rows, which have the ``schema``."""
         self._compact()
         if not self._parts:
-            return np.empty(0, np.int64), schema.empty_table()
+            none = schema.empty_table()
+            if self._kept_as is not None:
+                none = pa.Table.from_batches([self._kept_as(pa.RecordBatch.from_pylist([], schema))])
+            return np.empty(0, np.int64), none
         rows = np.concatenate([r for r, _, _ in self._parts])
         table = pa.Table.from_batches([b for _, _, b in self._parts])
         order = np.argsort(rows)

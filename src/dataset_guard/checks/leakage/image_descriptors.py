@@ -21,8 +21,8 @@ Pictures = npt.NDArray[np.float32]
 """Shape (pictures, 32, 32), 0 to 1."""
 
 
-@lru_cache(maxsize=8)
-def _resizing(side: int) -> Pictures:
+@lru_cache(maxsize=64)
+def resizing(side: int) -> Pictures:
     """The matrix (32, side) that averages where a picture is larger and interpolates where it is smaller."""
     out = np.zeros((SIDE, side), np.float32)
     scale = side / SIDE
@@ -43,7 +43,7 @@ def _resizing(side: int) -> Pictures:
 
 def thumbnails(images: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Grey pictures (n, height, width) of any range as (n, 32, 32) bytes, each stretched to its own range."""
-    small = _resizing(images.shape[1]) @ np.nan_to_num(images) @ _resizing(images.shape[2]).T
+    small = resizing(images.shape[1]) @ np.nan_to_num(images) @ resizing(images.shape[2]).T
     low = small.min(axis=(1, 2), keepdims=True)
     spread = np.maximum(small.max(axis=(1, 2), keepdims=True) - low, 1e-6)
     return np.asarray(((small - low) / spread * 255).round(), np.uint8)

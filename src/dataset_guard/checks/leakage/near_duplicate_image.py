@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.types as pt
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Reference, Rows, counted, set_name
+from dataset_guard.checks.encoded_pictures import NO_PILLOW, can_open, encoded_columns, grey
 from dataset_guard.checks.leakage.chance import chance_of, group_sizes
-from dataset_guard.checks.leakage.columns import plain_type
 from dataset_guard.checks.poisoning.pixel_columns import find_pixels
 from dataset_guard.checks.sampling import RowSample
 from dataset_guard.scanning.profile import plain
@@ -26,7 +23,6 @@ _THUMBS = pa.schema([("thumb", pa.binary(1024))])
 _BLOCK = 1_024
 _SMALLEST_SIDE = 16  # in fewer pixels two drawings of one digit are as alike as copies
 _WORTH_SHIFTING = 0.85  # correlation below which a shift by one pixel makes no copy
-_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +54,11 @@ class NearDuplicateImage:
             return None
         if not encoded_columns(context.schema):
             return why
-        return None if find_spec("PIL") else "encoded images need Pillow, which is not installed"
+        return None if can_open() else NO_PILLOW
 
     def start(self, context: CheckContext) -> ImageState:
         """No picture seen."""
         return ImageState(self, context)
-
-
-def encoded_columns(schema: pa.Schema) -> list[str]:
-    """Binary columns: their first values say whether they hold pictures."""
-    kinds = (pt.is_binary, pt.is_large_binary)
-    return [f.name for f in schema if any(kind(plain_type(f.type)) for kind in kinds)]
 
 
 class Pictures:
@@ -105,24 +95,15 @@ class Pictures:
         return np.concatenate(parts) if parts else np.empty((0, 32, 32), np.uint8), whole
 
     def _of_files(self, batch: pa.RecordBatch) -> tuple[npt.NDArray[np.uint8], Rows]:
-        from PIL import Image
-
         from dataset_guard.checks.leakage.image_descriptors import thumbnails
 
         thumbs, rows = [], []
         for row, value in enumerate(
             plain(batch.column(self._encoded[0])).to_pylist() if self._encoded else []
         ):
-            if value is None or not value.startswith(_MAGIC):
-                continue
-            try:
-                with Image.open(io.BytesIO(value)) as image:
-                    image.draft("L", (64, 64))  # JPEG: decoded no larger than needed
-                    grey = np.asarray(image.convert("L"), np.float32)
-            except (OSError, ValueError, Image.DecompressionBombError):
-                continue  # a broken picture is nobody's copy
-            if min(grey.shape) >= _SMALLEST_SIDE:
-                thumbs.append(thumbnails(grey[None])[0])
+            picture = grey(value)  # a broken picture is nobody's copy
+            if picture is not None and min(picture.shape) >= _SMALLEST_SIDE:
+                thumbs.append(thumbnails(picture[None])[0])
                 rows.append(row)
         return np.array(thumbs, np.uint8).reshape(-1, 32, 32), np.array(rows, np.int64)
 

@@ -35,7 +35,7 @@ class BlendedImage:
     max_classes: int = 200
 
     name: ClassVar[str] = "blended_image"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS014",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 

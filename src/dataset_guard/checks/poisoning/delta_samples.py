@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
 from dataset_guard.checks.base import CheckContext, Hashes, Rows
+from dataset_guard.checks.encoded_pictures import opened
 from dataset_guard.checks.poisoning.changes import changed_rows
 from dataset_guard.checks.sampling import RowSample
 from dataset_guard.reading import Source
@@ -19,15 +21,20 @@ Sampled = tuple[Rows, pa.Table]
 class DeltaSamples:
     """At most ``budget`` rows of each kind, twice while they are gathered.
 
-    Without a trusted version every row is new.
+    Without a trusted version every row is new. ``pictures`` is a column of encoded ones, held as pixels.
     """
 
-    def __init__(self, context: CheckContext, columns: Sequence[str], budget: int) -> None:
+    def __init__(
+        self, context: CheckContext, columns: Sequence[str], budget: int, *, pictures: str | None = None
+    ) -> None:
         self._context = context
         self._columns = list(columns)
         self._budget = budget
-        self._changed = RowSample(budget, context.seed)
-        self._known = RowSample(budget, context.seed)
+        self._kept_as = partial(opened, column=pictures) if pictures is not None else None
+        self._changed, self._known = self._empty(), self._empty()
+
+    def _empty(self) -> RowSample:
+        return RowSample(self._budget, self._context.seed, self._kept_as)
 
     @property
     def offered(self) -> int:
@@ -79,7 +86,7 @@ class DeltaSamples:
 
     def of(self, source: Source) -> Sampled:
         """A sample of another source's rows, of the same columns and budget."""
-        sample, first_row = RowSample(self._budget, self._context.seed), 0
+        sample, first_row = self._empty(), 0
         for batch in source.batches(columns=self._columns):
             rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
             sample.update(batch.select(self._columns), rows)

@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_guard.checks.base import CheckContext, Rows
+from dataset_guard.checks.encoded_pictures import NO_PILLOW, SIDE, can_open, encoded_columns
 from dataset_guard.checks.poisoning.pixel_columns import PixelColumns, find_pixels
 from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
 
+NO_PICTURES = "no row of {!r} holds a picture that could be opened"
 _PIXELS_UNKNOWN = 1_024
 """Pixels an image is taken to have where the schema does not say."""
 
@@ -20,7 +22,21 @@ def labelled_pixels(context: CheckContext) -> tuple[PixelColumns | None, str]:
     reason = without_classes(context)
     if reason is not None:
         return None, reason
-    return find_pixels(context.schema, context.label)
+    pixels, reason = find_pixels(context.schema, context.label)
+    if pixels is not None or not encoded_columns(context.schema, context.label):
+        return pixels, reason
+    name = pictures_of(context)
+    if name is None:
+        return None, NO_PILLOW
+    return PixelColumns((name,), listed=True, pixels=SIDE * SIDE, encoded=True), ""
+
+
+def pictures_of(context: CheckContext) -> str | None:
+    """The column of encoded pictures to open where no others hold their pixels; None if there is none."""
+    encoded = encoded_columns(context.schema, context.label)
+    if not encoded or not can_open() or find_pixels(context.schema, context.label)[0] is not None:
+        return None
+    return encoded[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +58,13 @@ class ImageState(SampledState):
     """Two samples of at most ``max_rows`` images, and ``max_values`` pixel values, each."""
 
     def __init__(self, context: CheckContext, max_rows: int, max_values: int) -> None:
-        pixels, _ = find_pixels(context.schema, context.label)
+        pixels, _ = labelled_pixels(context)
         assert pixels is not None
         self._pixels: PixelColumns = pixels
         budget = max(1, min(max_rows, max_values // (pixels.pixels or _PIXELS_UNKNOWN)))
-        super().__init__(context, pixels.columns, budget)
+        super().__init__(
+            context, pixels.columns, budget, pictures=pixels.columns[0] if pixels.encoded else None
+        )
 
     def _labelled(self, *, most: int, least_pixels: int = 1) -> LabelledImages | None:
         """What was sampled; None, and skipped, where it is too little, of several sizes or of one class."""
@@ -62,7 +80,15 @@ class ImageState(SampledState):
         if classes is None:
             return None
         number, (codes, before) = classes
-        kept, kept_before = codes >= 0, before >= 0
+        if not pictured(images).any():
+            self.skipped = NO_PICTURES.format(self._pixels.columns[0])
+            return None
+        kept, kept_before = (codes >= 0) & pictured(images), (before >= 0) & pictured(trusted)
         return LabelledImages(
             rows[kept], images[kept], codes[kept], trusted[kept_before], before[kept_before], number
         )
+
+
+def pictured(images: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Which rows are images: not those without any pixel, as a missing or broken picture."""
+    return np.asarray(~np.isnan(images).all(axis=1))

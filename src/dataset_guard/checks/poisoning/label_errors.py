@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import ClassVar
 
@@ -11,9 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, counted
+from dataset_guard.checks.encoded_pictures import opened
 from dataset_guard.checks.features import texts_of
 from dataset_guard.checks.hash_index import HashIndex
 from dataset_guard.checks.poisoning.aimed_flips import Aimed
+from dataset_guard.checks.poisoning.image_state import pictures_of
 from dataset_guard.checks.poisoning.source_flips import SourceFlips
 from dataset_guard.checks.poisoning.sources import salted_source
 from dataset_guard.checks.poisoning.wrong_labels import MOST_FALSE, WrongLabels, wrong_labels
@@ -45,7 +48,7 @@ class LabelErrors:
     max_classes: int = 200
 
     name: ClassVar[str] = "label_errors"
-    version: ClassVar[str] = "10"
+    version: ClassVar[str] = "11"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS002", "POIS003", "POIS004")
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes", "feature_hashes"})
 
@@ -63,7 +66,7 @@ class LabelErrors:
 
 
 class ErrorState:
-    """Memory: two samples of at most twice ``row_budget`` rows.
+    """Memory: two samples of at most twice ``row_budget`` rows, of encoded pictures 1 KiB each.
 
     With a trusted version its unchanged rows are what models learn from, rows with features that it never
     held are what they judge, and rows with a changed label are left to POIS001, which is exact.
@@ -79,8 +82,10 @@ class ErrorState:
         if context.baseline is not None and context.baseline.label == context.label:
             self._trusted_rows = context.rows_of(context.baseline)
             self._trusted_features = context.features_of(context.baseline)
-        self._suspects = RowSample(check.row_budget, context.seed)
-        self._trusted = RowSample(check.row_budget, context.seed)
+        pictures = pictures_of(context)
+        kept_as = partial(opened, column=pictures) if pictures is not None else None
+        self._suspects = RowSample(check.row_budget, context.seed, kept_as)
+        self._trusted = RowSample(check.row_budget, context.seed, kept_as)
         self.skipped: str | None = None
 
     def update(

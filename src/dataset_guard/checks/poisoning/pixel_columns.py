@@ -18,8 +18,7 @@ _NAME = re.compile(r"^(.*?)(\d+)$", re.DOTALL)
 SMALLEST = 16  # 4 x 4: below that, a "patch" is most of the image
 LIKE_A_TABLE = 36  # 6 x 6: so few numbered columns may as well be measurements
 _NO_PIXELS = (
-    "no columns look like pixels (name and number, a square count of at least 16); encoded pictures are not "
-    "opened"
+    "no columns look like pixels (name and number, a square count of at least 16), and none holds pictures"
 )
 
 
@@ -31,6 +30,8 @@ class PixelColumns:
     listed: bool
     pixels: int | None
     """Numbers per image; None for lists of open length, until the first row is seen."""
+    encoded: bool = False
+    """Files of pictures: whoever reads them has them opened as lists first (:mod:`encoded_pictures`)."""
 
     @property
     def perhaps_a_table(self) -> bool:

@@ -43,7 +43,7 @@ class RoamingPatch:
     max_classes: int = 200
 
     name: ClassVar[str] = "roaming_patch"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS013",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 

@@ -28,11 +28,13 @@ def without_classes(context: CheckContext) -> str | None:
 class SampledState:
     """Memory: two samples of at most ``budget`` rows, twice while they are gathered."""
 
-    def __init__(self, context: CheckContext, columns: Sequence[str], budget: int) -> None:
+    def __init__(
+        self, context: CheckContext, columns: Sequence[str], budget: int, *, pictures: str | None = None
+    ) -> None:
         assert context.label is not None
         self._context = context
         self._label: str = context.label
-        self._samples = DeltaSamples(context, [*columns, context.label], budget)
+        self._samples = DeltaSamples(context, [*columns, context.label], budget, pictures=pictures)
         self.skipped: str | None = None
 
     def update(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from dataset_guard.checks.base import CheckContext, ClassIndex, Need, counted
 from dataset_guard.checks.poisoning.delta_samples import Sampled
-from dataset_guard.checks.poisoning.image_state import ImageState, labelled_pixels
+from dataset_guard.checks.poisoning.image_state import NO_PICTURES, ImageState, labelled_pixels, pictured
 from dataset_guard.checks.poisoning.patch_context import search_whole
 from dataset_guard.checks.poisoning.patch_search import (
     LEVELS,
@@ -59,7 +59,7 @@ class TriggerPatch:
     critical_rows: int = 5
 
     name: ClassVar[str] = "trigger_patch"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     rule_ids: ClassVar[tuple[str, ...]] = ("POIS010",)
     needs: ClassVar[frozenset[Need]] = frozenset({"row_hashes"})
 
@@ -96,7 +96,7 @@ class PatchState(ImageState):
             self.skipped = f"the label {self._label!r} has {counted(len(index), 'class', 'classes')}"
             return
         classes = index.codes(labels)
-        kept = np.flatnonzero(classes >= 0)
+        kept = np.flatnonzero((classes >= 0) & pictured(pixels))
         patches = self._search(pixels[kept], classes[kept], trusted, index)
         for patch in patches:
             if patch.fdr <= self._check.max_fdr:
@@ -109,7 +109,7 @@ class PatchState(ImageState):
         check, seed = self._check, self._context.seed
         if trusted is not None:
             before = index.codes(trusted[2])
-            kept = np.flatnonzero(before >= 0)
+            kept = np.flatnonzero((before >= 0) & pictured(trusted[1]))
             low, high = value_range(trusted[1])
             found = search_delta(
                 quantise(trusted[1][kept], low, high), before[kept], quantise(pixels, low, high), classes,
@@ -130,6 +130,9 @@ class PatchState(ImageState):
         pixels = self._pixels.read(table)
         if pixels is None:
             self.skipped = f"the lists in {self._pixels.columns[0]!r} differ in length, so they are no images"
+            return None
+        if len(rows) and not pictured(pixels).any():
+            self.skipped = NO_PICTURES.format(self._pixels.columns[0])
             return None
         return rows, pixels, plain(table.column(self._label))
 
