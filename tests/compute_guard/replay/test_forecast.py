@@ -60,7 +60,7 @@ def test_a_job_with_notice_is_gone_when_its_time_is_up(lasts, stops_in, starts_i
     stops = {"theirs": snapshot.now_ms + stops_in, "somebody else's": 0}
     found = forecast(snapshot, snapshot.pending[0], {"borrower": (lasts,)}, stops)
     assert found.in_ms == starts_in
-    assert "as the last 1 jobs" in found.basis
+    assert "as the last 1 job of" in found.basis
 
 
 def test_a_notice_is_ground_enough_where_no_job_has_ended_yet():
