@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -11,9 +13,9 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from dataset_guard.checks.leakage.columns import plain_type
+from dataset_guard.checks.leakage.image_descriptors import SIDE, resizing
 from dataset_guard.scanning.profile import plain
 
-SIDE = 32
 NO_PILLOW = "encoded images need Pillow, which is not installed"
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 _DRAFT = 2 * SIDE
@@ -52,8 +54,6 @@ def square(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 
     So what is stamped on small pictures keeps its pixels, and pictures of several sizes can be compared.
     """
-    from dataset_guard.checks.leakage.image_descriptors import resizing
-
     height, width = picture.shape
     if height > SIDE or width > SIDE:
         return np.asarray((resizing(height) @ picture @ resizing(width).T).round(), np.uint8)
@@ -72,3 +72,8 @@ def opened(batch: pa.RecordBatch, column: str) -> pa.RecordBatch:
     lists = pa.FixedSizeListArray.from_arrays(pixels.ravel(), SIDE * SIDE, mask=pa.array(~known))
     at = batch.schema.get_field_index(column)
     return batch.set_column(at, pa.field(column, lists.type), lists)
+
+
+def opening(column: str | None) -> Callable[[pa.RecordBatch], pa.RecordBatch] | None:
+    """:func:`opened` for a sample of rows to be held so; None without a ``column`` of pictures."""
+    return None if column is None else partial(opened, column=column)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from guard_core.counting import counted
+from guard_core.counting import counted, noun_for
 from guard_core.output import format_option
 
 _tenant = click.option("--tenant", metavar="T", help="Tenant to act for [your credential's]")
@@ -83,9 +83,8 @@ def memorised(
         click.echo(f"{len(found.recitals):,} of {counted(found.outputs, 'output')} repeat {found.ref}")
         for recital in found.recitals[:50]:
             rows = ", ".join(map(str, recital.rows[:8]))
-            of = "row" if len(recital.rows) == 1 else "rows"
-            run_of = f"{recital.longest_run} tokens in a row, of {of} {rows}"
-            click.echo(f"  output {recital.output}: {run_of}")
+            of = noun_for(len(recital.rows), "row")
+            click.echo(f"  output {recital.output}: {recital.longest_run} tokens in a row, of {of} {rows}")
     ctx.exit(int(bool(found.recitals)))
 
 

@@ -13,7 +13,7 @@ from dataset_guard.registry.lineage import Lineage
 from dataset_guard.registry.store import Version
 from dataset_guard.validation import Validation
 from guard_core.clock import rfc3339
-from guard_core.counting import counted
+from guard_core.counting import counted, noun_for
 from guard_core.findings import RowSet
 from guard_core.output.text import aligned, size_text, to_the_minute
 
@@ -23,7 +23,7 @@ _SAME_CONTENT = "no difference: the same content, however each is stored"
 
 def _rows_named(rows: RowSet) -> str:
     """``row 3``, or ``rows 3, 17-40 and 5 more ranges``."""
-    return f"{'row' if len(rows) == 1 else 'rows'} {rows_text(rows)}"
+    return f"{noun_for(len(rows), 'row')} {rows_text(rows)}"
 
 
 def verification_text(found: Verification) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from guard_core.counting import counted
+from guard_core.counting import counted, noun_for
 from guard_core.findings import RowSet, Severity
 from guard_core.output import reference, worst_first
 
@@ -86,7 +86,7 @@ def where(finding: Mapping[str, Any]) -> str:
 
 def _rows_named(rows: RowSet) -> str:
     """``row 3``, or ``rows 3, 17-40 and 5 more ranges``."""
-    return f"{'row' if len(rows) == 1 else 'rows'} {rows_text(rows)}"
+    return f"{noun_for(len(rows), 'row')} {rows_text(rows)}"
 
 
 def rows_text(rows: RowSet) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
 from dataset_guard.checks.base import CheckContext, Hashes, Rows
-from dataset_guard.checks.encoded_pictures import opened
+from dataset_guard.checks.encoded_pictures import opening
 from dataset_guard.checks.poisoning.changes import changed_rows
 from dataset_guard.checks.sampling import RowSample
 from dataset_guard.reading import Source
@@ -30,7 +29,7 @@ class DeltaSamples:
         self._context = context
         self._columns = list(columns)
         self._budget = budget
-        self._kept_as = partial(opened, column=pictures) if pictures is not None else None
+        self._kept_as = opening(pictures)
         self._changed, self._known = self._empty(), self._empty()
 
     def _empty(self) -> RowSample:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_guard.checks.base import CheckContext, Rows
-from dataset_guard.checks.encoded_pictures import NO_PILLOW, SIDE, can_open, encoded_columns
+from dataset_guard.checks.encoded_pictures import NO_PILLOW, can_open, encoded_columns
+from dataset_guard.checks.leakage.image_descriptors import SIDE
 from dataset_guard.checks.poisoning.pixel_columns import PixelColumns, find_pixels
 from dataset_guard.checks.poisoning.sampled_state import ENOUGH_TRUSTED, SampledState, without_classes
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from typing import ClassVar
 
@@ -12,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from dataset_guard.checks.base import CheckContext, Hashes, Need, Rows, counted
-from dataset_guard.checks.encoded_pictures import opened
+from dataset_guard.checks.encoded_pictures import opening
 from dataset_guard.checks.features import texts_of
 from dataset_guard.checks.hash_index import HashIndex
 from dataset_guard.checks.poisoning.aimed_flips import Aimed
@@ -82,8 +81,7 @@ class ErrorState:
         if context.baseline is not None and context.baseline.label == context.label:
             self._trusted_rows = context.rows_of(context.baseline)
             self._trusted_features = context.features_of(context.baseline)
-        pictures = pictures_of(context)
-        kept_as = partial(opened, column=pictures) if pictures is not None else None
+        kept_as = opening(pictures_of(context))
         self._suspects = RowSample(check.row_budget, context.seed, kept_as)
         self._trusted = RowSample(check.row_budget, context.seed, kept_as)
         self.skipped: str | None = None
