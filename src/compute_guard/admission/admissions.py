@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compute_guard.admission.assessment import Assessment, assess, kept_by_user_cap, never_fits
+from compute_guard.admission.assessment import Assessment, assess, never_fits, steps_aside
 from compute_guard.admission.evictions import Evictions
 from compute_guard.admission.garbage import garbage_waits
 from compute_guard.admission.lifecycle import Lifecycle
@@ -317,7 +317,7 @@ def _hopeless(
         line = snapshot.waiting_in(queue)
         if queue in snapshot.holds:
             continue
-        head = next((w for w in line if w.id not in picked and not kept_by_user_cap(snapshot, w)), None)
+        head = next((w for w in line if w.id not in picked and not steps_aside(snapshot, w)), None)
         if head is not None and head.id not in barred and never_fits(snapshot, head):
             assessment = assess(snapshot, head, ahead=())
             found.append(Pick(head, assessment.way, assessment))

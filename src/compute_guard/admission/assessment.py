@@ -2,8 +2,8 @@
 
 Lines are strict first-in-first-out within a queue and priority, so a large job is not starved by small ones
 that slip past it; queues do not wait for each other. The order between the heads of the lines, fair share and
-reclaim are those of :mod:`compute_guard.admission.cycle`. A workload that waits only for its own user's cap
-keeps nobody else waiting.
+reclaim are those of :mod:`compute_guard.admission.cycle`. A workload that waits for its own user's cap keeps
+nobody else waiting, and one that waits for a spent budget nobody who asks for no GPU.
 """
 
 from __future__ import annotations
@@ -259,14 +259,15 @@ def assess(
         for asked in quotas.asked(workload.queue, way.amounts)
     }
     before = snapshot.ahead_of(workload) if ahead is None else ahead
+    aside = kept_by_user_cap if kept_by_budget(snapshot, workload) else steps_aside
     kept_for = _owners_waiting(snapshot, workload) if ahead is None else ()
     return Assessment(
         workload=workload,
         cohort=queue.cohort,
         resources=resources,
         ahead=tuple(
-            [other.id for other in before if not kept_by_user_cap(snapshot, other)]
-            if queue.per_user
+            [other.id for other in before if not aside(snapshot, other)]
+            if queue.per_user or queue.budget
             else [other.id for other in before]
         ),
         hold=snapshot.holds.get(workload.queue),
@@ -284,9 +285,10 @@ def _owners_waiting(snapshot: Snapshot, workload: Workload) -> tuple[str, ...]:
     found = []
     for other in snapshot.quotas.members(snapshot.quotas.queues[workload.queue]):
         line = snapshot.waiting_in(other.name) if other.name != workload.queue else ()
-        if line and other.name not in snapshot.holds:
-            head = assess(snapshot, line[0], ahead=())
-            if not head.fits and not head.borrows and head.user_fits:
+        first = next((one for one in line if not steps_aside(snapshot, one)), None)
+        if first is not None and other.name not in snapshot.holds:
+            head = assess(snapshot, first, ahead=())
+            if not head.fits and not head.borrows:
                 found.append(other.name)
     return tuple(found)
 
@@ -334,6 +336,19 @@ def kept_by_user_cap(snapshot: Snapshot, workload: Workload) -> bool:
         return False
     mine = snapshot.user_usage.get((workload.queue, workload.user), NOTHING)
     return queue.keeps_user(workload.requests, mine)
+
+
+def kept_by_budget(snapshot: Snapshot, workload: Workload) -> bool:
+    """Whether ``workload`` asks for GPUs and its queue's budget is spent; those without may pass it."""
+    queue = snapshot.quotas.queues.get(workload.queue)
+    if queue is None or queue.budget is None or not workload.requests[GPU]:
+        return False
+    return snapshot.budget_spent(workload.queue)
+
+
+def steps_aside(snapshot: Snapshot, workload: Workload) -> bool:
+    """Whether ``workload`` waits for something of its own and keeps no other waiting meanwhile."""
+    return kept_by_user_cap(snapshot, workload) or kept_by_budget(snapshot, workload)
 
 
 def spoken(resource: str) -> str:

@@ -14,12 +14,17 @@ NEVER: Final = 0
 LOWER: Final = 1
 ANY: Final = 2
 
+OPEN: Final = 0
+NO_GPUS: Final = 1
+SHUT: Final = 2
+
 
 class Work(NamedTuple):
     """Workloads, by ``[workload]``. ``serial`` is the rank of the id, ``user`` a row of `Board.user_used`.
 
     ``first`` and ``ways`` are rows of ``requests[way][resource]``: the ways to place it, in order. ``asked``
-    is ``[workload][capped resource]``. ``way`` is the one in use, of a workload that holds quota.
+    is ``[workload][capped resource]``. ``spends`` is 1 where it asks for GPUs, which a budget counts.
+    ``way`` is the one in use, of a workload that holds quota.
     """
 
     queue: Ints
@@ -31,6 +36,7 @@ class Work(NamedTuple):
     ways: Ints
     requests: Ints
     asked: Ints
+    spends: Ints
     way: Ints
     admitted: Ints
     evicting: Ints
@@ -42,7 +48,8 @@ class Board(NamedTuple):
 
     ``length[queue]``.
 
-    ``value``, ``rate``, ``at`` (by queue) are the fair-share meter; ``closed`` queues admit nothing now.
+    ``value``, ``rate``, ``at`` (by queue) are the fair-share meter; ``closed`` says what a queue admits now:
+    all (`OPEN`), nothing (`SHUT`, on hold), or nothing with GPUs (`NO_GPUS`, its budget is spent).
     """
 
     usage: Ints

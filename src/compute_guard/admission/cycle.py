@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from compute_guard.admission.board import NEVER, Board, Scratch, Terms, Work, placed
+from compute_guard.admission.board import NEVER, NO_GPUS, SHUT, Board, Scratch, Terms, Work, placed
 from compute_guard.admission.fair_meter import METER_KERNEL, charge, rate_of, share_of
 from compute_guard.admission.victims import VICTIMS_KERNEL, reclaim
 from compute_guard.quota.tree import TREE_KERNEL, Ints, Tree, give_all, take_all
@@ -52,14 +52,14 @@ def goes_before(work: Work, scratch: Scratch, one: int, other: int) -> bool:
 
 
 def next_head(work: Work, board: Board, terms: Terms, scratch: Scratch, queue: int) -> int:
-    """The first workload in a line, at or behind the cursor, that does not wait for its user's cap; or -1.
+    """The first workload in a line, at or behind the cursor, that waits for neither cap nor budget; or -1.
 
     One that its user's cap never permits ends the line here (-1): it is refused before others may pass it.
     """
     while scratch.cursor[queue] < board.length[queue]:
         item = int(board.lines[queue][scratch.cursor[queue]])
         state = user_state(work, board, terms, item)
-        if state == 0:
+        if state == 0 and not (board.closed[queue] == NO_GPUS and work.spends[item]):
             return item
         if state == 2:
             return -1
@@ -95,7 +95,7 @@ def cycle(
         scratch.done[queue] = 1
         if tree.root[queue] == root:
             scratch.cursor[queue] = board.front[queue]
-            if not board.closed[queue] and board.length[queue] > board.front[queue]:
+            if board.closed[queue] != SHUT and board.length[queue] > board.front[queue]:
                 scratch.done[queue] = 0
                 scratch.stale[queue] = 1
             scratch.share[queue] = share_of(board, terms, queue, now)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from compute_guard.admission.assessment import Assessment, assess, kept_by_user_cap, open_ways
-from compute_guard.admission.board import ANY, LOWER, NEVER, Board, Terms, Work, scratch_for
+from compute_guard.admission.assessment import Assessment, assess, open_ways, steps_aside
+from compute_guard.admission.board import ANY, LOWER, NEVER, OPEN, SHUT, Board, Terms, Work, scratch_for
 from compute_guard.admission.cycle import cycle
 from compute_guard.admission.snapshot import NO_METER, Holder, Snapshot
 from compute_guard.admission.victims import overcommitted
 from compute_guard.admission.workload import Workload
-from compute_guard.quota.limits import Amounts, Quotas, Way, total
+from compute_guard.quota.limits import GPU, Amounts, Quotas, Way, total
 from compute_guard.quota.tree import NO_LIMIT, take_all
 
 DEPTH = 8
@@ -115,7 +115,7 @@ class Layout:
             value=[meter.value for meter in meters],
             rate=[meter.rate for meter in meters],
             at=[meter.at_ms for meter in meters],
-            closed=[int(name in snapshot.holds or snapshot.budget_spent(name)) for name in quotas.queues],
+            closed=[SHUT if name in snapshot.holds else OPEN for name in quotas.queues],
             lines=lines,
             front=[0 for _ in lines],
             length=[len(line) for line in lines],
@@ -129,7 +129,7 @@ class Layout:
             if len(found) >= depth:
                 self._cut.add(self.snapshot.quotas.nodes[queue])
                 break
-            if kept_by_user_cap(self.snapshot, workload):
+            if steps_aside(self.snapshot, workload):
                 continue
             ways = open_ways(self.snapshot, workload)
             if workload.id in barred or ways[0].flavor in self.snapshot.shut:
@@ -152,6 +152,7 @@ class Layout:
         work.first.append(len(self.ways))
         work.ways.append(len(ways))
         work.asked.append([total(workload.requests, name) for name in self._caps])
+        work.spends.append(int(workload.requests[GPU] > 0))
         work.way.append(len(self.ways))
         work.admitted.append(0)
         work.evicting.append(0)

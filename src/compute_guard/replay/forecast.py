@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from compute_guard.admission.assessment import open_ways
+from compute_guard.admission.board import NO_GPUS, SHUT
 from compute_guard.admission.fair_meter import charge
 from compute_guard.admission.snapshot import NO_METER, Snapshot
 from compute_guard.admission.workload import Workload
@@ -74,13 +75,16 @@ def forecast(
         # Its rate comes back below, with what each running job holds.
         board.value[node] = meter.shown(now, quotas.fair_share.half_life_ms)
         board.at[node] = now
-        board.closed[node] = int(name in snapshot.holds or snapshot.budget_spent(name))
+        if name in snapshot.holds:
+            board.closed[node] = SHUT
+        elif snapshot.budget_spent(name):
+            board.closed[node] = NO_GPUS
         if budgets.limit[node] >= 0:
             spent = snapshot.budgets.get(name, NO_METER)
             budgets.value[node] = spent.shown(now, budgets.half_life[node])
             budgets.at[node], budgets.rate[node] = now, spent.rate
             if name in snapshot.holds:
-                budgets.limit[node] = 0  # a budget opens no queue that is on hold
+                budgets.limit[node] = -1  # a budget opens no queue that is on hold
     for place, holder in enumerate(holders):
         ways = range(work.first[place], work.first[place] + work.ways[place])
         work.way[place] = next((w for w in ways if stage.ways[w].flavor == holder.flavor), work.first[place])

@@ -11,7 +11,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Final
 
-from compute_guard.admission.board import Board, Scratch, Terms, Work
+from compute_guard.admission.board import NO_GPUS, OPEN, Board, Scratch, Terms, Work
 from compute_guard.admission.cycle import cycle
 from compute_guard.admission.fair_meter import advance, charge, rate_of
 from compute_guard.quota.tree import BIGGEST, Ints, Tree, give_all
@@ -121,7 +121,8 @@ def replay(
         waiting = False
         if check < moment:
             for queue in range(queues):
-                if board.closed[queue] and board.length[queue] > board.front[queue]:
+                refills = board.closed[queue] == NO_GPUS and budgets.limit[queue] > 0
+                if refills and board.length[queue] > board.front[queue]:
                     waiting = True
             if waiting:
                 moment = check
@@ -176,7 +177,7 @@ def replay(
                     budgets.half_life[queue],
                 )
                 budgets.at[queue] = now  # the next look has less to count
-                shut = 1 if budgets.value[queue] >= budgets.limit[queue] else 0
+                shut = NO_GPUS if budgets.value[queue] >= budgets.limit[queue] else OPEN
                 if shut != board.closed[queue]:
                     board.closed[queue] = shut
                     dirty[tree.root[queue]] = 1

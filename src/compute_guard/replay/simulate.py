@@ -98,7 +98,7 @@ class Stage:
         rows: list[tuple[int, ...]] = []
         shapes: dict[tuple[str, Amounts, tuple[str, ...]], tuple[int, int, list[int]]] = {}
         self.ways: list[Way] = []
-        first, ways, asked = [], [], []
+        first, ways, asked, spends = [], [], [], []
         for job in jobs:
             key = (job.queue, job.requests, job.flavors)
             shape = shapes.get(key)
@@ -111,6 +111,7 @@ class Stage:
             first.append(shape[0])
             ways.append(shape[1])
             asked.append(shape[2])
+            spends.append(int(job.requests[GPU] > 0))
         users: dict[tuple[str, str], int] = {}
         user = [users.setdefault((job.queue, job.user), len(users)) for job in jobs]
         serial = zeros.copy()
@@ -127,6 +128,7 @@ class Stage:
             ways=ways,
             requests=rows,
             asked=asked,
+            spends=spends,
             way=first.copy(),
             admitted=zeros.copy(),
             evicting=zeros.copy(),

@@ -341,6 +341,24 @@ def test_a_spent_budget_starts_nothing_and_refills_by_itself():
     assert picked(replace(held, now_ms=HOUR)) == ["x"]
 
 
+def test_jobs_without_gpus_pass_those_that_wait_for_a_spent_budget():
+    tree = quotas(queue("a", 4, None, budget=Budget(gpu_hours=10, half_life_hours=1)))
+    many = tuple(job(f"x{place}", age=50 - place) for place in range(20))  # more than a round looks at
+    without = job("without", gpus=0)
+    held = state(tree, (*many, without), budgets={"a": Meter(12 * 1000 * HOUR, 0, 0)})
+    assert picked(held) == ["without"]
+    assert assess(held, without).waits_for() == ()
+    assert assess(held, many[1]).ahead == ("x0",)
+
+
+def test_a_job_that_waits_for_a_spent_budget_keeps_no_room_from_other_queues():
+    owner = queue("a", 4, budget=Budget(gpu_hours=1, half_life_hours=1))
+    tree = quotas(owner, queue("b", 0))
+    spent = state(tree, (job("x", gpus=4), job("y", "b")), budgets={"a": Meter(2 * 1000 * HOUR, 0, 0)})
+    assert picked(spent) == ["y"]
+    assert assess(spent, job("y", "b")).waits_for() == ()
+
+
 # --- what must hold after any history --------------------------------------------------------------
 
 limit = st.one_of(st.none(), st.integers(0, 4))

@@ -23,6 +23,7 @@ DENY = "compute_guard.ray_plugin.gates.refusal.refuse"
 CONTEXT = "--serialized-runtime-env-context="
 NICENESS, RAYS_NICENESS = "RAY_worker_niceness", 15
 """Ray's setting of its workers' nice value, and what that is where nobody set it."""
+ADDRESS_FILE = "ray_current_cluster"
 _CREDENTIAL = re.compile(r"tg_([0-9a-f]{16})_")
 _PRIVATE = (
     "COMPUTE_GUARD_CGROUP",
@@ -107,10 +108,7 @@ def confine(arguments: list[str], environment: dict[str, str], facts: dict[str, 
     import ctypes
 
     uid = facts.get("uid")
-    parent = os.path.join(os.path.dirname(FOLDER), "tenants")  # noqa: PTH118, PTH120 - start time
-    private = os.path.join(parent, facts["tenant"])  # noqa: PTH118 - start time
-    os.makedirs(private, mode=0o711, exist_ok=True)  # noqa: PTH103 - start time
-    os.chmod(private, 0o700)  # noqa: PTH101 - start time
+    private = private_folder(facts["tenant"])
     environment["TMPDIR"] = private
     environment["HOME"] = private
     if uid is not None:
@@ -124,6 +122,15 @@ def confine(arguments: list[str], environment: dict[str, str], facts: dict[str, 
         os.setgid(uid)
         os.setuid(uid)
         os.umask(0o077)
+
+
+def private_folder(tenant: str) -> str:
+    """The tenant's own folder on this node, which others can neither enter nor list."""
+    parent = os.path.join(os.path.dirname(FOLDER), "tenants")  # noqa: PTH118, PTH120 - start time
+    _open_to([parent], 0o711)  # whatever the umask: tenants pass through
+    private = os.path.join(parent, tenant)  # noqa: PTH118 - start time
+    _open_to([private], 0o700)
+    return private
 
 
 def join(facts: dict[str, Any]) -> None:
@@ -145,6 +152,7 @@ def _let_in(arguments: list[str], group: int) -> str:
     # Ray makes its directories writable for everybody (`try_to_create_directory`).
     _open_to([os.path.dirname(session), session, os.path.join(session, "sockets")], 0o711)  # noqa: PTH118, PTH120
     _open_to([resources, *(entry.path for entry in os.scandir(resources) if entry.is_dir())], 0o711)
+    _leave_address(arguments, os.path.dirname(session))  # noqa: PTH120 - start time
     for folder in (os.path.dirname(session), session):  # noqa: PTH120 - start time
         for entry in os.scandir(folder):
             if entry.is_file(follow_symlinks=False):
@@ -154,6 +162,23 @@ def _let_in(arguments: list[str], group: int) -> str:
     parts = (logs, *(os.path.join(logs, part) for part in ("jobs", "events", "export_events")))  # noqa: PTH118
     _open_to([*parts, os.path.join(session, "artifacts")], 0o1733)  # noqa: PTH118 - start time
     return session
+
+
+def _leave_address(arguments: list[str], folder: str) -> None:
+    """Write the cluster's address where drivers look it up, if ``ray start`` has not yet.
+
+    It does so when the node is up, which may be after the first worker; its file would be root's alone until
+    the next one. One that holds the same address is left as it is (``ray._private.utils.write_ray_address``).
+    """
+    address = next((a.partition("=")[2] for a in arguments if a.startswith("--gcs-address=")), "")
+    if not address:
+        return
+    try:
+        file = os.open(os.path.join(folder, ADDRESS_FILE), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)  # noqa: PTH118
+    except FileExistsError:
+        return
+    os.write(file, address.encode())
+    os.close(file)
 
 
 def _give_packages(session: str, tenant: str, uid: int) -> None:

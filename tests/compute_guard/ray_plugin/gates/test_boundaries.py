@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 
 import pytest
 
@@ -221,3 +223,25 @@ def test_rays_own_workers_that_spill_objects_are_known_by_kind_and_have_no_job()
 
 def test_the_agents_mark_needs_the_systems_token():
     assert agent_mark("a") != agent_mark("b")
+
+
+def test_a_driver_that_comes_before_ray_start_has_ended_finds_the_clusters_address(tmp_path):
+    umask = os.umask(0o077)  # as on a hardened node
+    try:
+        launcher._leave_address(["--gcs-address=10.0.0.5:6379"], str(tmp_path))
+        launcher._leave_address(["--gcs-address=10.0.0.6:6379"], str(tmp_path))
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "ray_current_cluster").read_text() == "10.0.0.5:6379"
+
+
+def test_a_tenant_reaches_its_temporary_directory_and_nobody_else_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(launcher, "FOLDER", str(tmp_path / "guard"))
+    umask = os.umask(0o077)  # as on a hardened node
+    try:
+        private = launcher.private_folder("acme")
+    finally:
+        os.umask(umask)
+    assert private == str(tmp_path / "tenants" / "acme")
+    assert stat.S_IMODE((tmp_path / "tenants" / "acme").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "tenants").stat().st_mode) == 0o711
