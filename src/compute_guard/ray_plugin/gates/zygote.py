@@ -43,6 +43,7 @@ class Zygote:
         self._folder = folder
         self._python = python
         self._poll = select.epoll()
+        self._ends: tuple[socket.socket, ...] = ()
         self._lines: dict[int, socket.socket] = {}
         self._children: dict[int, int] = {}
 
@@ -56,7 +57,8 @@ class Zygote:
         listener.listen(64)  # launchers that come while Ray is imported wait here
         inherited = self._prepared()
         wake, waker = socket.socketpair()
-        for end in (listener, wake, waker):
+        self._ends = (listener, wake, waker)
+        for end in self._ends:
             end.setblocking(False)
         signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
@@ -93,10 +95,18 @@ class Zygote:
     def _serve(self, inherited: Inherited, line: socket.socket) -> None:
         pid = os.fork()
         if pid == 0:
+            self._let_go()
             live(inherited, line)
         self._lines[line.fileno()] = line
         self._children[pid] = line.fileno()
         self._poll.register(line, select.EPOLLRDHUP)
+
+    def _let_go(self) -> None:
+        """Close what is the zygote's, in a child: when the worker ends, these objects end with its stack, and
+        would close the files that have their numbers by then."""
+        self._poll.close()
+        for own in (*self._ends, *self._lines.values()):
+            own.close()
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):

@@ -213,6 +213,24 @@ def test_a_forked_worker_is_its_tenants_before_it_does_anything(node, workers):
     assert seen["readable"], "a process must be able to look at itself"
 
 
+OPENS = """
+import atexit, os, sys
+files = [os.open("/dev/null", os.O_RDONLY) for _ in range(64)]
+def closed(file):
+    try: os.fstat(file)
+    except OSError: return True
+atexit.register(lambda: print("closed:", [file for file in files if closed(file)], flush=True))
+sys.exit(0)
+"""
+
+
+def test_what_a_worker_has_opened_stays_open_while_it_ends(node, workers):
+    (workers / "default_worker.py").write_text(OPENS)
+    others = [launched(node, "--language=PYTHON", scripts=workers) for _ in range(3)]
+    said = [worker.communicate(timeout=60)[0].splitlines()[-1] for worker in others]
+    assert said == ["closed: []"] * 3, "the zygote's own files had these numbers"
+
+
 def test_what_cannot_be_forked_is_started_the_long_way(node):
     worker = launched(node, "--language=PYTHON", "--help", PYTHONHASHSEED="7")
     said, _ = worker.communicate(timeout=60)
