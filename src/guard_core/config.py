@@ -140,7 +140,22 @@ def load_settings_with_origins(**overrides: Any) -> tuple[Settings, dict[str, st
         raise UserError(
             f"setting {key!r} from {origins.get(key, 'default')} cannot be used: {first['msg'].lower()}"
         ) from None
+    _require_whole_provider(settings.oidc, origins)
     return settings, {key: origins.get(key, "default") for key in _FIELDS}
+
+
+def _require_whole_provider(oidc: OidcSettings, origins: Mapping[str, str]) -> None:
+    """An identity provider that is half configured would be off, or break the first token shown."""
+    off = OidcSettings()
+    given = [name for name in OidcSettings.model_fields if getattr(oidc, name) != getattr(off, name)]
+    missing = [name for name in ("issuer", "audience", "jwks") if not getattr(oidc, name)]
+    if given and missing:
+        key = f"oidc.{given[0]}"
+        origin = origins.get(key, "default")
+        raise UserError(
+            f"setting 'oidc.{missing[0]}' is missing: {key!r} is given in {origin}, and an identity provider "
+            "needs issuer, audience and jwks; see docs/admin/compute.md"
+        )
 
 
 def flat(settings: Settings) -> dict[str, Any]:

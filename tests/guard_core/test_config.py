@@ -67,12 +67,22 @@ def test_a_relative_path_in_a_file_is_relative_to_the_file(tmp_path):
         ("policy: 3", "setting 'policy' in file .* must be a mapping, got int"),
         ("- a\n- b", "must be a mapping of settings, got list"),
         ("a: b\nc: [", "config.yaml line 2 is not valid YAML"),
+        (
+            "oidc: {issuer: i, jwks: k}",
+            "setting 'oidc.audience' is missing: 'oidc.issuer' is given in file .*",
+        ),
+        ("oidc: {user_claim: email}", "setting 'oidc.issuer' is missing: 'oidc.user_claim' is given in"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_sentence_that_names_it(text, sentence):
     write(text)
     with pytest.raises(UserError, match=sentence.replace("?", r"\?")):
         load_settings()
+
+
+def test_defaults_that_are_spelt_out_configure_no_identity_provider():
+    write("oidc: {tenant_claim: tenant, user_claim: sub}")
+    assert load_settings().oidc.issuer is None
 
 
 def test_a_configuration_file_that_is_not_there_is_an_error(monkeypatch):
