@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -207,39 +209,76 @@ def opa() -> str:
 POSTGRESQL = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=lambda p: float(p.parent.name))
 
 
+class PostgresServer:
+    """A real PostgreSQL server of these tests' own, in ``folder``."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self._programs, self._data = programs, folder / "data"
+        self._log = (
+            folder / "server.log"
+        )  # a file: a pipe that nobody reads would stop a server when it is full
+        self._user = "postgres" if os.geteuid() == 0 else None  # the server refuses to run as root
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
+        self._data.mkdir()
+        if self._user:
+            for path in (folder, *folder.parents):  # the server's user must be able to come here
+                if path.stat().st_uid == 0 and path.stat().st_mode & 0o077 == 0:
+                    path.chmod(path.stat().st_mode | 0o011)
+            shutil.chown(self._data, self._user)
+        initdb = [str(programs / "initdb"), "-D", str(self._data), "-U", "guard", "-A", "trust", "--no-sync"]
+        subprocess.run([*initdb, "-E", "UTF8"], check=True, capture_output=True, user=self._user, cwd="/")
+
+    def url(self) -> str:
+        """Where it answers now: started again, should it have ended since the test before."""
+        for _ in range(3):  # another process may take a free port first
+            if self._answers():
+                return f"postgresql://guard@127.0.0.1:{self._port}/postgres"
+            self._start()
+        raise RuntimeError(f"PostgreSQL did not start: {self._log.read_text()[-500:]}")
+
+    def _start(self) -> None:
+        self.stop()
+        self._port = free_port()
+        options = ["-h", "127.0.0.1", "-p", str(self._port), "-k", "", "-F"]
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [str(self._programs / "postgres"), "-D", str(self._data), *options],
+                user=self._user,
+                cwd="/",
+                stderr=output,
+            )
+
+    def _answers(self) -> bool:
+        deadline = time.monotonic() + 60
+        while self._process is not None and self._process.poll() is None and time.monotonic() < deadline:
+            if "ready to accept connections" in self._log.read_text():
+                with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=5):
+                    return True
+            time.sleep(0.05)
+        return False
+
+    def stop(self) -> None:
+        """End this very server, and wait for it."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)  # at once, whoever is connected
+            self._process.wait(60)
+
+
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a real PostgreSQL server, started for these tests where one is installed (Debian's package)."""
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """The one server of this session, where PostgreSQL is installed (Debian's package)."""
     if POSTGRESQL is None or not (POSTGRESQL / "initdb").exists():
         pytest.skip("PostgreSQL is not under /usr/lib/postgresql; install it: apt-get install postgresql")
-    user = "postgres" if os.geteuid() == 0 else None  # the server refuses to run as root
-    folder = Path(tmp_path_factory.mktemp("pg"))
-    data = folder / "data"
-    data.mkdir()
-    if user:
-        for path in (folder, *folder.parents):  # the server's user must be able to come here
-            if path.stat().st_uid == 0 and path.stat().st_mode & 0o077 == 0:
-                path.chmod(path.stat().st_mode | 0o011)
-        shutil.chown(data, user)
-    initdb = [str(POSTGRESQL / "initdb"), "-D", str(data), "-U", "guard", "-A", "trust", "--no-sync"]
-    subprocess.run([*initdb, "-E", "UTF8"], check=True, capture_output=True, user=user, cwd="/")
-    log = folder / "server.log"  # a file: a pipe that nobody reads would stop the server when it is full
-    for _ in range(3):  # another process may take a free port first
-        port = free_port()
-        options = ["-h", "127.0.0.1", "-p", str(port), "-k", "", "-F"]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [str(POSTGRESQL / "postgres"), "-D", str(data), *options], user=user, cwd="/", stderr=output
-            )
-        while process.poll() is None and "ready to accept connections" not in log.read_text():
-            time.sleep(0.05)
-        if process.poll() is None:
-            break
-    else:
-        raise RuntimeError(f"PostgreSQL did not start: {log.read_text()[-500:]}")
-    yield f"postgresql://guard@127.0.0.1:{port}/postgres"
-    process.terminate()
-    process.wait()
+    server = PostgresServer(POSTGRESQL, Path(tmp_path_factory.mktemp("pg")))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgresql(postgresql_server: PostgresServer) -> str:
+    """URL of that server, which has just answered."""
+    return postgresql_server.url()
 
 
 def free_port() -> int:

@@ -58,7 +58,7 @@ def _cluster(settings: Settings) -> list[Probe]:
 
     gcs = Gcs(cluster.gcs_address, lambda: cluster.token)
     try:
-        agents = gcs.agent_addresses()
+        agents = gcs.agent_addresses().values()
     finally:
         gcs.close()
     from compute_guard.cli import LABELS

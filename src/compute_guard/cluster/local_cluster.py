@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
 import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,9 @@ from typing import TYPE_CHECKING
 from compute_guard.admission.ray_body import GATED
 from compute_guard.cluster import processes
 from compute_guard.cluster.connection import CLUSTER_FILE, PERIOD_MS, TOKEN_FILE, Cluster, load_cluster
-from compute_guard.cluster.ray_start import GATE_HOST, START_SECONDS, start_node
+from compute_guard.cluster.further_nodes import FurtherNodes, has_joined, tried
+from compute_guard.cluster.ray_start import GATE_HOST, START_SECONDS, RayEnded, RunningNode, start_node
+from compute_guard.ray_plugin.ports import AGENT_PORTS, free_ports
 from guard_core.clock import rfc3339
 from guard_core.counting import counted
 from guard_core.errors import Undecidable, UserError
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
     from guard_core.home import Home
 
 OBSERVE = "observe-and-stop"
-FIRST_NODE = 11
 FAILED_START = "failed-start"
-AGENT_PORT = "dashboard-agent-listen-port"
+RAYS_LOGS = ("raylet.*", "dashboard.*", "dashboard_agent.*", "runtime_env_agent.*", "gcs_server.*")
 HEAD_ADDRESSES = ("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1")
+HEAD_RESOURCE = "node:__internal_head__"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,91 +80,85 @@ def up(
                     f"the cluster of this home ({known.dashboard}) runs, but does not answer as guarded; "
                     "end it first: trainguard compute down"
                 )
-        token_file = folder / TOKEN_FILE
-        write_atomic(token_file, secrets.token_hex(32).encode(), mode=0o600)
-        gcs, dashboard, agent, gate, link, authority = free_ports(6)
-        temp_dir = tempfile.mkdtemp(prefix="tg-ray-")
-        cluster = Cluster(
-            dashboard=f"http://127.0.0.1:{dashboard}",
-            gcs_address=f"127.0.0.1:{gcs}",
-            token_file=str(token_file),
-            marker=secrets.token_hex(8),
-            temp_dir=temp_dir,
-            profile=profile,
-            gate_address=f"{GATE_HOST}:{gate}" if gated else "",
-            link_address=f"{GATE_HOST}:{link}" if gated else "",
-            authority_address=f"{GATE_HOST}:{authority}" if gated else "",
-            guard_folder=f"{temp_dir}/head/guard" if gated else "",
-            started_at=rfc3339(home.clock()),
-        )
-        Path(cluster.temp_dir).chmod(0o711)
-        cluster.save(folder)
         size = {"num-cpus": num_cpus, "num-gpus": num_gpus, "object-store-memory": object_store_bytes}
-        options = {
-            "port": gcs,
-            "dashboard-port": dashboard,
-            AGENT_PORT: agent,
-            **({"num-cpus": 0, "object-store-memory": 80_000_000} if gated else size),
-        }
-        try:
-            start_node(home.settings, cluster, ["--head", *HEAD_ADDRESSES], options, period_ms, "head")
-            # The nodes need the head's gate, which is up; its dashboard gets ready beside them.
-            with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as starting:
-                ports = free_ports(len(pools))  # Ray's own default is one port for every node of a machine
-                started = [
-                    starting.submit(
-                        _start_further, home, cluster, number, pool, {**size, AGENT_PORT: port}, period_ms
-                    )
-                    for number, (pool, port) in enumerate(zip(pools, ports, strict=True))
+        return tried(lambda _: _start(home, profile, pools, size, period_ms), "the head")
+
+
+def _start(
+    home: Home, profile: str, pools: Sequence[str], size: Mapping[str, int | None], period_ms: int
+) -> Cluster:
+    """Start a head and its nodes: all of them or, with logs kept, none. Raises as ``up``, or RayEnded."""
+    gated = profile in GATED
+    folder = home.path("ray")
+    token_file = folder / TOKEN_FILE
+    write_atomic(token_file, secrets.token_hex(32).encode(), mode=0o600)
+    # All at once: two that are chosen one after the other could be the same.
+    gcs, dashboard, gate, link, authority, *agents = free_ports(5 + len(AGENT_PORTS) * (1 + len(pools)))
+    temp_dir = tempfile.mkdtemp(prefix="tg-ray-")
+    cluster = Cluster(
+        dashboard=f"http://127.0.0.1:{dashboard}",
+        gcs_address=f"127.0.0.1:{gcs}",
+        token_file=str(token_file),
+        marker=secrets.token_hex(8),
+        temp_dir=temp_dir,
+        profile=profile,
+        gate_address=f"{GATE_HOST}:{gate}" if gated else "",
+        link_address=f"{GATE_HOST}:{link}" if gated else "",
+        authority_address=f"{GATE_HOST}:{authority}" if gated else "",
+        guard_folder=f"{temp_dir}/head/guard" if gated else "",
+        started_at=rfc3339(home.clock()),
+    )
+    Path(cluster.temp_dir).chmod(0o711)
+    cluster.save(folder)
+    own, *others = (
+        dict(zip(AGENT_PORTS, agents[n :: 1 + len(pools)], strict=True)) for n in range(1 + len(pools))
+    )
+    options = {
+        "port": gcs,
+        "dashboard-port": dashboard,
+        **own,
+        **({"num-cpus": 0, "object-store-memory": 80_000_000} if gated else size),
+    }
+    try:
+        head = start_node(home.settings, cluster, ["--head", *HEAD_ADDRESSES], options, period_ms, "head")
+        nodes = FurtherNodes(settings=home.settings, cluster=cluster, period_ms=period_ms)
+        # The nodes need the head's gate, which is up; its dashboard gets ready beside them.
+        with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as starting:
+            try:
+                joining = [
+                    starting.submit(nodes.start, number, pool, {**size, **ports})
+                    for number, (pool, ports) in enumerate(zip(pools, others, strict=True))
                 ]
-                _wait_until_it_admits(home, cluster)
-                for node in started:
+                _wait_until_it_admits(home, cluster, head)
+                for node in as_completed(joining):
                     node.result()
-            if pools:
-                _wait_for_nodes(cluster, len(pools))
-        except BaseException as error:
-            kept = keep_logs(Path(cluster.temp_dir), folder / FAILED_START)
-            down(home)
-            if isinstance(error, UserError):
-                raise UserError(str(error).replace(cluster.temp_dir, str(kept))) from error
-            raise
+            except BaseException:
+                nodes.give_up()
+                starting.shutdown(wait=False, cancel_futures=True)
+                processes.end(processes.of_cluster(cluster.marker))
+                raise
+    except BaseException as error:
+        kept = keep_logs(Path(cluster.temp_dir), folder / FAILED_START)
+        down(home)
+        if isinstance(error, UserError):
+            raise type(error)(str(error).replace(cluster.temp_dir, str(kept))) from error
+        raise
     return cluster
 
 
 def keep_logs(started: Path, kept: Path) -> Path:
-    """Copy the guard's logs of a start that failed, which is taken away, over those of the one before."""
+    """Copy the logs of a start that failed, which is taken away, over those of the one before."""
     shutil.rmtree(kept, ignore_errors=True)
-    for log in (*started.glob("*/start.log"), *started.glob("*/guard/*.log")):
+    logs = [*started.glob("*/start.log"), *started.glob("*/guard/*.log")]
+    logs += [log for name in RAYS_LOGS for log in started.glob(f"*/session_[0-9]*/logs/{name}")]
+    for log in logs:
         target = kept / log.relative_to(started)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(log, target)
     return kept
 
 
-def _start_further(
-    home: Home, cluster: Cluster, number: int, pool: str, options: Mapping[str, int | None], period_ms: int
-) -> None:
-    """A node beside the head, at an address of its own."""
-    address = [f"--address={cluster.gate_address}", f"--node-ip-address=127.0.0.{FIRST_NODE + number}"]
-    start_node(home.settings, cluster, address, options, period_ms, f"node-{number}", pool)
-
-
-def _wait_for_nodes(cluster: Cluster, count: int) -> None:
-    """Wait until ``count`` nodes beside the head are in the GCS's table, with their agents."""
-    from compute_guard.ray_plugin.gcs import Gcs
-
-    gcs = Gcs(cluster.gcs_address, lambda: cluster.token)
-    deadline = time.monotonic() + START_SECONDS
-    try:
-        while len(gcs.nodes()) < count + 1 or len(gcs.agent_addresses()) < count + 1:
-            if time.monotonic() > deadline:
-                raise UserError(f"{len(gcs.nodes()) - 1} of {count} nodes joined in {START_SECONDS} s")
-            time.sleep(0.1)
-    finally:
-        gcs.close()
-
-
-def _wait_until_it_admits(home: Home, cluster: Cluster) -> None:
+def _wait_until_it_admits(home: Home, cluster: Cluster, head: RunningNode) -> None:
     """Wait for the dashboard, its guard, the agent that starts drivers, and one answered request."""
     from compute_guard.ray_plugin.gcs import Gcs
 
@@ -173,6 +168,8 @@ def _wait_until_it_admits(home: Home, cluster: Cluster) -> None:
     why = "it did not answer"
     try:
         while time.monotonic() < deadline:
+            if head.has_ended():
+                raise RayEnded("the Ray head's raylet ended before the head was ready")
             try:
                 marks, _ = _get(cluster.dashboard + "/api/version")
                 if "X-TrainGuard" not in marks:
@@ -180,7 +177,7 @@ def _wait_until_it_admits(home: Home, cluster: Cluster) -> None:
                         "the dashboard came up without its guard, so the cluster is ended again"
                     )
                 _get(cluster.dashboard + "/api/jobs/", token)
-                if gcs.agent_addresses():
+                if has_joined(gcs, lambda row: HEAD_RESOURCE in row.resources):
                     return
                 why = "its agent did not register"
             except (OSError, urllib.error.URLError) as error:
@@ -245,17 +242,3 @@ def status(home: Home) -> Status:
     except (OSError, urllib.error.URLError):
         return Status(cluster=cluster, processes=running)
     return Status(cluster=cluster, processes=running, answers=True, guarded="X-TrainGuard" in marks)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now, all different."""
-    held = []
-    try:
-        for _ in range(count):
-            listener = socket.socket()
-            listener.bind(("127.0.0.1", 0))
-            held.append(listener)
-        return [listener.getsockname()[1] for listener in held]
-    finally:
-        for listener in held:
-            listener.close()

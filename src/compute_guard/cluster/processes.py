@@ -30,13 +30,19 @@ def of_cluster(marker: str) -> set[Process]:
     """The living processes of the cluster ``marker``, this process and its ancestors excepted."""
     wanted = f"{MARKER}={marker}".encode()
     table = _table()
-    found = {pid for pid in table if wanted in _environ(pid).split(b"\0")}
-    grown = True
-    while grown:
-        more = {pid for pid, (parent, _) in table.items() if parent in found} - found
-        grown = bool(more)
-        found |= more
+    found = _with_children(table, {pid for pid in table if wanted in _of(pid, "environ").split(b"\0")})
     return {Process(pid, table[pid][1]) for pid in found - _own_line(table)}
+
+
+def below(pid: int, program: str) -> set[Process]:
+    """The living descendants of ``pid`` that run ``program`` (its file's name)."""
+    table = _table()
+    wanted = program.encode()
+    return {
+        Process(found, table[found][1])
+        for found in _with_children(table, {pid} & set(table)) - {pid}
+        if _of(found, "cmdline").partition(b"\0")[0].rpartition(b"/")[2] == wanted
+    }
 
 
 def alive(processes: Iterable[Process]) -> set[Process]:
@@ -83,9 +89,19 @@ def _table() -> dict[int, tuple[int, int]]:
     return found
 
 
-def _environ(pid: int) -> bytes:
+def _with_children(table: dict[int, tuple[int, int]], found: set[int]) -> set[int]:
+    """``found`` and all their descendants."""
+    grown = True
+    while grown:
+        more = {pid for pid, (parent, _) in table.items() if parent in found} - found
+        grown = bool(more)
+        found = found | more
+    return found
+
+
+def _of(pid: int, name: str) -> bytes:
     try:
-        return (_PROC / str(pid) / "environ").read_bytes()
+        return (_PROC / str(pid) / name).read_bytes()
     except OSError:
         return b""
 

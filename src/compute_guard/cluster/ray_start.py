@@ -24,8 +24,12 @@ START_SECONDS = 180
 GATE_HOST = "127.0.0.2"
 """Loopback, but not 127.0.0.1: Ray takes that for the machine's outer address."""
 STARTED = b"Ray runtime started."
+RAY_START = (sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start")
 HOOK = "compute_guard.ray_plugin.start.hook"
+LOOK_SECONDS = 0.5
+"""Between two looks whether a raylet still runs."""
 _OUR_ERROR = f"{UserError.__module__}.{UserError.__name__}: "  # what a start hook that refuses ends with
+_MISUSED = 2  # how `ray start` ends when it does not understand its options
 _FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_HEADERS", "TRAINGUARD_TOKEN")
 
 
@@ -55,6 +59,43 @@ def guarded_environment(settings: Settings, token_file: str, *, tenant: str = ""
     }
 
 
+class RayEnded(UserError):
+    """Ray ended while it started. On a busy machine the next start may well succeed."""
+
+
+class RunningNode:
+    """A node's ``ray start`` and, from when it was first seen, its raylet."""
+
+    def __init__(self, command: subprocess.Popen[bytes], *, stays: bool) -> None:
+        self._command = command
+        self._stays = stays
+        self._raylets: set[processes.Process] = set()
+        self._looked = 0.0
+
+    @property
+    def status(self) -> int | None:
+        """Exit code of ``ray start``, None while it runs."""
+        return self._command.poll()
+
+    def has_ended(self) -> bool:
+        """Whether the node is gone: the command that stays with it, or a raylet that was seen before."""
+        if self._stays and self.status is not None:
+            return True
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            if not self._raylets:
+                self._raylets = processes.below(self._command.pid, "raylet")
+            elif not processes.alive(self._raylets):
+                return True
+        return False
+
+    def end(self) -> None:
+        """End ``ray start``; what it started in a process namespace of its own ends with it."""
+        self._command.kill()
+        self._command.wait()
+
+
 def start_node(
     settings: Settings,
     cluster: Cluster,
@@ -63,12 +104,15 @@ def start_node(
     period_ms: int,
     name: str,
     pool: str = "",
-) -> None:
-    """``ray start``, as the cluster's own: ``name`` is its folder and log."""
+) -> RunningNode:
+    """``ray start``, as the cluster's own: ``name`` is its folder and log.
+
+    Raises RayEnded when Ray ends while it starts, UserError when it would do so again.
+    """
     folder = Path(cluster.temp_dir) / name
     folder.mkdir(mode=0o711)  # tenants' Unix users pass through, and list nothing
     command = [
-        *(sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", *arguments),
+        *(*RAY_START, *arguments),
         *(f"--temp-dir={folder}", "--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"),
         *(f"--{name}={value}" for name, value in options.items() if value is not None),
     ]
@@ -76,7 +120,9 @@ def start_node(
     environment |= guarded_environment(settings, cluster.token_file)
     if settings.storage_url is not None:
         environment["TRAINGUARD_STORAGE_URL"] = settings.storage_url
-    environment |= {"RAY_raylet_start_wait_time_s": str(START_SECONDS)}  # a busy machine is no broken one
+    # A busy machine is no broken one.
+    waits = ("RAY_raylet_start_wait_time_s", "RAY_DASHBOARD_STARTUP_TIMEOUT_S")
+    environment |= dict.fromkeys(waits, str(START_SECONDS))
     environment |= {processes.MARKER: cluster.marker, PERIOD_VARIABLE: str(period_ms)}
     if cluster.profile in GATED:
         environment |= {
@@ -102,7 +148,7 @@ def start_node(
     environment["PATH"] = os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
     )
-    _run(command, environment, folder / "start.log", stays=bool(pool))
+    return _run(command, environment, folder / "start.log", stays=bool(pool))
 
 
 def interpreter_folders() -> tuple[Path, ...]:
@@ -110,7 +156,7 @@ def interpreter_folders() -> tuple[Path, ...]:
     return Path(sys.base_prefix), Path(sys.prefix), Path(__file__).parents[2]
 
 
-def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, *, stays: bool) -> None:
+def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, *, stays: bool) -> RunningNode:
     """Run ``ray start`` until it has started its node: until it ends, or with ``stays`` until it says so."""
     with log.open("wb") as output:
         # A file, not a pipe: Ray's daemons inherit it and would keep a pipe open for ever.
@@ -122,15 +168,30 @@ def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, *, s
             stdin=subprocess.DEVNULL,
             start_new_session=stays,
         )
+    node = RunningNode(started, stays=stays)
     deadline = time.monotonic() + START_SECONDS
-    while started.poll() is None and not (stays and STARTED in log.read_bytes()):
-        if time.monotonic() > deadline:
-            started.kill()
-            break
+    while not _says_started(node, log, stays=stays):
+        if node.status is not None:
+            raise _trouble(node.status, log.read_text(errors="replace").strip())
+        late = time.monotonic() > deadline
+        if late or node.has_ended():
+            node.end()
+            why = f"it was not ready in {START_SECONDS} s" if late else "its raylet ended"
+            raise RayEnded(f"Ray did not start: {why}; see {log.parent}")
         time.sleep(0.05)
-    if started.poll() not in (None, 0) or (stays and started.poll() is not None):
-        text = log.read_text(errors="replace").strip()
-        if "No module named 'ray'" in text:
-            raise UserError('ray is not installed; run: pip install "trainguard[ray]"')
-        last = text.splitlines()[-1] if text else "no output"
-        raise UserError(f"Ray did not start: {last.removeprefix(_OUR_ERROR)}")
+    return node
+
+
+def _says_started(node: RunningNode, log: Path, *, stays: bool) -> bool:
+    if stays:
+        return node.status is None and STARTED in log.read_bytes()
+    return node.status == 0
+
+
+def _trouble(status: int, said: str) -> UserError:
+    """Why ``ray start`` ended."""
+    if "No module named 'ray'" in said:
+        return UserError('ray is not installed; run: pip install "trainguard[ray]"')
+    last = said.splitlines()[-1] if said else "no output"
+    certain = _OUR_ERROR in last or status == _MISUSED  # it would say the same again
+    return (UserError if certain else RayEnded)(f"Ray did not start: {last.removeprefix(_OUR_ERROR)}")

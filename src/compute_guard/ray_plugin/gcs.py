@@ -20,6 +20,7 @@ _JOBS = b"job"  # KV namespace and key prefix of the Job API (ray/dashboard/modu
 _JOB_KEY = "_ray_internal_job_info_"
 _SUBMISSION_KEY = "job_submission_id"
 _SUPERVISOR = "_ray_internal_job_actor_"
+_AGENTS = b"DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX:"
 _ACTOR_DEAD = 4
 _GROUP_REMOVED = 3
 _NODE_ALIVE = 0
@@ -159,18 +160,19 @@ class Gcs:
         request = self._messages.InternalKVGetRequest(key=b"dashboard", namespace=b"dashboard")
         return str(self._call(self._kv.InternalKVGet, request).value.decode())
 
-    def agent_addresses(self) -> list[str]:
-        """``http://host:port`` of every node's dashboard agent."""
-        prefix = b"DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX:"
+    def agent_addresses(self) -> dict[str, str]:
+        """``http://host:port`` of every node's dashboard agent, by node id."""
         keys = self._call(
             self._kv.InternalKVKeys,
-            self._messages.InternalKVKeysRequest(prefix=prefix, namespace=b"dashboard"),
+            self._messages.InternalKVKeysRequest(prefix=_AGENTS, namespace=b"dashboard"),
         ).results
         if not keys:
-            return []
+            return {}
         request = self._messages.InternalKVMultiGetRequest(keys=keys, namespace=b"dashboard")
-        results = self._call(self._kv.InternalKVMultiGet, request).results
-        return ["http://{}:{}".format(*json.loads(item.value)[:2]) for item in results]
+        return {
+            item.key.removeprefix(_AGENTS).decode(): "http://{}:{}".format(*json.loads(item.value)[:2])
+            for item in self._call(self._kv.InternalKVMultiGet, request).results
+        }
 
     def actors(self, job_id: str | None = None) -> list[Actor]:
         """Living actors, of one job (hex id) or all."""

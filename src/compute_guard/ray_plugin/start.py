@@ -12,10 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from compute_guard.admission.ray_body import GATED, PROFILE
+from compute_guard.ray_plugin.ports import choose_agent_ports
 from guard_core.errors import UserError
 
 BOOTSTRAP = Path(__file__).parent / "bootstrap"
 _DEFAULT_PORT = 6379
+PATIENCE = {
+    # A raylet ends itself when it first needs the agent that prepares environments and does not find it for
+    # this long (30 s as shipped), or the GCS (5 s).
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_gcs_rpc_server_connect_timeout_s": "60",
+}
+"""For a busy machine, where nobody set them: it is slow, not broken."""
 
 
 def hook(params: Any, head: bool) -> None:
@@ -25,6 +33,9 @@ def hook(params: Any, head: bool) -> None:
     if not os.environ.get("TRAINGUARD_HOME"):
         raise UserError("a guarded node must know its home; set TRAINGUARD_HOME to an absolute path")
     os.environ["PYTHONPATH"] = guarded_python_path(os.environ.get("PYTHONPATH", ""))
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    choose_agent_ports(params)
     os.environ.pop("TRAINGUARD_TOKEN", None)  # a person's credential has no business in Ray's processes
     if head:
         # Ray Client would be a second door beside the Job API, without submissions to admit.

@@ -59,7 +59,7 @@ def known(cluster: GuardedCluster, victim: dict[str, Any], submission: str) -> d
     record, folder = cluster.cluster, Path(cluster.cluster.temp_dir)
     gcs = Gcs(record.gcs_address, lambda: record.token)
     try:
-        nodes, agents = gcs.nodes(), gcs.agent_addresses()
+        nodes, agents = gcs.nodes(), [*gcs.agent_addresses().values()]
     finally:
         gcs.close()
     gates = {row.node_id: f"{row.address}:{row.port}" for row in nodes}

@@ -73,8 +73,8 @@ def start_head_again(cluster: GuardedCluster) -> None:
     size = {"num-cpus": 4, "num-gpus": 2, "object-store-memory": 200_000_000}
     arguments = ["--head", *local_cluster.HEAD_ADDRESSES]
     settings = cluster.home.settings
-    start_node(settings, known, arguments, {**ports, **size}, 250, "head-again")
-    local_cluster._wait_until_it_admits(cluster.home, known)
+    head = start_node(settings, known, arguments, {**ports, **size}, 250, "head-again")
+    local_cluster._wait_until_it_admits(cluster.home, known, head)
 
 
 def place_of(cluster: GuardedCluster, job: str) -> tuple[str, int]:

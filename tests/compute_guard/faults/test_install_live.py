@@ -18,9 +18,9 @@ from compute_guard.cluster import install
 from compute_guard.cluster.connection import load_cluster
 from compute_guard.cluster.doctor import probes
 from compute_guard.cluster.install import Kit, write_kit
-from compute_guard.cluster.local_cluster import free_ports
 from compute_guard.cluster.ray_start import guarded_environment
 from compute_guard.cluster.service_account import with_private_account
+from compute_guard.ray_plugin.ports import free_ports
 from compute_guard.testing import wait_until
 from guard_core.config import load_settings
 from guard_core.home import Home

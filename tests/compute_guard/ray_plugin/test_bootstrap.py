@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from compute_guard.ray_plugin.patch import gcs_address_of
-from compute_guard.ray_plugin.start import BOOTSTRAP, guarded_python_path, hook
+from compute_guard.ray_plugin.ports import AGENT_PORTS
+from compute_guard.ray_plugin.start import BOOTSTRAP, PATIENCE, guarded_python_path, hook
 from guard_core.errors import UserError
 
 SHOW = (
@@ -75,11 +76,17 @@ def test_a_node_that_would_be_open_does_not_start(monkeypatch, missing, words):
 
 
 def test_a_guarded_head_has_no_ray_client_port_and_no_persons_credential(monkeypatch):
+    services = pytest.importorskip("ray._private.services")
     for name, value in {"RAY_AUTH_MODE": "token", "TRAINGUARD_HOME": "h", "TRAINGUARD_TOKEN": "t"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", "")
-    params = SimpleNamespace(ray_client_server_port=10001)
+    monkeypatch.setattr(services, "start_ray_process", services.start_ray_process)
+    params = SimpleNamespace(ray_client_server_port=10001, **dict.fromkeys(AGENT_PORTS.values()))
+    for name in PATIENCE:
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
     hook(params, head=True)
+    assert params.metrics_agent_port and PATIENCE.items() <= os.environ.items()
     assert params.ray_client_server_port is None
     assert "TRAINGUARD_TOKEN" not in os.environ
     assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(BOOTSTRAP)

@@ -42,7 +42,7 @@ def gcs(ray_cluster):
 
 @pytest.fixture
 def agent(gcs) -> str:
-    return gcs.agent_addresses()[0]
+    return next(iter(gcs.agent_addresses().values()))
 
 
 def nothing_was_submitted(cluster: GuardedCluster, gcs: Gcs) -> bool:

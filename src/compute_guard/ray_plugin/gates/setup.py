@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from compute_guard.ray_plugin.gates.admitting import AGENT_MARK, agent_mark
 from compute_guard.ray_plugin.gates.authority import AUTHORITY_FILES, SYSTEM, make_certificate
 from compute_guard.ray_plugin.gates.process import start_kept
 from compute_guard.ray_plugin.gates.settings import HeadConfig, NodeConfig, Profile
+from compute_guard.ray_plugin.ports import free_ports
 from guard_core.errors import UserError
 from guard_core.files import write_atomic
 
@@ -81,7 +81,8 @@ def guard_node(params: Any) -> None:
     folder = _folder()
     address = params.node_ip_address or os.environ.get("COMPUTE_GUARD_ADDRESS") or _own_address()
     params.node_ip_address = address
-    raylet_port = params.node_manager_port or _free_port(address)
+    raylet_port, gate_port = free_ports(2, address)
+    raylet_port = params.node_manager_port or raylet_port
     params.node_manager_port = raylet_port
     pool = os.environ.get(POOL, "shared")
     host, port = _address(LINK)
@@ -89,7 +90,7 @@ def guard_node(params: Any) -> None:
         profile=_profile(),
         head=f"{host}:{port}",
         address=address,
-        port=_free_port(address),
+        port=gate_port,
         raylet_port=raylet_port,
         pool=pool,
         token_file=os.environ["RAY_AUTH_TOKEN_PATH"],
@@ -160,12 +161,6 @@ def _address(variable: str) -> tuple[str, int]:
     if not host or not port.isdigit():
         raise UserError(f"{variable} must be HOST:PORT of the head's gate")
     return host, int(port)
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def _own_address() -> str:
