@@ -14,7 +14,7 @@ from compute_guard.cluster.connection import PERIOD_MS
 from compute_guard.monitoring.cli import metrics, monitor, top
 from compute_guard.quota.cli import history, quota_set, simulate
 from guard_core.counting import counted
-from guard_core.errors import GuardError
+from guard_core.errors import GuardError, UserError
 from guard_core.output import format_option
 from guard_core.output.text import aligned
 
@@ -91,6 +91,9 @@ def up(
     from compute_guard.cluster.connection import load_cluster
 
     wanted = _node_pools(profile, nodes, pools)
+    known = ctx.obj.home().policy_data()["nodes"]["pools"] if wanted else {}
+    if strange := [pool for pool in wanted if pool not in known]:
+        raise UserError(f"pool {strange[0]} is not in nodes.yaml, which has {', '.join(sorted(known))}")
     running = load_cluster(ctx.obj.home().path("ray"))
     if running is None:
         click.echo("starting a Ray head (this takes some seconds) ...", err=True)
@@ -103,6 +106,12 @@ def up(
         profile=profile,
         pools=wanted,
     )
+    said = ctx.get_parameter_source("profile") is not click.core.ParameterSource.DEFAULT
+    if cluster == running and said and cluster.profile != profile:
+        raise UserError(
+            f"a cluster of this home runs already, with profile {cluster.profile}; end it first: "
+            "trainguard compute down"
+        )
     if output_format == "json":
         click.echo(
             json.dumps(
@@ -172,7 +181,8 @@ def status(ctx: click.Context, output_format: str) -> None:
     if seen.cluster is None:
         click.echo("no cluster of this home; start one: trainguard compute up")
     else:
-        state = "guarded" if seen.guarded else "NOT guarded" if seen.answers else "does not answer"
+        away = "does not answer; start it anew: trainguard compute up;"
+        state = "guarded" if seen.guarded else "NOT guarded" if seen.answers else away
         click.echo(f"cluster  {seen.cluster.dashboard}: {state}, {seen.processes} processes")
         labels = ", ".join(
             f"{name.replace('_', ' ')} {label}" for name, label in LABELS[seen.cluster.profile].items()
@@ -226,12 +236,12 @@ def quota_show(ctx: click.Context, tenant: str | None, output_format: str) -> No
 def _shares(rows: list[dict[str, Any]]) -> list[str]:
     """Fair share and budgets, one line for each queue that has to do with either."""
     queues = {row["queue"]: row for row in rows}.values()
-    most = max((row["share"] for row in queues), default=0)
+    some = any(row["share"] for row in rows)
     lines = [
         f"{row['queue']}: weight {row['weight']}, "
-        f"had {100 * row['share'] // most} % of what the first had for its weight"
+        f"had {row['share_percent']} % of what the first had for its weight"
         for row in queues
-        if row["cohort"] and most
+        if row["cohort"] and some
     ]
     lines += [
         f"{row['queue']}: {row['budget_used_gpu_hours']} of {row['budget_gpu_hours']} GPU-hours used"

@@ -57,6 +57,7 @@ def examine(settings: Settings) -> list[Probe]:
         probes.audit,
         probes.policy,
         policy_store,
+        probes.identity,
         probes.mlflow_registries,  # before the plug-ins, as users do: MLflow first, and it loads ours
         probes.plugins,
     ):

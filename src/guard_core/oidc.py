@@ -70,6 +70,12 @@ class KeySet:
             raise Denied(f"the token is signed with key {name!r}, which the identity provider does not list")
         return found
 
+    def names(self) -> tuple[str, ...]:
+        """The ids of all keys, read now. Raises Undecidable when they cannot be had."""
+        with self._lock:
+            self._read(self._clock())
+            return tuple(sorted(self._keys))
+
     def _is_due(self, now: float) -> bool:
         if self._is_url:
             return now - self._read_at >= KEYS_SECONDS and now - self._tried_at >= RETRY_SECONDS
@@ -112,6 +118,10 @@ class OidcTokens:
         self._settings = settings
         self._clock = clock
         self._keys = KeySet(settings.jwks)
+
+    def key_names(self) -> tuple[str, ...]:
+        """The ids of the provider's keys, read now. Raises Undecidable when they cannot be had."""
+        return self._keys.names()
 
     def verify(self, token: str) -> Principal:
         """Who ``token`` proves. Raises Denied, or Undecidable when the provider's keys cannot be had."""

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from guard_core.audit.segments import segments
+from guard_core.clock import system_clock
 from guard_core.config import Settings, unknown_variables
+from guard_core.counting import counted
 from guard_core.doctor import Probe
 from guard_core.errors import GuardError, MissingExtra
 from guard_core.identity import LOCAL_TOKEN
@@ -203,6 +205,27 @@ def policy(settings: Settings) -> Iterator[Probe]:
         yield Probe("policy", settings.policy.engine, "broken", problem, "run: trainguard policy check")
     if not problems:
         yield Probe("policy", settings.policy.engine, "ok", f"{engine.name}, revision {engine.revision}")
+
+
+def identity(settings: Settings) -> Iterator[Probe]:
+    """The keys of the identity provider, where the settings name one."""
+    from guard_core.oidc import OidcTokens
+
+    oidc = settings.oidc
+    if not oidc.issuer:
+        return
+    remedy = (
+        "correct oidc in the home's config.yaml (docs/admin/compute.md); until then its tokens are refused"
+    )
+    try:
+        names = OidcTokens(oidc, system_clock).key_names()
+    except GuardError as error:
+        yield Probe("identity", "oidc", "broken", str(error), remedy)
+        return
+    if names:
+        yield Probe("identity", "oidc", "ok", f"{oidc.issuer}: {counted(len(names), 'key')} at {oidc.jwks}")
+    else:
+        yield Probe("identity", "oidc", "broken", f"{oidc.jwks} lists no key with an id", remedy)
 
 
 def plugins(settings: Settings) -> Iterator[Probe]:  # noqa: ARG001

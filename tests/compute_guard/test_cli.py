@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from compute_guard.admission.gateway import Gateway
+from compute_guard.admission.why import why_text
 from compute_guard.admission.workload import WorkloadState
 from guard_core.cli import root
 from guard_core.policy.bundle import shipped_policies
@@ -67,7 +68,9 @@ def test_quota_show_counts_what_is_reserved(trainguard, waiting):
 def test_a_tenant_sees_its_own_quota_only(home, home_dir, waiting, monkeypatch):
     monkeypatch.setenv("TRAINGUARD_TOKEN", home.credentials.issue(tenant="beta", user="bea"))
     done = CliRunner().invoke(root, ["--home", str(home_dir), "compute", "quota", "show", "--format", "json"])
-    assert {row["queue"] for row in json.loads(done.stdout)["queues"]} == {"beta"}
+    rows = json.loads(done.stdout)["queues"]
+    assert {row["queue"] for row in rows} == {"beta"}
+    assert rows[0]["share_percent"] == 0, "of what acme had, which beta does not see"
 
 
 def test_status_without_a_cluster_says_how_to_get_one(trainguard):
@@ -208,6 +211,25 @@ def test_without_a_policy_directory_a_change_is_staged_and_not_in_force(traingua
 def test_a_token_is_rotated_only_where_there_are_gates(trainguard):
     done = trainguard("compute", "rotate-token", "acme")
     assert "no cluster with gates in this home" in str(done.exception)
+
+
+def test_a_pool_that_is_not_known_is_refused_before_anything_starts(trainguard):
+    done = trainguard("compute", "up", "--profile", "gate", "--pool", "a100")
+    assert str(done.exception) == "pool a100 is not in nodes.yaml, which has shared"
+
+
+def test_why_says_whose_room_is_awaited_which_incident_is_open_and_what_ray_said(trainguard):
+    story = {
+        "job": "j", "tenant": "acme", "queue": "acme", "state": "finished", "requests": {"jobs": 1},
+        "reason": "FAILED: Traceback:\n  File x\nOSError: y\n", "decision_id": "",
+        "made_room_by": {"jobs": 2, "until": "2026-11-29T08:04:36.000000Z"},
+        "incidents": [{"id": "inc-1", "kind": "dataset_withdrawn", "severity": "incident"}],
+    }  # fmt: skip
+    assert list(why_text(story))[2:] == [
+        "  because       FAILED: Traceback:\n                  File x\n                OSError: y",
+        "  room is made  2 jobs with notice, gone by 08:04:36 UTC",
+        "  incident      inc-1 (dataset_withdrawn, incident): trainguard incident show inc-1",
+    ]
 
 
 def test_nodes_and_pools_need_a_profile_with_gates(trainguard):

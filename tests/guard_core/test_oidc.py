@@ -14,6 +14,7 @@ from guard_core.config import OidcSettings, load_settings
 from guard_core.errors import Denied, Undecidable, UserError
 from guard_core.home import Home
 from guard_core.oidc import KeySet, OidcTokens
+from guard_core.probes import identity
 
 ISSUER, AUDIENCE = "https://login.example", "trainguard"
 
@@ -125,6 +126,18 @@ def test_a_key_set_that_cannot_be_read_is_no_decision(provider, clock):
     provider.file.write_text("no keys")
     with pytest.raises(Undecidable, match="key set"):
         OidcTokens(settings(provider), clock).verify(provider.token())
+
+
+def test_doctor_tells_the_keys_of_the_provider_and_what_is_wrong_with_them(provider, home_dir):
+    def found(oidc: OidcSettings) -> tuple[str, str]:
+        (one,) = identity(load_settings(home=home_dir, oidc=oidc))
+        return one.status, one.message
+
+    assert found(settings(provider)) == ("ok", f"{ISSUER}: 1 key at {provider.file}")
+    provider.file.unlink()
+    status, message = found(settings(provider))
+    assert (status, "cannot be" in message) == ("broken", True)
+    assert list(identity(load_settings(home=home_dir))) == []
 
 
 def test_a_key_set_over_plain_http_is_refused():

@@ -110,7 +110,7 @@ class Evictions:
         after = "it waits again then" if rules.then == "requeue" else "it ends then"
         return Eviction(
             cause=cause_of(one),
-            reason=f"{_why(one)}; stopped at {rfc3339(stop_at)}, {after} [{cause_of(one)}]",
+            reason=f"{_why(one)}; stopped at {stop_at:%Y-%m-%d %H:%M:%S} UTC, {after} [{cause_of(one)}]",
             beneficiary=None if one.cause is None else one.cause.id,
             requeue=rules.then == "requeue",
             decision_id=decision.decision_id,

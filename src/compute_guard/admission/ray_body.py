@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compute_guard.admission.workload import Workload
+from compute_guard.admission.workload import DATASETS, Workload
 from compute_guard.notice import NOTICE_VARIABLE, notice_path
 from guard_core.errors import UserError
 
@@ -40,6 +40,7 @@ def body_for_ray(
     body = {key: value for key, value in workload.spec.items() if key != "job_id"}
     metadata = {k: v for k, v in (body.get("metadata") or {}).items() if not k.startswith("trainguard_")}
     environment = dict(body.get("runtime_env") or {})
+    environment.pop(DATASETS, None)  # Ray knows no such field
     environment["env_vars"] = {
         **(environment.get("env_vars") or {}),
         "TRAINGUARD_HOME": str(home),

@@ -16,6 +16,7 @@ from compute_guard.ledger.store import Entry
 from compute_guard.quota.limits import HOUR_MS, Amounts, Quotas
 from compute_guard.replay.forecast import forecast
 from guard_core.clock import rfc3339, to_ns
+from guard_core.counting import counted
 from guard_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def why(home: Home, job: str, principal: Principal) -> dict[str, Any]:
         story |= _waiting(gateway, entry)
     if entry.state.holds_quota and (held := _held_at_gates(gateway, entry)):
         story["held_at_gates"] = held
+    if entry.state.holds_quota and (incidents := _incidents(home, entry)):
+        story["incidents"] = incidents
     if entry.eviction is not None:
         story["notice"] = {
             "cause": entry.eviction.cause,
@@ -63,7 +66,9 @@ def _waiting(gateway: Gateway, entry: Entry) -> dict[str, Any]:
         }
     snapshot = gateway.snapshot(quotas)
     assessment: Assessment = assess(snapshot, entry.workload)
-    stops = {name: to_ns(one.stop_at) // 1_000_000 for name, one in gateway.ledger.evictions().items()}
+    notices = gateway.ledger.evictions()
+    stops = {name: to_ns(one.stop_at) // 1_000_000 for name, one in notices.items()}
+    leaving = [one.stop_at for one in notices.values() if one.beneficiary == entry.id]
     start = forecast(snapshot, entry.workload, gateway.ledger.run_times(), stops)
     members = quotas.members(quotas.queues[entry.workload.queue])
     return {
@@ -80,7 +85,19 @@ def _waiting(gateway: Gateway, entry: Entry) -> dict[str, Any]:
         "ahead": list(assessment.ahead),
         "would_fit_now": {n: max(0, r.available) for n, r in assessment.resources.items()},
         "held_by": _holders(gateway, snapshot, entry),
+        "made_room_by": {"jobs": len(leaving), "until": rfc3339(max(leaving))} if leaving else None,
     }
+
+
+def _incidents(home: Home, entry: Entry) -> list[dict[str, Any]]:
+    """Open incidents of a job that runs."""
+    from compute_guard.incidents.store import Incidents
+
+    return [
+        {"id": one.id, "kind": one.kind, "severity": one.severity}
+        for one in Incidents(home).list(tenant=entry.workload.tenant, open_only=True)
+        if one.job == entry.id
+    ]
 
 
 def _held_at_gates(gateway: Gateway, entry: Entry) -> dict[str, Any]:
@@ -141,7 +158,8 @@ def why_text(story: Mapping[str, Any]) -> Iterator[str]:
     yield f"job {story['job']} of {story['tenant']}: {story['state']} in queue {story['queue']}"
     yield f"  asks for      {amounts_text(story['requests'])}"
     if story["state"] != WorkloadState.PENDING and story["reason"]:
-        yield f"  because       {story['reason']}"
+        # Of a job that failed, Ray's reason may be a traceback.
+        yield "  because       " + "\n                ".join(story["reason"].strip().splitlines())
     for reason in story.get("reasons", ()):
         yield f"  waits for     {reason['msg']} [{reason['rule']}]"
     if story.get("ahead"):
@@ -149,6 +167,10 @@ def why_text(story: Mapping[str, Any]) -> Iterator[str]:
     for holder in story.get("held_by", ()):
         used = amounts_text(holder["requests"])
         yield f"  in use by     {holder['job'] or 'another tenant'} (queue {holder['queue']}): {used}"
+    if story.get("made_room_by"):
+        room = story["made_room_by"]
+        until = f"{datetime.fromisoformat(room['until']):%H:%M:%S} UTC"
+        yield f"  room is made  {counted(room['jobs'], 'job')} with notice, gone by {until}"
     if len(story.get("fair_share", {})) > 1 and story.get("borrows"):
         shares = sorted(story["fair_share"].items(), key=lambda item: item[1])
         most = max(1, shares[-1][1])
@@ -157,6 +179,9 @@ def why_text(story: Mapping[str, Any]) -> Iterator[str]:
     if "held_at_gates" in story:
         held = story["held_at_gates"]
         yield from held_text(held, held["ahead"], held["would_fit_now"])
+    for incident in story.get("incidents", ()):
+        told = f"{incident['id']} ({incident['kind']}, {incident['severity']})"
+        yield f"  incident      {told}: trainguard incident show {incident['id']}"
     if "notice" in story:
         yield f"  has notice    {story['notice']['reason']}"
     if "estimate" in story:
@@ -177,8 +202,15 @@ def _start(estimate: Mapping[str, Any]) -> str:
 
 
 def quota_table(quotas: Quotas, snapshot: Snapshot) -> list[dict[str, Any]]:
-    """One row for each queue and resource that has quota or is used."""
+    """One row for each queue and resource that has quota or is used.
+
+    ``share_percent``: of what the queue of all its cohort's tree that had most had, for its weight.
+    """
     rows = []
+    most: dict[str | None, int] = {}
+    for name in quotas.queues:
+        top = quotas.top_of(name)
+        most[top] = max(most.get(top, 0), snapshot.share(name))
     for name in sorted(quotas.queues):
         queue = quotas.queues[name]
         used: Amounts = snapshot.usage.get(name, Amounts())
@@ -200,6 +232,7 @@ def quota_table(quotas: Quotas, snapshot: Snapshot) -> list[dict[str, Any]]:
                     "hold": snapshot.holds.get(name),
                     "weight": queue.weight,
                     "share": snapshot.share(name),
+                    "share_percent": 100 * snapshot.share(name) // max(1, most[quotas.top_of(name)]),
                     "budget_gpu_hours": None if queue.budget is None else queue.budget.gpu_hours,
                     "budget_used_gpu_hours": snapshot.budget_used(name) // (1000 * HOUR_MS),
                 }

@@ -18,6 +18,8 @@ from compute_guard.quota.limits import CPU, GPU, JOBS, MEMORY, WORKERS, Amounts
 from guard_core.errors import UserError
 
 MAX_PRIORITY = 1_000_000
+DATASETS = "datasets"
+"""The key of ``metadata``, and the field of ``runtime_env``, by which a job declares the data it reads."""
 _SUBMISSION_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")
 
 
@@ -113,10 +115,10 @@ def workload_from_submission(
 ) -> Workload:
     """Read the body of Ray's ``POST /api/jobs/``. Tenant and user come from the credential, never from it.
 
-    ``metadata`` may declare ``datasets`` (comma separated), ``priority``, ``flavor`` (one or more, comma
-    separated), ``expected_seconds``, and the whole job's footprint as ``cpus``, ``gpus``, ``memory`` (bytes)
-    and ``workers`` where its tasks use more than its entrypoint: the larger of footprint and
-    ``entrypoint_*`` is reserved. Raises UserError naming the field that is wrong.
+    ``metadata`` may declare ``datasets`` (comma separated; ``runtime_env`` may, as a list too), ``priority``,
+    ``flavor`` (one or more, comma separated), ``expected_seconds``, and the whole job's footprint as
+    ``cpus``, ``gpus``, ``memory`` (bytes) and ``workers`` where its tasks use more than its entrypoint: the
+    larger of footprint and ``entrypoint_*`` is reserved. Raises UserError naming the field that is wrong.
     """
     entrypoint = body.get("entrypoint")
     if not isinstance(entrypoint, str) or not entrypoint.strip():
@@ -159,7 +161,7 @@ def workload_from_submission(
         entrypoint=entrypoint,
         created_ns=created_ns,
         priority=parse_priority(metadata.get("priority", "0")),
-        declared=_listed(metadata.get("datasets", "")),
+        declared=_declared(metadata, environment),
         flavors=_listed(metadata.get("flavor", "")),
         expected_seconds=_scaled(metadata.get("expected_seconds"), "metadata.expected_seconds", 1),
         runtime_env_fields=tuple(sorted(_environment_fields(environment))),
@@ -168,13 +170,23 @@ def workload_from_submission(
     )
 
 
+def _declared(metadata: Mapping[str, str], environment: Mapping[str, Any]) -> tuple[str, ...]:
+    """Datasets of ``metadata`` and of ``runtime_env``, each named once."""
+    named = environment.get(DATASETS) or []
+    if isinstance(named, str):
+        named = [named]
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise UserError(f"runtime_env.{DATASETS} must be a name or a list of names, such as reviews@1")
+    return _listed(",".join([metadata.get(DATASETS, ""), *named]))
+
+
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def _environment_fields(environment: Mapping[str, Any]) -> Iterator[str]:
-    """Names only: each field in use, and ``env_vars.NAME`` for each variable."""
-    yield from (str(name) for name, value in environment.items() if value)
+    """Names only: each field in use that is Ray's, and ``env_vars.NAME`` for each variable."""
+    yield from (str(name) for name, value in environment.items() if value and name != DATASETS)
     for name in _string_map(environment.get("env_vars"), "runtime_env.env_vars"):
         yield f"env_vars.{name}"
 

@@ -105,6 +105,7 @@ def _told(name: str, outcome: Outcome) -> Iterator[str]:
     yield (
         f"  finished      {outcome.finished:,}, rejected {outcome.rejected:,}, "
         f"taken out {counted(outcome.taken_out, 'time')}"
+        + (f", {outcome.waiting:,} still waiting at the end" if outcome.waiting else "")
     )
     yield (
         f"  wait          mean {_time(outcome.wait_mean_s)}, half within {_time(outcome.wait_p50_s)}, "

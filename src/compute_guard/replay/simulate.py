@@ -74,6 +74,11 @@ class Outcome:
     queues: tuple[QueueOutcome, ...]
     left_out: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def waiting(self) -> int:
+        """Jobs that neither ended nor were refused: what they wait for never comes."""
+        return self.jobs - self.finished - self.rejected
+
     def to_json(self) -> dict[str, Any]:
         """All fields."""
         return asdict(self)

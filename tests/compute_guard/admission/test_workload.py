@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from compute_guard.admission.ray_body import body_for_ray
 from compute_guard.admission.workload import TRANSITIONS, WorkloadState, workload_from_submission
 from compute_guard.quota.limits import Amounts
 from guard_core.errors import UserError
@@ -48,6 +51,14 @@ def test_declared_datasets_and_environment_names_are_kept_but_no_environment_val
     assert "very-secret" not in str(workload.to_input([]))
 
 
+def test_datasets_may_be_declared_in_the_runtime_environment_which_ray_gets_without_them():
+    named = read(metadata={"datasets": "digits@1"}, runtime_env={"datasets": ["digits@1", "text@gold"]})
+    assert named.declared == ("digits@1", "text@gold")
+    assert named.runtime_env_fields == ()
+    assert "datasets" not in body_for_ray(named, "token", Path("/home"))["runtime_env"]
+    assert read(runtime_env={"datasets": "a, b"}).declared == ("a", "b")
+
+
 def test_the_tenant_in_the_body_is_ignored():
     assert read(metadata={"tenant": "beta"}).tenant == "acme"
 
@@ -65,6 +76,7 @@ def test_the_tenant_in_the_body_is_ignored():
         ({"metadata": {"priority": "-1"}}, "priority"),
         ({"metadata": {"cpus": 3}}, "metadata"),
         ({"runtime_env": "x"}, "runtime_env"),
+        ({"runtime_env": {"datasets": {"reviews": 1}}}, r"runtime_env\.datasets"),
     ],
 )
 def test_a_malformed_submission_names_its_field(body, field):
