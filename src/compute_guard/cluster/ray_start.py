@@ -20,7 +20,9 @@ from guard_core.errors import UserError
 if TYPE_CHECKING:
     from guard_core.config import Settings
 
-START_SECONDS = 180
+START_SECONDS = 300
+"""A busy machine is slow, not broken: a head took 180 s where ten programs wanted two cores. What ends while
+it starts is noticed at once, so this is for what hangs."""
 GATE_HOST = "127.0.0.2"
 """Loopback, but not 127.0.0.1: Ray takes that for the machine's outer address."""
 STARTED = b"Ray runtime started."
@@ -120,7 +122,6 @@ def start_node(
     environment |= guarded_environment(settings, cluster.token_file)
     if settings.storage_url is not None:
         environment["TRAINGUARD_STORAGE_URL"] = settings.storage_url
-    # A busy machine is no broken one.
     waits = ("RAY_raylet_start_wait_time_s", "RAY_DASHBOARD_STARTUP_TIMEOUT_S")
     environment |= dict.fromkeys(waits, str(START_SECONDS))
     environment |= {processes.MARKER: cluster.marker, PERIOD_VARIABLE: str(period_ms)}
@@ -176,8 +177,8 @@ def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, *, s
         late = time.monotonic() > deadline
         if late or node.has_ended():
             node.end()
-            why = f"it was not ready in {START_SECONDS} s" if late else "its raylet ended"
-            raise RayEnded(f"Ray did not start: {why}; see {log.parent}")
+            busy = f"it was not ready in {START_SECONDS} s; end what else keeps this machine busy, or"
+            raise RayEnded(f"Ray did not start: {busy if late else 'its raylet ended;'} see {log.parent}")
         time.sleep(0.05)
     return node
 
