@@ -582,9 +582,12 @@ exact if {
 # custom:
 #   article: 4
 possible if {
-	exact
-	every _, share in resources {
+	described
+	count(requests) == count(resources)
+	every resource, share in resources {
+		is_boolean(share.fits)
 		share.ever_fits == true
+		share.requested == input.workload.requests[resource]
 		not share.user_limit
 	}
 } else if {

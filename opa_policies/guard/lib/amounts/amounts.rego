@@ -36,19 +36,24 @@ amount(resource, value) := text if {
 # METADATA
 # title: Counted in thousandths
 # description: CPUs, GPUs and custom resources.
-# scope: document
 # custom:
 #   article: 4
-in_thousandths(resource) if contains(resource, "_milli")
-
-in_thousandths(resource) if startswith(resource, "custom_")
+in_thousandths(resource) if {
+	contains(resource, "_milli")
+} else if startswith(resource, "custom_")
 
 # METADATA
 # title: Thousandths as decimals
-# description: 1500 is 1.5, and 2000 is 2. By digits, since engines divide differently.
+# description: 1500 is 1.5, and 2000 is 2, the usual case first. By digits, since engines divide differently.
 # custom:
 #   article: 4
-thousandths(value) := trim_right(trim_right(decimal, "0"), ".") if {
+thousandths(value) := "0" if {
+	value == 0
+} else := trim_suffix(text, "000") if {
+	value >= 1000
+	text := sprintf("%v", [value])
+	endswith(text, "000")
+} else := trim_right(trim_right(decimal, "0"), ".") if {
 	value >= 1000
 	text := sprintf("%v", [value])
 	digits := split(text, "")
