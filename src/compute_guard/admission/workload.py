@@ -129,29 +129,14 @@ def workload_from_submission(
     environment = body.get("runtime_env") or {}
     if not isinstance(environment, Mapping):
         raise UserError("runtime_env must be an object")
-    requests = {
+    own = entrypoint_amounts(body)
+    requests = own | {
         JOBS: 1,
-        CPU: max(
-            _milli(body.get("entrypoint_num_cpus"), "entrypoint_num_cpus"),
-            _milli(metadata.get("cpus"), "metadata.cpus"),
-        ),
-        GPU: max(
-            _milli(body.get("entrypoint_num_gpus"), "entrypoint_num_gpus"),
-            _milli(metadata.get("gpus"), "metadata.gpus"),
-        ),
-        MEMORY: max(
-            _scaled(body.get("entrypoint_memory"), "entrypoint_memory", 1),
-            _scaled(metadata.get("memory"), "metadata.memory", 1),
-        ),
+        CPU: max(own[CPU], _milli(metadata.get("cpus"), "metadata.cpus")),
+        GPU: max(own[GPU], _milli(metadata.get("gpus"), "metadata.gpus")),
+        MEMORY: max(own[MEMORY], _scaled(metadata.get("memory"), "metadata.memory", 1)),
         WORKERS: _scaled(metadata.get("workers"), "metadata.workers", 1),
     }
-    custom = body.get("entrypoint_resources") or {}
-    if not isinstance(custom, Mapping):
-        raise UserError("entrypoint_resources must be an object of resource name to amount")
-    for name, amount in custom.items():
-        # Two names that differ only in case or punctuation share one quota: the sum is asked for.
-        key = "custom_" + re.sub(r"[^a-z0-9_]", "_", str(name).lower())
-        requests[key] = requests.get(key, 0) + _milli(amount, f"entrypoint_resources.{name}")
     return Workload(
         id=submission_id,
         tenant=tenant,
@@ -168,6 +153,23 @@ def workload_from_submission(
         submitted_by=submitted_by or {},
         spec=dict(body),
     )
+
+
+def entrypoint_amounts(body: Mapping[str, Any]) -> dict[str, int]:
+    """What the entrypoint itself holds as long as the job runs. Raises UserError naming the field."""
+    amounts = {
+        CPU: _milli(body.get("entrypoint_num_cpus"), "entrypoint_num_cpus"),
+        GPU: _milli(body.get("entrypoint_num_gpus"), "entrypoint_num_gpus"),
+        MEMORY: _scaled(body.get("entrypoint_memory"), "entrypoint_memory", 1),
+    }
+    custom = body.get("entrypoint_resources") or {}
+    if not isinstance(custom, Mapping):
+        raise UserError("entrypoint_resources must be an object of resource name to amount")
+    for name, amount in custom.items():
+        # Two names that differ only in case or punctuation share one quota: the sum is asked for.
+        key = "custom_" + re.sub(r"[^a-z0-9_]", "_", str(name).lower())
+        amounts[key] = amounts.get(key, 0) + _milli(amount, f"entrypoint_resources.{name}")
+    return amounts
 
 
 def _declared(metadata: Mapping[str, str], environment: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,16 +1,16 @@
 # METADATA
 # title: May a running job start this task or actor?
 # description: |
-#   What was admitted stays the bound: a task asks for no more than the job's reservation has left, and brings
-#   no runtime environment the tier forbids. Input: principal, now_ns, workload {submission_id, tenant, state},
-#   task {requests, runtime_env_fields}, left (the part of the reservation that is unused, by resource).
+#   A task asks for no more than the job can have, and brings no runtime environment the tier forbids. Input:
+#   principal, now_ns, workload {submission_id, tenant, state}, task {requests, runtime_env_fields}, left (what
+#   the job can have for it at most, by resource: all that its queue can, less what its entrypoint holds).
 # custom:
 #   article: 4
 #   instead:
 #     task-incomplete: ask with the task's requests, its runtime environment's fields and what is left
 #     tenant-mismatch: run tasks in jobs of your own tenant
 #     job-not-admitted: submit the job through the gateway and wait until it is admitted
-#     request-over-reservation: ask for less per task, or submit the job with larger requests
+#     request-over-reservation: ask for less per task, or let the entrypoint, which keeps its part, ask for less
 package guard.compute.runtime
 
 import data.guard.lib.amounts
@@ -73,7 +73,7 @@ deny contains reason if {
 
 # METADATA
 # title: Within the reservation
-# description: All tasks of a job together stay within what it was admitted for.
+# description: What can never be had beside the entrypoint is refused; what cannot be had now waits at the gate.
 # custom:
 #   article: 4
 deny contains {"rule": "request-over-reservation", "msg": msg, "resource": resource} if {
@@ -81,7 +81,10 @@ deny contains {"rule": "request-over-reservation", "msg": msg, "resource": resou
 	is_number(amount)
 	amount > 0
 	not enough(resource, amount)
-	msg := sprintf("the task asks for %v, more than the job's reservation has left", [amounts.spoken(resource, amount)])
+	msg := sprintf("the task asks for %v, and the job can have %v for it at most", [
+		amounts.spoken(resource, amount),
+		amounts.amount(resource, at_most(resource)),
+	])
 }
 
 # METADATA
@@ -117,6 +120,17 @@ requests := input.task.requests if is_object(input.task.requests)
 # custom:
 #   article: 4
 left := input.left if is_object(input.left)
+
+# METADATA
+# title: What the job can have of a resource
+# description: For a message; what is not said is nothing.
+# custom:
+#   article: 4
+at_most(resource) := available if {
+	some name, available in left
+	name == resource
+	is_number(available)
+} else := 0
 
 # METADATA
 # title: Enough is left

@@ -158,7 +158,7 @@ class Booking:
             if self._jobs.owner(bytes.fromhex(group)) != tenant:
                 raise Refusal(f"placement group {group} is not one of tenant {tenant}")
         account = await self._account(workload)
-        await self._allowed(account, demand.amounts, tuple(message.get("fields", ())))
+        await self._allowed(account, demand.amounts, tuple(message.get("fields", ())), supervisor)
         gate = self._nodes.gatehouse(node)
         pools = await self._judge.pools(tenant)
         if gate is None:
@@ -205,10 +205,12 @@ class Booking:
                 await asyncio.sleep(ASK_AGAIN_SECONDS)
         raise Refusal("the ledger cannot be read")
 
-    async def _allowed(self, account: Account, needs: Amounts, fields: tuple[str, ...]) -> None:
+    async def _allowed(
+        self, account: Account, needs: Amounts, fields: tuple[str, ...], supervisor: bool
+    ) -> None:
         """Return when policy allows it. Raises Refusal when it does not, or cannot say so for too long."""
         for _ in range(int(UNDECIDED_SECONDS / ASK_AGAIN_SECONDS)):
-            verdict = await self._judge.runtime(account.entry, needs, fields)
+            verdict = await self._judge.runtime(account.entry, needs, fields, entrypoint=supervisor)
             if verdict.allow:
                 return
             if not verdict.undecidable:

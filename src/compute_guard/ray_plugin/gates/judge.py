@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_guard.admission.gateway import Gateway, principal_of
+from compute_guard.admission.workload import Workload, entrypoint_amounts
 from compute_guard.quota.limits import Amounts, Quotas
 from compute_guard.ray_plugin.gates.demand import WORKERS
 from compute_guard.ray_plugin.gates.namespaces import question
@@ -53,6 +54,7 @@ class Judge:
         self._enforcement = enforcement
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="trainguard-judge")
         self._known: dict[tuple[Any, ...], Verdict] = {}
+        self._entrypoints: dict[str, Mapping[str, int]] = {}
         self._revision = ""
         self._generation = 0
         self._pools: dict[tuple[str, int], tuple[str, ...]] = {}
@@ -194,19 +196,43 @@ class Judge:
         key = (PLACEMENT, tenant, pool, int(time.time() // 60))
         return await self._decide(key, PLACEMENT, lambda: question, principal)
 
-    async def runtime(self, entry: Entry, needs: Amounts, fields: tuple[str, ...]) -> Verdict:
-        """May this workload start something that needs ``needs`` with these runtime_env fields?"""
+    def _held_by_entrypoint(self, workload: Workload) -> Mapping[str, int]:
+        found = self._entrypoints.get(workload.id)
+        if found is None:
+            if len(self._entrypoints) >= REMEMBERED:
+                self._entrypoints.clear()
+            found = self._entrypoints[workload.id] = entrypoint_amounts(workload.spec)
+        return found
+
+    async def runtime(
+        self, entry: Entry, needs: Amounts, fields: tuple[str, ...], *, entrypoint: bool = False
+    ) -> Verdict:
+        """May this workload start something that needs ``needs`` with these runtime_env fields?
+
+        ``entrypoint``: it is the job's entrypoint itself; everything else has to fit beside that.
+        """
         await self._current()
         quotas, workload = self._quotas, entry.workload
         if quotas is None:
             return Verdict(False, self._trouble, undecidable=True)
-        key = (RUNTIME, workload.tenant, workload.user, workload.queue, entry.state.value, needs, fields)
+        own = {} if entrypoint else self._held_by_entrypoint(workload)
+        beside = Amounts({name: own.get(name, 0) for name in needs})
+        key = (
+            RUNTIME,
+            workload.tenant,
+            workload.user,
+            workload.queue,
+            entry.state.value,
+            needs,
+            fields,
+            beside,
+        )
         known = self._known.get(key)
         if known is not None:
             return known
         if workload.queue not in quotas.queues:
             return Verdict(False, f"queue {workload.queue} is not in quotas.yaml any more")
-        left = {name: most(quotas, workload.queue, name) for name in needs}
+        left = {name: max(0, most(quotas, workload.queue, name) - beside[name]) for name in needs}
         question = {
             "workload": {
                 "submission_id": workload.id,
