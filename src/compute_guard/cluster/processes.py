@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MARKER = "COMPUTE_GUARD_CLUSTER"
+KILLED_SECONDS = 30.0
+"""How long one that was killed may take to be gone: on a busy machine it must get a CPU to end."""
 _PROC = Path("/proc")
 
 
@@ -59,7 +61,7 @@ def end(processes: Iterable[Process], *, grace_seconds: float = 3.0) -> set[Proc
     while (left := alive(left)) and time.monotonic() < deadline:
         time.sleep(0.05)
     _signal(left, signal.SIGKILL)
-    deadline = time.monotonic() + grace_seconds
+    deadline = time.monotonic() + KILLED_SECONDS
     while (left := alive(left)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return left
