@@ -151,7 +151,8 @@ def down(ctx: click.Context) -> None:
     from compute_guard.cluster import local_cluster
 
     ended = local_cluster.down(ctx.obj.home())
-    click.echo(f"{ended} processes ended" if ended else "there is no cluster of this home")
+    told = f"{counted(ended, 'process', 'processes')} ended"
+    click.echo(told if ended else "there is no cluster of this home")
 
 
 @compute.command()
@@ -181,9 +182,10 @@ def status(ctx: click.Context, output_format: str) -> None:
     if seen.cluster is None:
         click.echo("no cluster of this home; start one: trainguard compute up")
     else:
-        away = "does not answer; start it anew: trainguard compute up;"
+        away = "does not answer (start it anew: trainguard compute up)"
         state = "guarded" if seen.guarded else "NOT guarded" if seen.answers else away
-        click.echo(f"cluster  {seen.cluster.dashboard}: {state}, {seen.processes} processes")
+        alive = counted(seen.processes, "process", "processes")
+        click.echo(f"cluster  {seen.cluster.dashboard}: {state}, {alive}")
         labels = ", ".join(
             f"{name.replace('_', ' ')} {label}" for name, label in LABELS[seen.cluster.profile].items()
         )

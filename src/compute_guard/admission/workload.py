@@ -187,8 +187,12 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 def _environment_fields(environment: Mapping[str, Any]) -> Iterator[str]:
-    """Names only: each field in use that is Ray's, and ``env_vars.NAME`` for each variable."""
-    yield from (str(name) for name, value in environment.items() if value and name != DATASETS)
+    """Names only: each field a person set, and ``env_vars.NAME`` for each variable.
+
+    Ray's client adds ``_ray_commit`` beside pip and conda, which are what is judged.
+    """
+    names = (str(name) for name, value in environment.items() if value)
+    yield from (name for name in names if name != DATASETS and not name.startswith("_ray"))
     for name in _string_map(environment.get("env_vars"), "runtime_env.env_vars"):
         yield f"env_vars.{name}"
 

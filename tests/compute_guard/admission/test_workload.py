@@ -44,7 +44,12 @@ def test_a_declared_footprint_larger_than_the_entrypoint_is_what_counts():
 def test_declared_datasets_and_environment_names_are_kept_but_no_environment_values():
     workload = read(
         metadata={"datasets": "digits@1, beta/text , digits@1"},
-        runtime_env={"pip": ["x"], "env_vars": {"API_KEY": "very-secret"}, "conda": None},
+        runtime_env={
+            "pip": ["x"],
+            "_ray_commit": "of Ray's client",
+            "env_vars": {"API_KEY": "very-secret"},
+            "conda": None,
+        },
     )
     assert workload.declared == ("digits@1", "beta/text")
     assert workload.runtime_env_fields == ("env_vars", "env_vars.API_KEY", "pip")
