@@ -52,6 +52,8 @@ def forecast(
     before = line[: next((place + 1 for place, w in enumerate(line) if w.id == workload.id), 0)]
     if any(open_ways(snapshot, w)[0].flavor in snapshot.shut for w in before):
         return Estimate(None, "it waits for the end of a maintenance, or behind a job that does")
+    if workload.queue in snapshot.holds:
+        return Estimate(None, "nothing starts in its queue until the hold ends")
     holders = [h for h in snapshot.holders if h.workload.queue in members]
     waiting = [w for w in snapshot.pending if w.queue in members]
     seen = [run for name in sorted(members) for run in run_times.get(name, ())]

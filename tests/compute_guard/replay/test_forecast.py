@@ -84,6 +84,7 @@ def test_a_spent_budget_opens_its_queue_when_enough_is_forgotten_unless_an_incid
     )
     found = forecast(snapshot, snapshot.pending[0], {"owner": (MINUTE,)})
     assert found.in_ms == (None if on_hold else 2 * hours)
+    assert ("hold" in found.basis) == on_hold
 
 
 def test_the_end_of_a_maintenance_is_not_foreseen():
