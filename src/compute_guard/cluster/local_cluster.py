@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 OBSERVE = "observe-and-stop"
 FAILED_START = "failed-start"
+ENDED = "ended"
+"""The file that names, by its marker, the last cluster that was to end: it is not started again."""
 RAYS_LOGS = ("raylet.*", "dashboard.*", "dashboard_agent.*", "runtime_env_agent.*", "gcs_server.*")
 HEAD_ADDRESSES = ("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1")
 HEAD_RESOURCE = "node:__internal_head__"
@@ -138,6 +140,9 @@ def _start(
                 processes.end(processes.of_cluster(cluster.marker))
                 raise
     except BaseException as error:
+        if _is_to_end(folder, cluster):
+            down(home)
+            raise UserError("the cluster was ended by trainguard compute down while it started") from error
         kept = keep_logs(Path(cluster.temp_dir), folder / FAILED_START)
         down(home)
         if isinstance(error, UserError):
@@ -202,6 +207,7 @@ def down(home: Home) -> int:
         return 0
     if not cluster.marker:
         raise UserError("this cluster was not started by `trainguard compute up`; end it as it was started")
+    write_atomic(folder / ENDED, cluster.marker.encode())
     found = processes.of_cluster(cluster.marker)
     left = processes.end(found)
     # What a dying raylet still started is found in a second look.
@@ -214,6 +220,13 @@ def down(home: Home) -> int:
     (folder / CLUSTER_FILE).unlink(missing_ok=True)
     Path(cluster.token_file).unlink(missing_ok=True)
     return len(found | late)
+
+
+def _is_to_end(folder: Path, cluster: Cluster) -> bool:
+    try:
+        return (folder / ENDED).read_text() == cluster.marker
+    except FileNotFoundError:
+        return False
 
 
 def rotate_token(home: Home, tenant: str, *, end_grace: bool = False) -> None:
