@@ -25,7 +25,8 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from measure import Measure, report
+from compute_guard.ray_plugin.ports import free_ports
+from measure import Measure, cpu_of, report
 
 JOB = "01000000"
 WORKLOAD = "bench"
@@ -152,17 +153,6 @@ async def replay(
         return sorted(times), time.perf_counter() - begun
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def prepare(folder: Path, behind: int) -> tuple[Path, Path, str, str]:
     """Configuration of both gates, the lease gate's address and a tenant's token: one running job of acme."""
     from compute_guard.ray_plugin.gates.settings import HeadConfig, NodeConfig
@@ -181,14 +171,14 @@ def prepare(folder: Path, behind: int) -> tuple[Path, Path, str, str]:
     token = Tokens(folder / "head" / TOKENS_FOLDER).of("acme")
     token_file = folder / "token"
     token_file.write_text(secrets.token_hex(32))
-    link = _free_port("127.0.0.1")
+    link, gcs_gate, authority, node_gate = free_ports(4, "127.0.0.1")
     head = HeadConfig(
         profile="hardened",
         gcs=f"127.0.0.1:{behind}",
         host="127.0.0.1",
-        port=_free_port("127.0.0.1"),
+        port=gcs_gate,
         link_port=link,
-        authority_port=_free_port("127.0.0.1"),
+        authority_port=authority,
         token_file=str(token_file),
         folder=str(folder / "head"),
     )
@@ -196,7 +186,7 @@ def prepare(folder: Path, behind: int) -> tuple[Path, Path, str, str]:
         profile="hardened",
         head=f"127.0.0.1:{link}",
         address="127.0.0.1",
-        port=_free_port("127.0.0.1"),
+        port=node_gate,
         raylet_port=behind,
         pool="shared",
         token_file=str(token_file),
@@ -230,9 +220,9 @@ def measure(address: str, token: str, pids: list[int], leases: int, first: int) 
     """Latency of single leases, then throughput and CPU by process of many at once."""
     asyncio.run(replay(address, token, 200, 4, first))  # connections, imports, remembered verdicts
     single, _ = asyncio.run(replay(address, token, leases // 4, 1, first + 10_000))
-    before = [_cpu(pid) for pid in pids]
+    before = [cpu_of(pid) for pid in pids]
     _, took = asyncio.run(replay(address, token, leases, 16, first + 100_000))
-    spent = [1e3 * (_cpu(pid) - was) / leases for pid, was in zip(pids, before, strict=True)]
+    spent = [1e3 * (cpu_of(pid) - was) / leases for pid, was in zip(pids, before, strict=True)]
     return {
         "p50": single[len(single) // 2],
         "p99": single[int(len(single) * 0.99)],
@@ -257,7 +247,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tg-lease-") as name:
         folder = Path(name)
         home = folder / "home"
-        behind, between, own = (_free_port("127.0.0.1") for _ in range(3))
+        behind, between, own = free_ports(3, "127.0.0.1")
         try:
             running.append(_start(__file__, "--role", "raylet", str(behind), home=home))
             running.append(_start(__file__, "--role", "bare", str(between), str(behind), home=home))
@@ -273,9 +263,9 @@ def main() -> None:
             floor = measure(f"127.0.0.1:{between}", token, [running[1].pid], chosen.leases, 1)
             ours_bare = measure(f"127.0.0.1:{own}", token, [running[2].pid], chosen.leases, 1)
             ours = measure(gate, token, [nodes, heads], chosen.leases, 1)
-            idle = [_cpu(nodes), _cpu(heads)]
+            idle = [cpu_of(nodes), cpu_of(heads)]
             time.sleep(5)
-            idle = [20 * (_cpu(pid) - was) for pid, was in zip((nodes, heads), idle, strict=True)]
+            idle = [20 * (cpu_of(pid) - was) for pid, was in zip((nodes, heads), idle, strict=True)]
         finally:
             for process in reversed(running):
                 process.terminate()

@@ -23,7 +23,9 @@ from typing import Any
 
 from compute_guard.cluster import processes
 from compute_guard.cluster.connection import Cluster
+from compute_guard.cluster.ray_start import RAY_START
 from compute_guard.testing import gate_processes, guarded_cluster
+from measure import cpu_of
 
 APART = ("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc")
 """As of a machine of its own: a driver that sees the head's processes takes its raylet for its node's."""
@@ -136,15 +138,6 @@ class Side:
                 continue
 
 
-def cpu_of(pid: int) -> float:
-    """CPU seconds so far of a process; none of one that has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def gates_of(cluster: Cluster) -> Clock:
     """CPU seconds so far of the gates, by role."""
     spent: Clock = {"head": 0.0, "node": 0.0}
@@ -187,8 +180,7 @@ def plain(*, nodes: int = 2, token: str = "") -> Iterator[Side]:
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     port = 20_000 + 30 * (os.getpid() % 300) + 6 * number
     dashboard = port + 1
-    ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start"]
-    ray += ["--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0"]
+    ray = [*RAY_START, "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0"]
     full = ["--num-cpus=4", f"--object-store-memory={STORE_BYTES}"]
     head = ["--head", "--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={dashboard}"]
     head += [f"--dashboard-agent-listen-port={port + 2}", f"--ray-client-server-port={port + 3}"]

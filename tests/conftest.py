@@ -214,9 +214,8 @@ class PostgresServer:
 
     def __init__(self, programs: Path, folder: Path) -> None:
         self._programs, self._data = programs, folder / "data"
-        self._log = (
-            folder / "server.log"
-        )  # a file: a pipe that nobody reads would stop a server when it is full
+        # A file: a pipe that nobody reads would stop the server when it is full.
+        self._log = folder / "server.log"
         self._user = "postgres" if os.geteuid() == 0 else None  # the server refuses to run as root
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0

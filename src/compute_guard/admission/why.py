@@ -207,10 +207,11 @@ def quota_table(quotas: Quotas, snapshot: Snapshot) -> list[dict[str, Any]]:
     ``share_percent``: of what the queue of all its cohort's tree that had most had, for its weight.
     """
     rows = []
+    shares = {name: snapshot.share(name) for name in quotas.queues}
     most: dict[str | None, int] = {}
-    for name in quotas.queues:
+    for name, share in shares.items():
         top = quotas.top_of(name)
-        most[top] = max(most.get(top, 0), snapshot.share(name))
+        most[top] = max(most.get(top, 0), share)
     for name in sorted(quotas.queues):
         queue = quotas.queues[name]
         used: Amounts = snapshot.usage.get(name, Amounts())
@@ -231,8 +232,8 @@ def quota_table(quotas: Quotas, snapshot: Snapshot) -> list[dict[str, Any]]:
                     "pending": len(snapshot.waiting_in(name)),
                     "hold": snapshot.holds.get(name),
                     "weight": queue.weight,
-                    "share": snapshot.share(name),
-                    "share_percent": 100 * snapshot.share(name) // max(1, most[quotas.top_of(name)]),
+                    "share": shares[name],
+                    "share_percent": 100 * shares[name] // max(1, most[quotas.top_of(name)]),
                     "budget_gpu_hours": None if queue.budget is None else queue.budget.gpu_hours,
                     "budget_used_gpu_hours": snapshot.budget_used(name) // (1000 * HOUR_MS),
                 }

@@ -35,7 +35,6 @@ ENDED = "ended"
 """The file that names, by its marker, the last cluster that was to end: it is not started again."""
 RAYS_LOGS = ("raylet.*", "dashboard.*", "dashboard_agent.*", "runtime_env_agent.*", "gcs_server.*")
 HEAD_ADDRESSES = ("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1")
-HEAD_RESOURCE = "node:__internal_head__"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +164,7 @@ def keep_logs(started: Path, kept: Path) -> Path:
 
 def _wait_until_it_admits(home: Home, cluster: Cluster, head: RunningNode) -> None:
     """Wait for the dashboard, its guard, the agent that starts drivers, and one answered request."""
+    from compute_guard.ray_plugin.gates.fence import HEAD_RESOURCE
     from compute_guard.ray_plugin.gcs import Gcs
 
     token = home.credentials.local_token(home.path("credentials"))

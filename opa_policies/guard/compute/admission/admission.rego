@@ -97,13 +97,6 @@ refusals contains reason if {
 }
 
 # METADATA
-# title: The request
-# description: What is wrong with the request itself.
-# custom:
-#   article: 4
-refusals contains reason if some reason in request_problems
-
-# METADATA
 # title: Runtime environment
 # description: Only what the tenant's protection tier allows; other fields run code outside the job.
 # custom:
@@ -142,7 +135,7 @@ refusals contains {"rule": "dataset-incomplete", "msg": "a declared dataset coul
 # description: Every declared dataset comes with a fact; one that is missing is not taken for clean.
 # custom:
 #   article: 4
-request_problems contains {"rule": "dataset-incomplete", "msg": msg} if {
+refusals contains {"rule": "dataset-incomplete", "msg": msg} if {
 	is_array(input.workload.declared)
 	count(input.workload.declared) > count(datasets)
 	asked := count({ref | some ref in input.workload.declared})
@@ -156,7 +149,7 @@ request_problems contains {"rule": "dataset-incomplete", "msg": msg} if {
 # description: Amounts of another queue say nothing about this one.
 # custom:
 #   article: 4
-request_problems contains {"rule": "quota-mismatch", "msg": msg} if {
+refusals contains {"rule": "quota-mismatch", "msg": msg} if {
 	not input.quota.queue == input.workload.queue
 	msg := "the quota snapshot is of another queue"
 }
@@ -166,7 +159,7 @@ request_problems contains {"rule": "quota-mismatch", "msg": msg} if {
 # description: Everything the other rules read is there and of the right kind.
 # custom:
 #   article: 4
-request_problems contains {"rule": "workload-incomplete", "msg": msg} if {
+refusals contains {"rule": "workload-incomplete", "msg": msg} if {
 	not complete
 	msg := "the request does not describe the job (submission id, queue, requests, runtime environment, datasets)"
 }
@@ -176,7 +169,7 @@ request_problems contains {"rule": "workload-incomplete", "msg": msg} if {
 # description: A job's credential reads its data; it starts nothing, or a leaked one could.
 # custom:
 #   article: 4
-request_problems contains {"rule": "principal-kind", "msg": msg} if {
+refusals contains {"rule": "principal-kind", "msg": msg} if {
 	input.principal.kind == "job"
 	msg := "a job may not submit jobs"
 }
@@ -187,7 +180,7 @@ request_problems contains {"rule": "principal-kind", "msg": msg} if {
 #   Reason given: queue … is not in the policy data (quotas.yaml).
 # custom:
 #   article: 4
-request_problems contains {"rule": "queue-unknown", "msg": msg} if {
+refusals contains {"rule": "queue-unknown", "msg": msg} if {
 	not queue
 	msg := sprintf("queue %v is not in the policy data (quotas.yaml)", [queue_name])
 }
@@ -198,7 +191,7 @@ request_problems contains {"rule": "queue-unknown", "msg": msg} if {
 #   Reason given: queue … is not a queue of tenant ….
 # custom:
 #   article: 4
-request_problems contains {"rule": "tenant-mismatch", "msg": msg} if {
+refusals contains {"rule": "tenant-mismatch", "msg": msg} if {
 	queue
 	not queue.tenant == input.principal.tenant
 	msg := sprintf("queue %v is not a queue of tenant %v", [queue_name, data.guard.lib.caller.name])
@@ -209,7 +202,7 @@ request_problems contains {"rule": "tenant-mismatch", "msg": msg} if {
 # description: The tenant is the credential's; a request that claims another one is refused.
 # custom:
 #   article: 4
-request_problems contains {"rule": "tenant-mismatch", "msg": msg} if {
+refusals contains {"rule": "tenant-mismatch", "msg": msg} if {
 	is_string(input.workload.tenant)
 	input.workload.tenant != input.principal.tenant
 	msg := sprintf("the job says tenant %v, its credential says %v", [input.workload.tenant, data.guard.lib.caller.name])

@@ -81,9 +81,8 @@ def guard_node(params: Any) -> None:
     folder = _folder()
     address = params.node_ip_address or os.environ.get("COMPUTE_GUARD_ADDRESS") or _own_address()
     params.node_ip_address = address
-    raylet_port, gate_port = free_ports(2, address)
-    raylet_port = params.node_manager_port or raylet_port
-    params.node_manager_port = raylet_port
+    free, gate_port = free_ports(2, address)
+    params.node_manager_port = params.node_manager_port or free
     pool = os.environ.get(POOL, "shared")
     host, port = _address(LINK)
     config = NodeConfig(
@@ -91,7 +90,7 @@ def guard_node(params: Any) -> None:
         head=f"{host}:{port}",
         address=address,
         port=gate_port,
-        raylet_port=raylet_port,
+        raylet_port=params.node_manager_port,
         pool=pool,
         token_file=os.environ["RAY_AUTH_TOKEN_PATH"],
         folder=str(folder),
